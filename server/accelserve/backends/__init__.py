@@ -1,0 +1,1 @@
+"""The accelerator interface and the back ends that implement it."""

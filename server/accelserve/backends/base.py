@@ -1,0 +1,238 @@
+"""The accelerator interface, version 1: what a back end is, and what the server asks of it.
+
+Three lifetimes, as in Triton's backend API: a *backend* (one per process) knows devices; a *prepared* model is the
+result of slow, cacheable, device-family-specific work and may be made offline; a *session* is one model resident on
+one device and answers batches. A back end sees tensors and never a protocol.
+
+Discovery is by entry points (group `accelserve.backends`): each names a probe without arguments that returns an
+`Offer` and imports nothing heavy. `tests` of a third party run `accelserve.backends.conformance`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+from accelserve.errors import ScoringError
+from accelserve.tensors import Signature, Tensor
+
+API_VERSION = 1
+
+Progress = Callable[[str, float], None]  # (what is being done, fraction done from 0 to 1)
+
+
+class DeviceKind(Enum):
+    CPU = "cpu"
+    GPU = "gpu"
+    FPGA = "fpga"
+    FPGA_EMULATOR = "fpga-emulator"
+
+
+class DeviceState(Enum):
+    ABSENT = "absent"
+    FREE = "free"
+    PROGRAMMING = "programming"
+    READY = "ready"
+    DEGRADED = "degraded"
+    LOST = "lost"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A place where a model can run; cheap to describe, no context is created.
+
+    id: unique on the host and stable, "cpu:0", "gpu:0", "fpga:0000:65:00.0"; it names the lease file.
+    exclusive: one process may hold it at a time. emulated: answers are not the device's own and are labelled so.
+    """
+
+    id: str
+    kind: DeviceKind
+    name: str
+    memory_bytes: int | None = None
+    exclusive: bool = False
+    emulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """What a back end found. missing: for each kind it could drive but cannot, the missing pieces by name."""
+
+    devices: tuple[Device, ...]
+    missing: Mapping[DeviceKind, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a back end does on one device.
+
+    numerics: "fp32", "fp16", "bfp(m=3,e=8,b=16)". max_batch: most rows a run takes, None for no limit; larger
+    requests are split by the server. max_inflight: runs that may overlap, each on a thread of its own.
+    models_per_device: None for any number. deterministic: equal inputs give equal bits, in any batch.
+    """
+
+    formats: frozenset[str]
+    numerics: str = "fp32"
+    max_batch: int | None = None
+    preferred_batches: tuple[int, ...] = ()
+    max_inflight: int = 1
+    models_per_device: int | None = None
+    deterministic: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    state: DeviceState
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelArtifact:
+    """A model on disk. format: "onnx", "saved_model" or "synthetic"; path: the file, or the SavedModel's folder."""
+
+    name: str
+    version: int
+    format: str
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class SessionOptions:
+    """How a session is made. threads: CPU threads for one run, None for the back end's own choice.
+
+    extra: settings that only this back end knows; it refuses unknown keys.
+    """
+
+    threads: int | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """Which nodes of the graph run where, for status and metrics: provider or processor -> number of nodes."""
+
+    nodes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """A model ready to load. payload belongs to the back end; digest names it in the cache."""
+
+    artifact: ModelArtifact
+    payload: Any
+    digest: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows to run at once. inputs are keyed by signature key; without a batch axis, rows is 1.
+
+    rows: how many are real; the arrays may hold more (padding), whose results nobody reads.
+    outputs: signature keys wanted, never empty.
+    """
+
+    signature: str
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class BatchResult:
+    """Outputs by signature key, with as many rows as the batch's arrays had.
+
+    item_errors: row -> what is wrong with that row alone; its neighbours' results hold.
+    modelled_device_ns: what the emulated device would have taken; never mixed with measured time.
+    """
+
+    outputs: Mapping[str, Tensor]
+    item_errors: Mapping[int, ScoringError] = field(default_factory=dict)
+    modelled_device_ns: int | None = None
+
+
+class ArtifactCache(Protocol):
+    """Where prepared models are kept between runs, by digest."""
+
+    def folder(self, digest: str, build: Callable[[Path], None]) -> Path:
+        """The folder for `digest`; when absent, `build(empty folder)` fills it and it appears atomically."""
+        ...
+
+
+class DeviceLease(Protocol):
+    """Proof that this process may use a device; given up by `release` or by the process's death."""
+
+    device_id: str
+
+    def release(self) -> None: ...
+
+
+@runtime_checkable
+class Session(Protocol):
+    """One model resident on one device. `run` is called from the model's own threads, never from the event loop."""
+
+    signatures: Mapping[str, Signature]
+    device: Device
+    placement: Placement
+
+    def run(self, batch: Batch) -> BatchResult:
+        """Answer a batch; blocks.
+
+        Raises ScoringError: INVALID or UNDECODABLE when the input is at fault (the server then runs the rows one by
+        one), DEVICE_LOST, DEVICE_MEMORY, INTERNAL otherwise. A session stays usable after all but DEVICE_LOST.
+        """
+        ...
+
+    def close(self) -> None:
+        """Free the device; waits for a run under way. A second call does nothing."""
+        ...
+
+
+class Backend(Protocol):
+    """One kind of runtime; one object per process. All methods may block and are called off the event loop."""
+
+    name: str
+    api_version: int
+
+    def inventory(self) -> Inventory: ...
+
+    def capabilities(self, device: Device) -> Capabilities: ...
+
+    def prepare(
+        self,
+        artifact: ModelArtifact,
+        device: Device,
+        options: SessionOptions,
+        cache: ArtifactCache,
+        progress: Progress,
+    ) -> Prepared:
+        """Slow work before loading (compile, convert, quantize). Raises ScoringError(PRECONDITION, ...)."""
+        ...
+
+    def load(self, prepared: Prepared, device: Device, options: SessionOptions, lease: DeviceLease | None) -> Session:
+        """Make the model resident. lease: not None when the device is exclusive.
+
+        Raises ScoringError: DEVICE_MISSING naming what lacks, DEVICE_MEMORY, PRECONDITION for a model that cannot load.
+        """
+        ...
+
+    def health(self, device: Device) -> Health: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """What a probe returns: what the back end would serve, and where its class is ("module:Class").
+
+    unavailable: why it cannot be used on this host, with the remedy; empty when it can.
+    preference: of two that can, the larger is taken.
+    """
+
+    name: str
+    formats: frozenset[str]
+    device_kinds: frozenset[DeviceKind]
+    backend: str
+    unavailable: str = ""
+    preference: int = 0
+
+
+Probe = Callable[[], Offer]
+FormatNames: Sequence[str] = ("onnx", "saved_model", "synthetic")

@@ -1,0 +1,1 @@
+"""Which requests ride together, and the driver that runs them."""

@@ -1,0 +1,1 @@
+"""Generated code from protos/ (make proto); edit the .proto files instead."""
