@@ -1,6 +1,6 @@
 """One error tree, one table: what went wrong, and what each protocol calls it."""
 
-from enum import Enum
+from enum import Enum, IntEnum
 
 
 class Outcome(Enum):
@@ -56,6 +56,24 @@ class Kind(Enum):
     def reason(self) -> str:
         """The metric label and the reason given to the client, unless the error names a finer one."""
         return self.name.lower()
+
+
+class ExitCode(IntEnum):
+    """How the process ends."""
+
+    OK = 0
+    UNFORESEEN = 1
+    USAGE = 2
+    LOAD_FAILED = 3
+    NOT_FOUND = 4
+    CONFLICT = 5
+    DEVICE_MISSING = 6
+
+    @classmethod
+    def of(cls, kind: Kind) -> "ExitCode":
+        """The code for a process that ends because of an error of `kind` while it starts."""
+        special = {Kind.NOT_FOUND: cls.NOT_FOUND, Kind.CONFLICT: cls.CONFLICT, Kind.DEVICE_MISSING: cls.DEVICE_MISSING}
+        return special.get(kind, cls.LOAD_FAILED)
 
 
 class ScoringError(Exception):

@@ -1,0 +1,141 @@
+"""From a path to a model resident on a device: find, place, prepare, load, warm, check. Blocking, no event loop."""
+
+import logging
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from accelserve.backends.base import (
+    ArtifactCache,
+    Backend,
+    Capabilities,
+    Device,
+    DeviceLease,
+    ModelArtifact,
+    Session,
+    SessionOptions,
+)
+from accelserve.backends.discovery import BackendPool, parse_device_request
+from accelserve.backends.lease import acquire_lease
+from accelserve.batching.policy import BatchPolicy
+from accelserve.config import ModelConfig
+from accelserve.errors import Kind, ScoringError
+from accelserve.models.manifest import Manifest, read_manifest, with_signature
+from accelserve.models.repository import find_models
+from accelserve.models.self_check import CheckReport, CodecCheck, check_session
+from accelserve.models.servable import LoadedModel, LoadReport
+from accelserve.preprocessing import Preprocessing, check_fits, guess_preprocessing
+from accelserve.tensors import Signature
+
+logger = logging.getLogger("accelserve.models")
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a model was found, and what its own file says."""
+
+    artifact: ModelArtifact
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Loader:
+    """What loading needs from outside.
+
+    device, threads: the server's choice for models that do not choose. leases: folder of lease files.
+    """
+
+    backends: BackendPool
+    cache: ArtifactCache
+    leases: Path
+    check_codecs: CodecCheck
+    device: str = "auto"
+    threads: int | None = None
+
+    def find(self, config: ModelConfig) -> Source:
+        """The newest version. Raises ScoringError: NOT_FOUND, PRECONDITION."""
+        found = find_models(config.name, config.path)
+        return Source(found.versions[0], read_manifest(found.manifest))
+
+    def load(self, config: ModelConfig, source: Source) -> LoadedModel:
+        """Make it resident, warmed and checked. Raises ScoringError; what was opened is closed again."""
+        request = parse_device_request(config.device or source.manifest.device or self.device)
+        options = SessionOptions(threads=config.threads or source.manifest.threads or self.threads)
+        backend, device = self.backends.choose(source.artifact, request)
+        lease = acquire_lease(self.leases, device.id, config.name) if device.exclusive else None
+        try:
+            return self._load_on(backend, device, lease, source, options)
+        except BaseException:
+            if lease is not None:
+                lease.release()
+            raise
+
+    def _load_on(
+        self, backend: Backend, device: Device, lease: DeviceLease | None, source: Source, options: SessionOptions
+    ) -> LoadedModel:
+        started = time.monotonic()
+        prepared = backend.prepare(source.artifact, device, options, self.cache, _log_progress)
+        prepared_at = time.monotonic()
+        session = backend.load(prepared, device, options, lease)
+        loaded_at = time.monotonic()
+        try:
+            capabilities = backend.capabilities(device)
+            policy = fit_policy(source.manifest.batching, capabilities)
+            preprocessing = picture_preprocessing(source.manifest, session.signatures)
+            check = self._check(session, policy, capabilities)
+        except BaseException:
+            session.close()
+            raise
+        report = LoadReport(check, prepared_at - started, loaded_at - prepared_at, time.monotonic() - loaded_at)
+        return LoadedModel(
+            source.artifact,
+            backend.name,
+            session,
+            capabilities,
+            policy,
+            report,
+            source.manifest.labels,
+            preprocessing,
+            lease,
+        )
+
+    def _check(self, session: Session, policy: BatchPolicy, capabilities: Capabilities) -> CheckReport:
+        return check_session(session, policy, self.check_codecs, capabilities.deterministic)
+
+
+def _log_progress(what: str, done: float) -> None:
+    logger.info("%s: %.0f %%", what, done * 100)
+
+
+def fit_policy(policy: BatchPolicy, capabilities: Capabilities) -> BatchPolicy:
+    """The policy within what the device takes: larger requests are split by the scheduler."""
+    most = capabilities.max_batch
+    if most is None or policy.max_batch_size <= most:
+        return policy
+    sizes = tuple(size for size in policy.allowed_batch_sizes if size < most)
+    return replace(policy, max_batch_size=most, allowed_batch_sizes=(*sizes, most) if sizes else ())
+
+
+def picture_preprocessing(manifest: Manifest, signatures: Mapping[str, Signature]) -> dict[str, Preprocessing]:
+    """For each signature with one dense picture input: what is done to a picture before it.
+
+    Raises ScoringError(PRECONDITION) when the model's file contradicts the signature.
+    """
+    found = {}
+    for name, signature in signatures.items():
+        if len(signature.inputs) != 1:
+            continue
+        spec = next(iter(signature.inputs.values()))
+        values = manifest.preprocessing if spec.shape is not None and len(spec.shape) == 4 else {}
+        preprocessing = with_signature(values, guess_preprocessing(spec))
+        if preprocessing is not None and not spec.dtype.is_string:
+            try:
+                check_fits(preprocessing, spec)
+            except ScoringError as error:
+                raise ScoringError(Kind.PRECONDITION, f"{manifest.source}: {error.message}") from error
+            found[name] = preprocessing
+    if manifest.preprocessing and not found:
+        message = f"{manifest.source}: [preprocessing] is given, but no signature has a single dense picture input"
+        raise ScoringError(Kind.PRECONDITION, message)
+    return found

@@ -1,0 +1,162 @@
+"""`accelserve.toml` beside a model: labels, device, batching, preprocessing."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from accelserve.batching.policy import BatchPolicy
+from accelserve.config import parse_bytes
+from accelserve.errors import Kind, ScoringError
+from accelserve.preprocessing import Preprocessing
+
+FILE_NAME = "accelserve.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What a model's own file says; what it leaves out is None or empty.
+
+    labels: name of each class, by index. preprocessing: fields of `Preprocessing`, joined with what the signature
+    says once the model is loaded. source: the file, None when there is none.
+    """
+
+    labels: tuple[str, ...] | None = None
+    device: str | None = None
+    threads: int | None = None
+    batching: BatchPolicy = field(default_factory=BatchPolicy)
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    source: Path | None = None
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read one file; a missing file is an empty manifest.
+
+    Raises ScoringError(PRECONDITION) naming the file, the key and what is wanted; unknown keys are refused.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return Manifest()
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ScoringError(Kind.PRECONDITION, f"{path}: {error}") from error
+    try:
+        return _manifest(content, path)
+    except ScoringError as error:
+        raise ScoringError(Kind.PRECONDITION, f"{path}: {error.message}") from error
+
+
+def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
+    _known(content, ("labels", "device", "threads", "batching", "preprocessing"), "")
+    labels = _typed(content, "labels", str)
+    return Manifest(
+        labels=_read_labels(path.parent / labels) if labels else None,
+        device=_typed(content, "device", str),
+        threads=_typed(content, "threads", int),
+        batching=_batching(_table(content, "batching")),
+        preprocessing=_preprocessing(_table(content, "preprocessing")),
+        source=path,
+    )
+
+
+def _read_labels(path: Path) -> tuple[str, ...]:
+    """One label a line; trailing empty lines are nothing."""
+    try:
+        return tuple(path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScoringError(Kind.PRECONDITION, f"labels: cannot read {path}: {error}") from error
+
+
+def _batching(table: Mapping[str, Any]) -> BatchPolicy:
+    _known(
+        table,
+        ("max_batch_size", "allowed_batch_sizes", "max_queue_delay_us", "max_queue_rows", "max_queue_bytes"),
+        "batching",
+    )
+    values: dict[str, Any] = {}
+    for key in ("max_batch_size", "max_queue_rows"):
+        if (number := _typed(table, key, int)) is not None:
+            values[key] = number
+    if "max_queue_bytes" in table:
+        values["max_queue_bytes"] = _bytes(table["max_queue_bytes"])
+    if (delay := _typed(table, "max_queue_delay_us", int)) is not None:
+        values["max_queue_delay_ns"] = delay * 1000
+    if "allowed_batch_sizes" in table:
+        sizes = values["allowed_batch_sizes"] = _numbers(table, "allowed_batch_sizes", int)
+        values.setdefault("max_batch_size", max(sizes, default=1))
+    return BatchPolicy(**values)
+
+
+def _bytes(value: Any) -> int:
+    try:
+        return parse_bytes(str(value))
+    except ValueError as error:
+        raise ScoringError(Kind.INVALID, f"max_queue_bytes: {error}, got {value!r}") from error
+
+
+def _preprocessing(table: Mapping[str, Any]) -> dict[str, Any]:
+    _known(table, ("resize", "size", "channel_order", "layout", "mean", "scale", "exif"), "preprocessing")
+    values: dict[str, Any] = {}
+    for key in ("resize", "channel_order", "layout"):
+        if (word := _typed(table, key, str)) is not None:
+            values[key] = word
+    for key in ("mean", "scale"):
+        if key in table:
+            values[key] = tuple(float(n) for n in _numbers(table, key, (int, float)))
+    if "size" in table:
+        values["size"] = _numbers(table, "size", int)
+        if len(values["size"]) != 2:
+            raise ScoringError(Kind.INVALID, f"preprocessing size: want [height, width], got {table['size']!r}")
+    if (exif := _typed(table, "exif", bool)) is not None:
+        values["exif"] = exif
+    Preprocessing(**{"size": (1, 1), **values})  # refuses bad words here, before any model is loaded
+    return values
+
+
+def with_signature(values: Mapping[str, Any], guess: Preprocessing | None) -> Preprocessing | None:
+    """What the file says on top of what the signature says; None when there is no picture and the file is silent."""
+    if not values:
+        return guess
+    if guess is None:
+        if "size" not in values:
+            message = "preprocessing: the signature names no picture size; add size = [height, width]"
+            raise ScoringError(Kind.PRECONDITION, message)
+        return Preprocessing(**values)
+    # Numbers said for one channel order do not fit another, so a guess gives way as a whole where the file speaks.
+    said = dict(values)
+    if "mean" in said or "scale" in said:
+        said.setdefault("mean", (0.0,))
+        said.setdefault("scale", (1.0,))
+    return replace(guess, **said, guessed=False)
+
+
+def _known(table: Mapping[str, Any], keys: tuple[str, ...], where: str) -> None:
+    unknown = sorted(set(table) - set(keys))
+    if unknown:
+        place = f"[{where}] " if where else ""
+        raise ScoringError(
+            Kind.INVALID, f"{place}unknown key {', '.join(map(repr, unknown))}; known: {', '.join(keys)}"
+        )
+
+
+def _table(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    table = content.get(key, {})
+    if not isinstance(table, dict):
+        raise ScoringError(Kind.INVALID, f"{key}: want a table [{key}], got {table!r}")
+    return table
+
+
+def _typed(table: Mapping[str, Any], key: str, wanted: type) -> Any:
+    value = table.get(key)
+    if value is not None and (not isinstance(value, wanted) or (wanted is int and isinstance(value, bool))):
+        raise ScoringError(Kind.INVALID, f"{key}: want {wanted.__name__}, got {value!r}")
+    return value
+
+
+def _numbers(table: Mapping[str, Any], key: str, wanted: type | tuple[type, ...]) -> tuple[Any, ...]:
+    value = table[key]
+    many = value if isinstance(value, list) else [value]
+    if not many or any(not isinstance(n, wanted) or isinstance(n, bool) for n in many):
+        raise ScoringError(Kind.INVALID, f"{key}: want a list of numbers, got {value!r}")
+    return tuple(many)

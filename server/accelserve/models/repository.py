@@ -1,0 +1,73 @@
+"""Models on disk: which versions a path holds, and where the model's own file is."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelserve.backends.base import ModelArtifact
+from accelserve.errors import Kind, ScoringError
+from accelserve.models.manifest import FILE_NAME
+
+# Inside a version folder, first match wins.
+_CONTENT = (("saved_model.pb", "saved_model"), ("model.onnx", "onnx"), ("synthetic.toml", "synthetic"))
+_SYNTHETIC_SUFFIX = ".synthetic.toml"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a path holds. versions: the newest first. manifest: where the model's own file would be."""
+
+    versions: tuple[ModelArtifact, ...]
+    manifest: Path
+
+
+def find_models(name: str, path: Path) -> Found:
+    """Look at a path given by the user: a model file, one model's folder, or a folder of numeric version folders.
+
+    Raises ScoringError: NOT_FOUND when there is nothing; PRECONDITION when what is there is no model.
+    """
+    if not path.exists():
+        raise ScoringError(Kind.NOT_FOUND, f"model {name!r}: no such file or folder: {path}")
+    if path.is_file():
+        return _lone_file(name, path)
+    if (single := _artifact(name, path, _version_of(path) or 1)) is not None:
+        beside = path / FILE_NAME
+        return Found((single,), beside if beside.exists() else path.parent / FILE_NAME)
+    return Found(_versions(name, path), path / FILE_NAME)
+
+
+def _lone_file(name: str, path: Path) -> Found:
+    if path.name.endswith(_SYNTHETIC_SUFFIX):
+        artifact = ModelArtifact(name, 1, "synthetic", path)
+        return Found((artifact,), path.with_name(path.name.removesuffix(_SYNTHETIC_SUFFIX) + "." + FILE_NAME))
+    if path.suffix == ".onnx":
+        return Found((ModelArtifact(name, 1, "onnx", path),), path.with_suffix("." + FILE_NAME))
+    wanted = "a .onnx file, a SavedModel folder or a folder of versions"
+    raise ScoringError(Kind.PRECONDITION, f"model {name!r}: {path} is no model; want {wanted}")
+
+
+def _versions(name: str, base: Path) -> tuple[ModelArtifact, ...]:
+    numbered = {number: child for child in sorted(base.iterdir()) if (number := _version_of(child)) is not None}
+    if not numbered:
+        holds = ", ".join(_CONTENT[i][0] for i in (0, 1))
+        message = f"model {name!r}: {base} holds neither {holds} nor a version folder such as {base.name}/1"
+        raise ScoringError(Kind.PRECONDITION, message)
+    found = [_artifact(name, numbered[number], number) for number in sorted(numbered, reverse=True)]
+    if found[0] is None:
+        newest = numbered[max(numbered)]
+        wanted = " or ".join(content for content, _ in _CONTENT[:2])
+        raise ScoringError(Kind.PRECONDITION, f"model {name!r}: version folder {newest} holds no {wanted}")
+    return tuple(artifact for artifact in found if artifact is not None)
+
+
+def _version_of(folder: Path) -> int | None:
+    """The number that a version folder's name says; leading zeros are fine, as in TF Serving."""
+    return int(folder.name) if re.fullmatch(r"[0-9]{1,18}", folder.name) and folder.is_dir() else None
+
+
+def _artifact(name: str, folder: Path, version: int) -> ModelArtifact | None:
+    for content, model_format in _CONTENT:
+        if (folder / content).is_file():
+            place = folder if model_format == "saved_model" else folder / content
+            return ModelArtifact(name, version, model_format, place)
+    return None
