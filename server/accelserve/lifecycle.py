@@ -1,26 +1,11 @@
-"""Where the process stands between its first socket and its last answer."""
-
-from enum import Enum
-
-
-class Phase(Enum):
-    """SERVING; GRACE: asked to stop, readiness off, still answering; DRAINING: accepted work only."""
-
-    SERVING = "serving"
-    GRACE = "grace"
-    DRAINING = "draining"
+"""Whether the process has been told to stop."""
 
 
 class Lifecycle:
-    """The phase, moved by the runtime and read by everybody else; only the event loop touches it."""
+    """Moved by the runtime, read by everybody else; only the event loop touches it.
+
+    stopping: readiness is off; what still arrives is answered until the sockets close.
+    """
 
     def __init__(self) -> None:
-        self.phase = Phase.SERVING
-
-    @property
-    def stopping(self) -> bool:
-        return self.phase is not Phase.SERVING
-
-    @property
-    def draining(self) -> bool:
-        return self.phase is Phase.DRAINING
+        self.stopping = False

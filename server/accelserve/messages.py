@@ -59,3 +59,16 @@ class ScoreResponse:
     device: str
     emulated: bool
     timing: Timing = field(default_factory=Timing)
+
+
+@dataclass(frozen=True, slots=True)
+class VersionStatus:
+    """Where one version of a model stands.
+
+    state: TF Serving's word: START, LOADING, AVAILABLE, UNLOADING or END. error_code: a gRPC status number, 0 for none.
+    """
+
+    version: int
+    state: str
+    error_code: int = 0
+    error_message: str = ""

@@ -6,7 +6,6 @@ from accelserve.batching.scheduler import Scored, Work
 from accelserve.binding import bind
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
-from accelserve.lifecycle import Lifecycle
 from accelserve.messages import ModelRef, ScoreRequest, ScoreResponse
 from accelserve.models.manager import ModelManager
 from accelserve.models.servable import Servable
@@ -16,21 +15,13 @@ from accelserve.tensors import Signature
 class Scorer:
     """Answers score requests; belongs to the event loop."""
 
-    def __init__(self, models: ModelManager, clock: Clock, lifecycle: Lifecycle) -> None:
+    def __init__(self, models: ModelManager, clock: Clock) -> None:
         self._models = models
         self._clock = clock
-        self._lifecycle = lifecycle
 
     def resolve(self, ref: ModelRef) -> Servable:
         """The model a request means, so that codecs can decode against its signature. Raises ScoringError."""
-        if self._lifecycle.draining:
-            message = "the server is shutting down; ask another replica"
-            raise ScoringError(Kind.DRAINING, message, retry_after_s=1)
         return self._models.resolve(ref)
-
-    def deadline_after(self, timeout_s: float) -> int:
-        """The moment `timeout_s` from now, on the server's clock in ns."""
-        return self._clock.now_ns() + int(timeout_s * 1e9)
 
     async def score(self, servable: Servable, signature: Signature, request: ScoreRequest) -> ScoreResponse:
         """Run one request, in whatever batch it meets.

@@ -29,6 +29,11 @@ class ModelState(Enum):
     END = "END"
 
     @property
+    async def announce(self) -> None:
+        """Let everybody in `changed` look again: something outside the models has changed."""
+        async with self._changed:
+            self._changed.notify_all()
+
     def settled(self) -> bool:
         return self in (ModelState.AVAILABLE, ModelState.END)
 
@@ -164,6 +169,11 @@ class ModelManager:
         """Wait until `until()` holds; it is asked again after each change of a model's state."""
         async with self._changed:
             await self._changed.wait_for(until)
+
+    async def announce(self) -> None:
+        """Let everybody in `changed` look again: something outside the models has changed."""
+        async with self._changed:
+            self._changed.notify_all()
 
     def settled(self) -> bool:
         return all(entry.state.settled for entry in self._entries.values())

@@ -72,7 +72,7 @@ class Servable:
             return found
         if not name and len(self.signatures) == 1:
             return next(iter(self.signatures.values()))
-        # TF Serving's words (specs/tfserving.md 1.5); clients grep them.
+        # TF Serving's words (specs/tfserving.md 1.5); clients search them.
         known = ", ".join(sorted(self.signatures))
         wanted = name or DEFAULT_SIGNATURE
         raise ScoringError(Kind.PRECONDITION, f'Serving signature key "{wanted}" not found. The model has: {known}')

@@ -1,0 +1,103 @@
+"""`accelserve demo`: serve the built-in digits, ask once over HTTP and once over gRPC, say how to repeat it.
+
+The server is a process of its own, started by the command that users type; this one is its client.
+"""
+
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from accelserve.builtin import digits_path, pictures
+from accelserve.client import Client, GrpcClient
+from accelserve.errors import ExitCode
+
+_START_LIMIT_S = 120.0
+_STOP_LIMIT_S = 15.0
+
+
+def run_demo(model: Path | None, http_port: int, grpc_port: int, *, stop_after_answers: bool) -> ExitCode:
+    """Returns OK when both answers are right; the server's own code when it does not start."""
+    path = model or digits_path()
+    command = [sys.executable, "-m", "accelserve", "serve", "--model", f"digits={path}", "--grace-period", "0"]
+    command += ["--http-port", str(http_port), "--grpc-port", str(grpc_port), "--log-level", "warning"]
+    started = time.monotonic()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+        try:
+            line = _ready_line(server)
+            if line is None:
+                return ExitCode(server.wait())
+            print(f"{line.strip()}  ({time.monotonic() - started:.1f} s)\n", flush=True)
+            right = _ask(*_addresses(line))
+            if stop_after_answers:
+                return ExitCode.OK if right else ExitCode.UNFORESEEN
+            print("\nserving on; Ctrl-C ends it", flush=True)
+            return ExitCode(server.wait())
+        except KeyboardInterrupt:
+            return ExitCode.OK
+        finally:
+            _stop(server)
+
+
+def _ready_line(server: "subprocess.Popen[str]") -> str | None:
+    """The line that the server prints when it is ready; None when it ends instead."""
+    watchdog = threading.Timer(_START_LIMIT_S, server.kill)
+    watchdog.start()
+    try:
+        assert server.stdout is not None
+        return server.stdout.readline() or None
+    finally:
+        watchdog.cancel()
+
+
+def _addresses(line: str) -> tuple[str, str]:
+    """`... ready: http://HOST:PORT (HTTP) HOST:PORT (gRPC) ...` -> the two addresses."""
+    words = line.split()
+    return words[words.index("(HTTP)") - 1], words[words.index("(gRPC)") - 1]
+
+
+def _ask(http_url: str, grpc_address: str) -> bool:
+    picture, truth = pictures()[7]
+    over_http = _ask_http(http_url, picture)
+    over_grpc = _ask_grpc(grpc_address, picture)
+    print(f"picture        {picture}")
+    print(f"truth          {truth}")
+    for protocol, digit, probability in (("HTTP", *over_http), ("gRPC Predict", *over_grpc)):
+        verdict = "right" if digit == truth else "WRONG"
+        print(f"{protocol:<14} {digit}  (probability {probability:.3f})  {verdict}")
+    print(f"\nrepeat it      curl --data-binary @{picture} '{http_url}/score?top=3'")
+    print(f"metrics        {http_url}/metrics")
+    print(f"API            {http_url}/docs")
+    return over_http[0] == over_grpc[0] == truth
+
+
+def _ask_http(url: str, picture: Path) -> tuple[int, float]:
+    with Client(url) as client:
+        best = client.score(picture, top=1)[0]
+    return int(best["index"]), float(best["score"])
+
+
+def _ask_grpc(address: str, picture: Path) -> tuple[int, float]:
+    """As the clients of the original services do: the file's bytes as a string tensor."""
+    jpeg = np.array([picture.read_bytes()], dtype=object)
+    with GrpcClient(address) as client:
+        outputs = client.predict({_picture_input(client): jpeg})
+    scores = outputs["scores"][0]
+    return int(scores.argmax()), float(scores.max())
+
+
+def _picture_input(client: GrpcClient) -> str:
+    """The name of the model's only input."""
+    (name,) = client.input_names("digits")
+    return name
+
+
+def _stop(server: "subprocess.Popen[str]") -> None:
+    server.terminate()
+    try:
+        server.wait(_STOP_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        server.kill()

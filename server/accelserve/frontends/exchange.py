@@ -1,0 +1,36 @@
+"""What a scoring request is to every protocol: its priority, what its answer says of its origin, the unforeseen."""
+
+import logging
+
+from accelserve.errors import Kind, ScoringError
+from accelserve.messages import Priority, ScoreResponse
+
+logger = logging.getLogger("accelserve.frontends")
+
+
+def parse_priority(text: str) -> Priority:
+    """The value of `x-accelserve-priority`. Raises ScoringError(INVALID)."""
+    name = text.upper()
+    if name not in Priority.__members__:
+        raise ScoringError(Kind.INVALID, f"x-accelserve-priority: want high, normal or low, got {text[:32]!r}")
+    return Priority[name]
+
+
+def provenance(response: ScoreResponse, decode_ns: int) -> dict[str, str]:
+    """Who computed the answer, and where its time went (whole µs); HTTP headers and gRPC trailing metadata."""
+    timing = response.timing
+    spent = f"queue={timing.queue_ns // 1000}us, decode={decode_ns // 1000}us, compute={timing.compute_ns // 1000}us"
+    headers = {
+        "x-accelserve-timing": f"{spent}, batch={timing.batch_rows}",
+        "x-accelserve-device": f"{response.device}; emulated" if response.emulated else response.device,
+        "x-accelserve-model": f"{response.model}:{response.version}",
+    }
+    if timing.modelled_device_ns is not None:
+        headers["x-accelserve-modelled-device-us"] = str(timing.modelled_device_ns // 1000)
+    return headers
+
+
+def unforeseen(error: Exception, request_id: str) -> ScoringError:
+    """For the client a request id; the traceback goes to the log only."""
+    logger.error("unforeseen", exc_info=error, extra={"request_id": request_id})
+    return ScoringError(Kind.INTERNAL, f"internal error; the server's log has it under request id {request_id}")

@@ -1,0 +1,102 @@
+"""One gRPC call from first count to status: errors, ids, deadline, metadata."""
+
+from collections.abc import Awaitable, Callable
+
+import grpc
+
+from accelserve.clock import Clock
+from accelserve.errors import ScoringError
+from accelserve.frontends.exchange import parse_priority, provenance, unforeseen
+from accelserve.messages import Priority, ScoreResponse
+from accelserve.observability.logs import clean_request_id, new_request_id
+from accelserve.observability.metrics import Metrics, RequestRecord
+
+Context = grpc.aio.ServicerContext
+Counted = Callable[[bytes, "GrpcCall", RequestRecord], Awaitable[tuple[bytes, ScoreResponse]]]
+Plain = Callable[[bytes], bytes]
+
+_STATUS = {code.value[0]: code for code in grpc.StatusCode}
+_MAX_MESSAGE = 1024  # TF Serving cuts here, and a header block has to hold it
+
+
+class GrpcCall:
+    """What a call brings along beside its message."""
+
+    def __init__(self, context: Context, clock: Clock, new_id: Callable[[], str]) -> None:
+        self._context = context
+        self._clock = clock
+        self.metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        self.request_id = clean_request_id(self.metadata.get("x-request-id", "")) or new_id()
+
+    def now_ns(self) -> int:
+        return self._clock.now_ns()
+
+    def deadline_ns(self) -> int | None:
+        """The caller's deadline on the server's clock."""
+        left_s = self._context.time_remaining()
+        return None if left_s is None else self._clock.now_ns() + int(left_s * 1e9)
+
+    def priority(self) -> Priority:
+        return parse_priority(self.metadata.get("x-accelserve-priority", "normal"))
+
+
+class GrpcCalls:
+    """Makes gRPC handlers out of functions from bytes to bytes."""
+
+    def __init__(self, metrics: Metrics, clock: Clock, new_id: Callable[[], str] = new_request_id) -> None:
+        self._metrics = metrics
+        self._clock = clock
+        self._new_id = new_id
+
+    def counted(self, work: Counted) -> grpc.RpcMethodHandler:
+        """A scoring call: ends in exactly one counter."""
+
+        async def handle(data: bytes, context: Context) -> bytes:
+            with self._metrics.open("grpc") as record:
+                call = GrpcCall(context, self._clock, self._new_id)
+                record.bytes_in = len(data)
+                try:
+                    answer, response = await work(data, call, record)
+                except ScoringError as error:
+                    await self._refuse(context, error, call.request_id, record)
+                except Exception as error:
+                    await self._refuse(context, unforeseen(error, call.request_id), call.request_id, record)
+                record.bytes_out = len(answer)
+                record.answered(response.timing, "OK")
+                origin = provenance(response, record.decode_ns)
+                context.set_trailing_metadata((("x-request-id", call.request_id), *origin.items()))
+                return answer
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    def plain(self, work: Plain) -> grpc.RpcMethodHandler:
+        """A question about models: not a scoring request, so not counted as one."""
+
+        async def handle(data: bytes, context: Context) -> bytes:
+            request_id = self._new_id()
+            try:
+                return work(data)
+            except ScoringError as error:
+                await self._refuse(context, error, request_id)
+            except Exception as error:
+                await self._refuse(context, unforeseen(error, request_id), request_id)
+            raise AssertionError("abort always raises")
+
+        return grpc.unary_unary_rpc_method_handler(handle)
+
+    @staticmethod
+    async def _refuse(
+        context: Context, error: ScoringError, request_id: str, record: RequestRecord | None = None
+    ) -> None:
+        """Ends the call; always raises."""
+        code = _STATUS[error.kind.grpc_code]
+        if record is not None:
+            record.failed(error, code.name)
+        metadata = [("x-accelserve-reason", error.reason), ("x-request-id", request_id)]
+        if error.retry_after_s is not None:
+            metadata.append(("retry-after", str(error.retry_after_s)))
+        await context.abort(code, _short(error.message), tuple(metadata))
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "...TRUNCATED"

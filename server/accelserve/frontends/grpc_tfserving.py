@@ -1,0 +1,80 @@
+"""TF Serving's PredictionService and ModelService (specs/tfserving.md section 1), under upstream's method paths."""
+
+import re
+from dataclasses import dataclass, replace
+
+import grpc
+
+from accelserve.codecs.tfserving_proto import (
+    decode_metadata_call,
+    decode_predict,
+    decode_status_call,
+    encode_metadata,
+    encode_predict,
+    encode_status,
+)
+from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.grpc_calls import GrpcCall, GrpcCalls
+from accelserve.frontends.pictures import PictureDecoder
+from accelserve.messages import ModelRef, ScoreRequest, ScoreResponse
+from accelserve.models.manager import ModelManager
+from accelserve.observability.metrics import RequestRecord
+from accelserve.scoring import Scorer
+
+# The accel clients name their service here and no model in the request (specs/azure_scoring.md 0, fact 1).
+_ROUTE_HEADER = "x-ms-aml-grpc-service-route"
+_ROUTE = re.compile(r"/api/v1/service/([^/]+)/?")
+
+
+@dataclass(frozen=True, slots=True)
+class TfServingGrpc:
+    """The methods, from bytes to bytes."""
+
+    scorer: Scorer
+    models: ModelManager
+    pictures: PictureDecoder
+
+    def handlers(self, calls: GrpcCalls) -> tuple[grpc.GenericRpcHandler, ...]:
+        prediction = {
+            "Predict": calls.counted(self.predict),
+            "GetModelMetadata": calls.plain(self.get_model_metadata),
+        }
+        model = {"GetModelStatus": calls.plain(self.get_model_status)}
+        return (
+            grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", prediction),
+            grpc.method_handlers_generic_handler("tensorflow.serving.ModelService", model),
+        )
+
+    async def predict(self, data: bytes, call: GrpcCall, record: RequestRecord) -> tuple[bytes, ScoreResponse]:
+        started_ns = call.now_ns()
+        asked = decode_predict(data)
+        servable = self.scorer.resolve(_routed(asked.model, call))
+        record.model, record.version = servable.name, str(servable.version)
+        signature = servable.signature(asked.signature)
+        inputs = await self.pictures.into_inputs(servable, signature, dict(asked.inputs))
+        record.decode_ns = call.now_ns() - started_ns
+        request = ScoreRequest(inputs, asked.output_filter, call.deadline_ns(), call.priority())
+        response = await self.scorer.score(servable, signature, request)
+        return encode_predict(response), response
+
+    def get_model_metadata(self, data: bytes) -> bytes:
+        asked = decode_metadata_call(data)
+        if not asked.fields:
+            message = "GetModelMetadataRequest must specify at least one metadata_field"
+            raise ScoringError(Kind.INVALID, message)
+        for field in asked.fields:
+            if field != "signature_def":
+                raise ScoringError(Kind.INVALID, f"Metadata field {field} is not supported")
+        servable = self.scorer.resolve(asked.model)
+        return encode_metadata(servable.name, servable.version, servable.signatures)
+
+    def get_model_status(self, data: bytes) -> bytes:
+        # TF Serving ignores a label here (specs/tfserving.md 1.3).
+        return encode_status(self.models.statuses(replace(decode_status_call(data), label=None)))
+
+
+def _routed(model: ModelRef, call: GrpcCall) -> ModelRef:
+    if model.name:
+        return model
+    found = _ROUTE.fullmatch(call.metadata.get(_ROUTE_HEADER, ""))
+    return replace(model, name=found[1]) if found else model

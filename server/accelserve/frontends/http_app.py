@@ -1,0 +1,96 @@
+"""The FastAPI application: which path goes to which handler, and nothing else."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from starlette.exceptions import HTTPException
+
+from accelserve import __version__
+from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
+from accelserve.frontends.http_ops import Operations
+from accelserve.frontends.http_raw import RawScoring
+from accelserve.frontends.http_tfserving import TfServingRest
+
+Handle = Callable[[HttpRequest], Awaitable[HttpResponse]]
+_EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+
+_PICTURE_OR_TENSOR: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "image/jpeg": {"schema": {"type": "string", "format": "binary"}},
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "application/json": {"schema": {"type": "object"}, "example": {"instances": [[1.0, 2.0]]}},
+        },
+    }
+}
+_JSON_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"type": "object"}, "example": {"instances": [[1.0, 2.0]]}}},
+    }
+}
+
+
+def build_app(raw: RawScoring, rest: TfServingRest, operations: Operations) -> FastAPI:
+    """All routes. Answers do not depend on FastAPI: handlers map plain values to plain values."""
+    app = FastAPI(title="accelserve", version=__version__, openapi_url="/swagger.json", redoc_url=None)
+
+    def route(path: str, handle: Handle, methods: list[str], summary: str, extra: dict[str, Any] | None = None) -> None:
+        app.add_api_route(
+            path,
+            _endpoint(handle),
+            methods=methods,
+            summary=summary,
+            response_model=None,
+            openapi_extra=extra,
+            name=f"{methods[0]} {path}",
+        )
+
+    def hidden(path: str, handle: Handle, methods: list[str]) -> None:
+        app.add_route(path, _endpoint(handle), methods=methods, include_in_schema=False)
+
+    score = "Score the body's bytes: JPEG, PNG, .npy, raw little-endian tensor or JSON; ?model=NAME, ?top=K"
+    for path in ("/score", "/api/v1/service/{name}/score"):
+        route(path, raw.handle, ["POST"], score, _PICTURE_OR_TENSOR)
+        hidden(path, raw.handle, [m for m in _EVERY_METHOD if m != "POST"])
+    route("/v1/models", rest.handle, ["GET"], "All models and the states of their versions")
+    route("/v1/models/{name}", rest.handle, ["GET"], "State of a model's versions, as TF Serving says it")
+    route("/v1/models/{name}/metadata", rest.handle, ["GET"], "Signatures of a model, as TF Serving says them")
+    route("/v1/models/{name}:predict", rest.handle, ["POST"], "Predict, row or columnar form", _JSON_BODY)
+    hidden("/v1/{rest:path}", rest.handle, _EVERY_METHOD)
+    route("/healthz", operations.healthz, ["GET"], "Alive")
+    route("/readyz", operations.readyz, ["GET"], "Ready: every model has settled and one is available")
+    route("/readyz/{name}", operations.readyz, ["GET"], "Ready: this model is available")
+    route("/metrics", operations.metrics_page, ["GET"], "Prometheus metrics")
+    app.add_exception_handler(HTTPException, _refused)
+    return app
+
+
+def _endpoint(handle: Handle) -> Callable[[Request], Awaitable[Response]]:
+    async def call(request: Request) -> Response:
+        return _response(await handle(await _request(request)))
+
+    return call
+
+
+async def _request(request: Request) -> HttpRequest:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
+    return HttpRequest(request.method, request.scope["path"], request.query_params, headers, await request.body())
+
+
+def _response(answer: HttpResponse) -> Response:
+    return Response(answer.body, answer.status, dict(answer.headers), answer.content_type)
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    """No such path, or a verb that the path does not take, in the words of all other errors."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    allow = (getattr(error, "headers", None) or {}).get("Allow")
+    if status == 405:
+        kind, message = Kind.METHOD, f"{request.method} {request.url.path}: this path takes {allow}"
+    else:
+        kind, message = Kind.NOT_FOUND, f"no such path: {request.url.path}; see /docs"
+    return _response(error_response(ScoringError(kind, message), {"allow": allow} if allow else None))

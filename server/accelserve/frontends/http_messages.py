@@ -1,0 +1,36 @@
+"""An HTTP request and its answer as plain values, so that every lane (FastAPI now, a fast one later) is the same."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from accelserve.codecs.tfserving_json import encode_error
+from accelserve.errors import ScoringError
+
+JSON = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """path without the query; query: last value of each name; headers: lower-case names; body: complete."""
+
+    method: str
+    path: str
+    query: Mapping[str, str]
+    headers: Mapping[str, str]
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HttpResponse:
+    status: int
+    body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str = JSON
+
+
+def error_response(error: ScoringError, headers: Mapping[str, str] | None = None) -> HttpResponse:
+    """`{"error": message}` with the kind's status, the reason, and `Retry-After` where trying again may help."""
+    extra = {"x-accelserve-reason": error.reason, **(headers or {})}
+    if error.retry_after_s is not None:
+        extra["retry-after"] = str(error.retry_after_s)
+    return HttpResponse(error.kind.http_status, encode_error(error.message), extra)

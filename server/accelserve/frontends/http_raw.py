@@ -1,0 +1,135 @@
+"""Raw HTTP scoring: POST /score and /api/v1/service/NAME/score. The body's bytes say what they are."""
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+
+from accelserve.codecs.bodies import body_format, decode_npy, decode_octets, gunzip, single_file
+from accelserve.codecs.scoring_json import encode_scores, encode_top, parse_scoring, top_output
+from accelserve.codecs.tfserving_json import bind_predict
+from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.http_exchange import Answer, HttpExchange, priority
+from accelserve.frontends.http_messages import HttpRequest, HttpResponse
+from accelserve.frontends.pictures import PictureDecoder
+from accelserve.messages import ModelRef, ScoreRequest
+from accelserve.models.servable import Servable
+from accelserve.observability.metrics import RequestRecord
+from accelserve.scoring import Scorer
+from accelserve.tensors import Signature, Tensor, TensorSpec
+
+_SERVICE = re.compile(r"/api/v1/service/([^/]+)/score")
+_PICTURES = ("jpeg", "png")
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """single: one row came without a batch axis, and its answer goes without one."""
+
+    inputs: dict[str, Tensor]
+    single: bool
+
+
+class RawScoring:
+    """Handler of the raw scoring routes."""
+
+    def __init__(self, scorer: Scorer, pictures: PictureDecoder, exchange: HttpExchange, max_body_bytes: int) -> None:
+        self._scorer = scorer
+        self._pictures = pictures
+        self._exchange = exchange
+        self._max_body_bytes = max_body_bytes
+
+    async def handle(self, request: HttpRequest) -> HttpResponse:
+        if request.method != "POST":
+            return await self._exchange.run(request, self._wrong_method)
+        return await self._exchange.run(request, self._score)
+
+    async def _wrong_method(self, request: HttpRequest, record: RequestRecord) -> Answer:
+        raise ScoringError(Kind.METHOD, f"{request.method} {request.path}: scoring takes POST, with the bytes to score")
+
+    async def _score(self, request: HttpRequest, record: RequestRecord) -> Answer:
+        servable = self._scorer.resolve(_model_of(request))
+        record.model, record.version = servable.name, str(servable.version)
+        deadline_ns = self._exchange.deadline_ns(request.headers)
+        top = _top_of(request)
+        signature = servable.signature("")
+        started_ns = self._exchange.now_ns()
+        decoded = await self._decode(request, servable, signature)
+        record.decode_ns = self._exchange.now_ns() - started_ns
+        score = ScoreRequest(decoded.inputs, deadline_ns=deadline_ns, priority=priority(request.headers))
+        response = await self._scorer.score(servable, signature, score)
+        if top is None:
+            return Answer(encode_scores(response.outputs, single=decoded.single), response)
+        best = encode_top(top_output(response.outputs), top, servable.model.labels, single=decoded.single)
+        return Answer(best, response)
+
+    async def _decode(self, request: HttpRequest, servable: Servable, signature: Signature) -> Decoded:
+        body = request.body
+        if "gzip" in request.headers.get("content-encoding", ""):
+            body = gunzip(body, self._max_body_bytes)
+        content_type = request.headers.get("content-type", "")
+        if content_type.lower().startswith("multipart/form-data"):
+            body, content_type = single_file(body, content_type), ""
+        if not body:
+            raise ScoringError(Kind.INVALID, f"the body is empty; {_wanted(servable, signature)}")
+        if len(signature.inputs) != 1:
+            return self._decode_json(body, signature)
+        return await self._decode_only(body, content_type, servable, signature)
+
+    async def _decode_only(self, body: bytes, content_type: str, servable: Servable, signature: Signature) -> Decoded:
+        """The body is the signature's only input, in whatever form."""
+        spec = next(iter(signature.inputs.values()))
+        form = body_format(body)
+        octets = content_type.lower().startswith("application/octet-stream")
+        if form == "json" and not (octets and not spec.dtype.is_string):
+            return self._decode_json(body, signature)
+        if spec.dtype.is_string:
+            return Decoded({spec.name: _one_string(spec, body)}, single=True)
+        if form == "npy":
+            return _with_batch_axis(spec, decode_npy(body, self._max_body_bytes))
+        preprocessing = servable.model.preprocessing.get(signature.name)
+        if preprocessing is not None and (form in _PICTURES or not octets):
+            row = await self._pictures.decode([body], preprocessing, spec.dtype)
+            return Decoded({spec.name: row}, single=True)
+        if form in _PICTURES:
+            message = f"the body is a {form.upper()}, and {_wanted(servable, signature)}"
+            raise ScoringError(Kind.UNSUPPORTED_MEDIA, message)
+        return Decoded({spec.name: decode_octets(body, spec)}, single=False)
+
+    @staticmethod
+    def _decode_json(body: bytes, signature: Signature) -> Decoded:
+        return Decoded(bind_predict(parse_scoring(body), signature), single=False)
+
+
+def _model_of(request: HttpRequest) -> ModelRef:
+    service = _SERVICE.fullmatch(request.path)
+    return ModelRef(service[1] if service else request.query.get("model", ""))
+
+
+def _top_of(request: HttpRequest) -> int | None:
+    text = request.query.get("top")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) > 0):
+        raise ScoringError(Kind.INVALID, f"top: want a whole number above 0, got {text[:32]!r}")
+    return int(text)
+
+
+def _one_string(spec: TensorSpec, body: bytes) -> Tensor:
+    tensor = np.empty(() if spec.shape == () else (1,), dtype=object)
+    tensor[...] = body
+    return tensor
+
+
+def _with_batch_axis(spec: TensorSpec, tensor: Tensor) -> Decoded:
+    """A row without its batch axis gets one."""
+    lacks_axis = spec.has_batch_axis and spec.shape is not None and tensor.ndim == len(spec.shape) - 1
+    return Decoded({spec.name: tensor[None] if lacks_axis else tensor}, single=lacks_axis)
+
+
+def _wanted(servable: Servable, signature: Signature) -> str:
+    inputs = ", ".join(f'"{name}" {spec}' for name, spec in signature.inputs.items())
+    forms = "JSON, .npy or raw little-endian bytes" if len(signature.inputs) == 1 else "JSON"
+    if signature.name in servable.model.preprocessing:
+        forms = f"a JPEG, a PNG, {forms}"
+    return f"model {servable.name}:{servable.version} takes {inputs} as {forms}"

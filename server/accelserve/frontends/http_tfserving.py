@@ -1,0 +1,113 @@
+"""TF Serving's REST API, version 1 (specs/tfserving.md section 2): predict, status, metadata, and a list of models."""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import orjson
+
+from accelserve.codecs.bodies import gunzip
+from accelserve.codecs.tfserving_json import (
+    bind_predict,
+    encode_metadata,
+    encode_predict,
+    encode_status,
+    parse_predict,
+)
+from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.http_exchange import Answer, HttpExchange, priority
+from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
+from accelserve.frontends.pictures import PictureDecoder
+from accelserve.messages import ModelRef, ScoreRequest
+from accelserve.models.manager import ModelManager
+from accelserve.models.servable import Servable
+from accelserve.observability.metrics import RequestRecord
+from accelserve.scoring import Scorer
+from accelserve.tensors import DEFAULT_SIGNATURE, Signature
+
+_MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
+_PREDICT = re.compile(_MODEL + r":predict", re.IGNORECASE)
+_LATER = re.compile(_MODEL + r":(?P<verb>classify|regress)", re.IGNORECASE)
+_STATUS = re.compile(_MODEL, re.IGNORECASE)
+_METADATA = re.compile(_MODEL + r"/metadata", re.IGNORECASE)
+_LIST = re.compile(r"/v1/models/?", re.IGNORECASE)
+_INT64_MAX = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class TfServingRest:
+    """Handler of everything under /v1/."""
+
+    scorer: Scorer
+    models: ModelManager
+    pictures: PictureDecoder
+    exchange: HttpExchange
+    max_body_bytes: int
+
+    async def handle(self, request: HttpRequest) -> HttpResponse:
+        if request.method == "POST" and (_PREDICT.fullmatch(request.path) or _LATER.fullmatch(request.path)):
+            return await self.exchange.run(request, self._predict)
+        try:
+            return HttpResponse(200, self._about(request))
+        except ScoringError as error:
+            return error_response(error)
+
+    def _about(self, request: HttpRequest) -> bytes:
+        """Status, metadata or the list; the texts are TF Serving's."""
+        if request.method == "GET" and _LIST.fullmatch(request.path):
+            return self._list()
+        if request.method == "GET" and (found := _STATUS.fullmatch(request.path)):
+            return encode_status(self.models.statuses(_ref(found)))
+        if request.method == "GET" and (found := _METADATA.fullmatch(request.path)):
+            servable = self.scorer.resolve(_ref(found))
+            return encode_metadata(servable.name, servable.version, servable.signatures)
+        # 400, not 405: TF Serving's own answer on its paths (specs/tfserving.md fact 8).
+        raise ScoringError(Kind.MALFORMED, f"Malformed request: {request.method} {request.path}")
+
+    def _list(self) -> bytes:
+        """Not in TF Serving (asked for in its issue 795): every configured model and the states of its versions."""
+        models = [
+            {"name": name, **orjson.loads(encode_status(self.models.statuses(ModelRef(name))))}
+            for name in self.models.names()
+        ]
+        return orjson.dumps({"models": models})
+
+    async def _predict(self, request: HttpRequest, record: RequestRecord) -> Answer:
+        found = _PREDICT.fullmatch(request.path)
+        if found is None:
+            message = f"{request.path}: classify and regress are not served; ask :predict with the same signature_name"
+            raise ScoringError(Kind.UNSUPPORTED, message)
+        started_ns = self.exchange.now_ns()
+        body = request.body
+        if "gzip" in request.headers.get("content-encoding", ""):
+            body = gunzip(body, self.max_body_bytes)
+        parsed = parse_predict(body)
+        servable = self.scorer.resolve(_ref(found))
+        record.model, record.version = servable.name, str(servable.version)
+        signature = _signature(servable, parsed.signature)
+        inputs = bind_predict(parsed, signature)
+        record.decode_ns = self.exchange.now_ns() - started_ns
+        deadline_ns = self.exchange.deadline_ns(request.headers)
+        score = ScoreRequest(inputs, parsed.output_filter, deadline_ns, priority(request.headers))
+        response = await self.scorer.score(servable, signature, score)
+        return Answer(encode_predict(response.outputs, parsed.row_format), response)
+
+
+def _signature(servable: Servable, name: str) -> Signature:
+    try:
+        return servable.signature(name)
+    except ScoringError as error:
+        # REST says it in other words than gRPC (specs/tfserving.md 2.2).
+        wanted = name or DEFAULT_SIGNATURE
+        raise ScoringError(Kind.INVALID, f'Serving signature name: "{wanted}" not found in signature def') from error
+
+
+def _ref(found: re.Match[str]) -> ModelRef:
+    version, label = found["version"], found["label"]
+    if version is not None and int(version) > _INT64_MAX:
+        raise ScoringError(Kind.INVALID, f"Failed to convert version: {version} to numeric.")
+    return ModelRef(
+        unquote(found["name"]),
+        int(version) if version is not None else None,
+        unquote(label) if label is not None else None,
+    )

@@ -1,0 +1,147 @@
+"""What `accelserve show` and `accelserve devices` tell: plain dictionaries, and their text for people."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from accelserve.backends.base import Device, Offer
+from accelserve.backends.discovery import BackendPool
+from accelserve.config import ModelConfig
+from accelserve.models.loading import Loader
+from accelserve.models.servable import LoadedModel
+from accelserve.preprocessing import Preprocessing
+from accelserve.tensors import Signature, TensorSpec
+
+Description = dict[str, Any]
+
+
+def describe_model(loader: Loader, path: Path, device: str | None) -> Description:
+    """Load a model as `serve` would, say what it is, and close it again. Raises ScoringError."""
+    config = ModelConfig(path.name.partition(".")[0] or "model", path, device)
+    source = loader.find(config)
+    model = loader.load(config, source)
+    try:
+        return _model(model, source.manifest.source)
+    finally:
+        model.close()
+
+
+def _model(model: LoadedModel, manifest: Path | None) -> Description:
+    device, report = model.session.device, model.report
+    return {
+        "name": model.artifact.name,
+        "version": model.artifact.version,
+        "format": model.artifact.format,
+        "path": str(model.artifact.path),
+        "manifest": str(manifest) if manifest else None,
+        "device": {"id": device.id, "name": device.name, "emulated": device.emulated, "backend": model.backend},
+        "nodes": dict(model.session.placement.nodes),
+        "numerics": model.capabilities.numerics,
+        "signatures": {name: _signature(signature) for name, signature in sorted(model.session.signatures.items())},
+        "preprocessing": {name: _preprocessing(value) for name, value in model.preprocessing.items()},
+        "batching": asdict(model.policy),
+        "labels": len(model.labels) if model.labels else None,
+        "self_check": {"passed": report.check.passed, "detail": report.check.detail},
+        "seconds": {"prepare": report.prepare_s, "load": report.load_s, "warmup": report.warmup_s},
+    }
+
+
+def _signature(signature: Signature) -> Description:
+    return {
+        "method": signature.method_name,
+        "batched": signature.batched,
+        "inputs": {name: _spec(spec) for name, spec in signature.inputs.items()},
+        "outputs": {name: _spec(spec) for name, spec in signature.outputs.items()},
+        "defaults": sorted(signature.defaults),
+    }
+
+
+def _spec(spec: TensorSpec) -> Description:
+    return {"dtype": spec.dtype.name, "shape": spec.shape and list(spec.shape), "tensor_name": spec.tensor_name}
+
+
+def _preprocessing(preprocessing: Preprocessing) -> Description:
+    return {
+        **asdict(preprocessing),
+        "source": "guessed from the signature" if preprocessing.guessed else "accelserve.toml",
+    }
+
+
+def model_as_text(description: Mapping[str, Any]) -> str:
+    return "\n".join(_model_lines(description))
+
+
+def _model_lines(about: Mapping[str, Any]) -> Iterator[str]:
+    device = about["device"]
+    yield f"{about['name']}:{about['version']} ({about['format']}) from {about['path']}"
+    emulated = ", emulated" if device["emulated"] else ""
+    yield f"device         {device['id']} ({device['name']}) through {device['backend']}, {about['numerics']}{emulated}"
+    if about["nodes"]:
+        yield "nodes          " + ", ".join(f"{count} on {where}" for where, count in about["nodes"].items())
+    for name, signature in about["signatures"].items():
+        yield f"signature      {name} ({'batched' if signature['batched'] else 'one request at a time'})"
+        for direction in ("inputs", "outputs"):
+            for key, spec in signature[direction].items():
+                yield f"  {direction[:-1]:<12} {key}: {_spec_text(spec)}{_alias(key, spec)}"
+    for name, steps in about["preprocessing"].items():
+        yield f"pictures       {name} ({steps['source']})"
+        for key in ("size", "resize", "channel_order", "layout", "mean", "scale", "exif"):
+            yield f"  {key:<12} {_plain(steps[key])}"
+    batching = about["batching"]
+    sizes = f" in sizes {_plain(batching['allowed_batch_sizes'])}" if batching["allowed_batch_sizes"] else ""
+    delay = f"{batching['max_queue_delay_ns'] // 1000} µs" if batching["max_queue_delay_ns"] else "none"
+    yield f"batching       up to {batching['max_batch_size']} rows{sizes}, delay {delay}"
+    yield f"labels         {about['labels'] or 'none'}"
+    check = about["self_check"]
+    yield f"self-check     {'passed: ' if check['passed'] else ''}{check['detail']}"
+    seconds = about["seconds"]
+    yield f"loading        {seconds['load']:.2f} s, warm-up and self-check {seconds['warmup']:.2f} s"
+
+
+def _spec_text(spec: Mapping[str, Any]) -> str:
+    shape = "..." if spec["shape"] is None else ",".join(map(str, spec["shape"]))
+    return f"{spec['dtype']}[{shape}]"
+
+
+def _alias(key: str, spec: Mapping[str, Any]) -> str:
+    return f" (also {spec['tensor_name']})" if spec["tensor_name"] != key else ""
+
+
+def _plain(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value).lower()
+
+
+def describe_devices(pool: BackendPool) -> Description:
+    """Each back end: its devices, and for what it could drive but cannot, the missing pieces."""
+    return {"backends": {offer.name: _backend(pool, offer) for offer in pool.offers}}
+
+
+def _backend(pool: BackendPool, offer: Offer) -> Description:
+    inventory = pool.inventory(offer)
+    return {
+        "formats": sorted(offer.formats),
+        "devices": [_device(device) for device in inventory.devices],
+        "missing": {kind.value: list(pieces) for kind, pieces in inventory.missing.items()},
+    }
+
+
+def _device(device: Device) -> Description:
+    return {
+        "id": device.id,
+        "name": device.name,
+        "memory_bytes": device.memory_bytes,
+        "exclusive": device.exclusive,
+        "emulated": device.emulated,
+    }
+
+
+def devices_as_text(description: Mapping[str, Any]) -> str:
+    lines = []
+    for name, backend in description["backends"].items():
+        lines.append(f"{name} (runs {', '.join(backend['formats'])})")
+        for device in backend["devices"]:
+            memory = f", {device['memory_bytes'] / 2**30:.1f} GiB" if device["memory_bytes"] else ""
+            lines.append(f"  {device['id']:<16} {device['name']}{memory}")
+        lines.extend(f"  no {kind:<13} {'; '.join(pieces)}" for kind, pieces in backend["missing"].items())
+    return "\n".join(lines)

@@ -1,0 +1,264 @@
+"""The composition root: builds everything, opens it in order, closes it in reverse, and obeys signals."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from accelserve import __version__
+from accelserve.allocator import raise_malloc_thresholds
+from accelserve.backends.artifact_cache import FolderArtifactCache
+from accelserve.backends.discovery import BackendPool
+from accelserve.clock import Clock, MonotonicClock
+from accelserve.codecs.round_trip import check_round_trip
+from accelserve.config import ServerConfig
+from accelserve.errors import ExitCode, ScoringError
+from accelserve.frontends.grpc_calls import GrpcCalls
+from accelserve.frontends.grpc_health import GrpcHealth
+from accelserve.frontends.grpc_server import build_grpc_server, listen
+from accelserve.frontends.grpc_tfserving import TfServingGrpc
+from accelserve.frontends.http_app import build_app
+from accelserve.frontends.http_exchange import HttpExchange
+from accelserve.frontends.http_ops import Operations
+from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits
+from accelserve.frontends.http_raw import RawScoring
+from accelserve.frontends.http_server import HttpServer, build_http_server, open_http_socket
+from accelserve.frontends.http_tfserving import TfServingRest
+from accelserve.frontends.pictures import PictureDecoder
+from accelserve.lifecycle import Lifecycle
+from accelserve.messages import ModelRef
+from accelserve.models.loading import Loader
+from accelserve.models.manager import ModelManager, ModelState
+from accelserve.observability.metrics import Gauge, Metrics
+from accelserve.scoring import Scorer
+
+logger = logging.getLogger("accelserve.runtime")
+_FORCED_CLOSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """Where the server listens, once it is ready."""
+
+    http_url: str
+    grpc_address: str
+    models: tuple[str, ...]
+
+    def __str__(self) -> str:
+        listed = ", ".join(self.models)
+        return f"accelserve {__version__} is ready: {self.http_url} (HTTP) {self.grpc_address} (gRPC) serving {listed}"
+
+
+class StopSignals:
+    """SIGTERM and SIGINT. The first asks to stop, the second ends the process at once."""
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.interactive = False  # SIGINT: a person is waiting, so no grace period
+
+    def install(self, loop: asyncio.AbstractEventLoop) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._received, number)
+
+    def _received(self, number: signal.Signals) -> None:
+        if self.asked.is_set():
+            os.write(2, b"accelserve: second signal, ending at once\n")
+            os._exit(ExitCode.UNFORESEEN)
+        self.interactive = number == signal.SIGINT
+        self.asked.set()
+
+
+class Runtime:
+    """One server in one process."""
+
+    def __init__(self, config: ServerConfig, clock: Clock | None = None) -> None:
+        self._config = config
+        self._clock = clock or MonotonicClock()
+        self._lifecycle = Lifecycle()
+        self._metrics = Metrics(self._clock)
+        self._policy = HttpConnectionPolicy(_limits(config), refused=self._metrics.refused_early)
+
+    async def run(self, signals: StopSignals, on_ready: Callable[[Ready], None]) -> ExitCode:
+        """Serve until told to stop, or until there is nothing left to serve.
+
+        Raises ScoringError(CONFLICT) when a port is taken.
+        """
+        raise_malloc_thresholds()
+        async with AsyncExitStack() as stack:
+            http_socket = open_http_socket(self._config.host, self._config.http_port)
+            stack.callback(http_socket.close)
+            models = self._models()
+            self._metrics.gauges = lambda: model_gauges(models)
+            pictures = PictureDecoder(_decode_threads(self._config.decode_threads), self._config.max_pixels)
+            stack.callback(pictures.close)
+            grpc_server = self._grpc(models, pictures)
+            grpc_port = listen(grpc_server, self._config.host, self._config.grpc_port)
+            http_server = self._http(models, pictures)
+            await stack.enter_async_context(models)
+            await grpc_server.start()
+            http_task = asyncio.create_task(http_server.serve(sockets=[http_socket]))
+            stack.push_async_callback(self._close, http_server, http_task, grpc_server)
+            return await self._serve(models, signals, lambda: on_ready(self._ready(models, http_socket, grpc_port)))
+
+    # -- parts ------------------------------------------------------------------------------------------------------
+
+    def _models(self) -> ModelManager:
+        config = self._config
+        loader = build_loader(config.device, config.threads)
+        return ModelManager(config.models, loader, self._clock, self._metrics, config.default_model)
+
+    def _http(self, models: ModelManager, pictures: PictureDecoder) -> HttpServer:
+        most = self._config.max_body_bytes
+        scorer = Scorer(models, self._clock)
+        exchange = HttpExchange(self._metrics, self._clock)
+        app = build_app(
+            RawScoring(scorer, pictures, exchange, most),
+            TfServingRest(scorer, models, pictures, exchange, most),
+            Operations(models, self._metrics, self._lifecycle),
+        )
+        return build_http_server(app, self._policy, self._config.drain_timeout_s)
+
+    def _grpc(self, models: ModelManager, pictures: PictureDecoder) -> grpc.aio.Server:
+        tfserving = TfServingGrpc(Scorer(models, self._clock), models, pictures)
+        handlers = tfserving.handlers(GrpcCalls(self._metrics, self._clock))
+        health = GrpcHealth(models, self._lifecycle).handlers()
+        return build_grpc_server((*handlers, health), self._config.grpc_max_message_bytes)
+
+    def _ready(self, models: ModelManager, http_socket: socket.socket, grpc_port: int) -> Ready:
+        host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
+        http_port = http_socket.getsockname()[1]
+        listed = tuple(f"{s.name}:{s.version} on {s.model.session.device.id}" for s in models.servables())
+        return Ready(f"http://{host}:{http_port}", f"{host}:{grpc_port}", listed)
+
+    # -- life -------------------------------------------------------------------------------------------------------
+
+    async def _serve(self, models: ModelManager, signals: StopSignals, on_ready: Callable[[], None]) -> ExitCode:
+        stop = asyncio.create_task(signals.asked.wait())
+        try:
+            settled = models.changed(
+                lambda: models.settled() or (self._config.strict and models.first_error() is not None)
+            )
+            if not await _first(settled, stop):
+                return ExitCode.OK
+            error = models.first_error()
+            if error is not None and (self._config.strict or not models.ready()):
+                return ExitCode.of(error.kind)
+            on_ready()
+            if await _first(models.changed(lambda: not any(models.servables())), stop):
+                last = models.first_error()
+                return ExitCode.of(last.kind) if last is not None else ExitCode.LOAD_FAILED
+            await self._say_goodbye(models, signals)
+            return ExitCode.OK
+        finally:
+            stop.cancel()
+
+    async def _say_goodbye(self, models: ModelManager, signals: StopSignals) -> None:
+        """Readiness off, and answer on for the grace period: endpoints learn late that this one is going."""
+        grace_s = 0.0 if signals.interactive else self._config.grace_period_s
+        logger.info("told to stop: answering on for %.1f s, then draining", grace_s)
+        self._lifecycle.stopping = True
+        self._policy.draining = True
+        await models.announce()
+        await asyncio.sleep(grace_s)
+
+    async def _close(self, http: HttpServer, http_task: asyncio.Task[None], grpc_server: grpc.aio.Server) -> None:
+        """Sockets first; what was accepted is answered within the drain timeout."""
+        self._lifecycle.stopping = True
+        self._policy.draining = True
+        http.should_exit = True
+        await asyncio.gather(
+            asyncio.wait({http_task}, timeout=self._config.drain_timeout_s + _FORCED_CLOSE_S),
+            grpc_server.stop(self._config.drain_timeout_s),
+        )
+
+
+async def _first(wanted: "asyncio.Future[None] | object", stop: asyncio.Task[bool]) -> bool:
+    """Whether `wanted` came before the signal to stop."""
+    waiting = asyncio.ensure_future(wanted)  # type: ignore[arg-type,var-annotated]
+    try:
+        await asyncio.wait({waiting, stop}, return_when=asyncio.FIRST_COMPLETED)
+        return bool(waiting.done())
+    finally:
+        waiting.cancel()
+
+
+def model_gauges(models: ModelManager) -> Iterator[Gauge]:
+    """What /metrics says of models at the moment it is asked."""
+    for name in models.names():
+        status = models.statuses(ModelRef(name))[0]
+        labels = {"model": name, "version": str(status.version)}
+        for state in ModelState:
+            help_text = "1 for the state that the model is in"
+            yield Gauge(
+                "accelserve_model_state",
+                help_text,
+                {**labels, "state": state.value},
+                float(state.value == status.state),
+            )
+    for servable in models.servables():
+        labels = {"model": servable.name, "version": str(servable.version)}
+        device = servable.model.session.device
+        where = {
+            "backend": servable.model.backend,
+            "device": device.id,
+            "device_name": device.name,
+            "emulated": str(device.emulated).lower(),
+        }
+        yield Gauge("accelserve_device_info", "where the model runs", {**labels, **where}, 1.0)
+        for provider, count in servable.model.session.placement.nodes.items():
+            yield Gauge("accelserve_nodes", "graph nodes by where they run", {**labels, "provider": provider}, count)
+        queue = servable.scheduler
+        yield Gauge("accelserve_queue_rows", "rows waiting", labels, queue.queue_rows)
+        yield Gauge("accelserve_queue_bytes", "bytes of tensors waiting", labels, queue.queue_bytes)
+        yield Gauge("accelserve_batches_running", "batches that the model is running", labels, queue.inflight)
+
+
+def build_loader(device: str = "auto", threads: int | None = None) -> Loader:
+    """A loader with all installed back ends. device, threads: for models that do not choose."""
+    cache = _cache_folder()
+    prepared = FolderArtifactCache(cache / "prepared")
+    return Loader(BackendPool(), prepared, cache / "leases", check_round_trip, device, threads)
+
+
+def _limits(config: ServerConfig) -> HttpLimits:
+    return HttpLimits(
+        max_header_bytes=config.max_header_bytes,
+        max_body_bytes=config.max_body_bytes,
+        header_timeout_s=config.read_timeout_s,
+        body_timeout_s=config.read_timeout_s,
+        keep_alive_s=config.keep_alive_s,
+    )
+
+
+def _decode_threads(wanted: int) -> int:
+    return wanted if wanted > 0 else max(1, (os.cpu_count() or 1) - 1)
+
+
+def _cache_folder() -> Path:
+    """The user's cache folder (XDG base directory specification)."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "accelserve"
+
+
+def run_server(config: ServerConfig, on_ready: Callable[[Ready], None]) -> ExitCode:
+    """Run a server on this thread until it ends. Returns the process's exit code."""
+    import uvloop
+
+    async def main() -> ExitCode:
+        signals = StopSignals()
+        signals.install(asyncio.get_running_loop())
+        return await Runtime(config).run(signals, on_ready)
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(main())
+    except ScoringError as error:
+        logger.error("%s", error.message)
+        return ExitCode.of(error.kind)
