@@ -37,7 +37,7 @@ def bind(signature: Signature, request: ScoreRequest, model: str) -> Bound:
     outputs = _bind_outputs(signature, request.output_filter, by_key)
     rows = _shared_rows(inputs) if signature.batched else None
     # No rows cannot ride with others, and neither can inputs that disagree about how many there are.
-    return Bound(inputs, outputs, rows if rows is not None else 1, bool(rows))
+    return Bound(inputs, outputs, rows or 1, bool(rows))
 
 
 def _bind_inputs(signature: Signature, sent: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:

@@ -1,0 +1,65 @@
+"""What a path given by the user holds."""
+
+import pytest
+
+from accelserve.errors import Kind, ScoringError
+from accelserve.models.repository import find_models
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    return path
+
+
+def refused(path, kind):
+    with pytest.raises(ScoringError) as caught:
+        find_models("m", path)
+    assert caught.value.kind is kind
+    return caught.value.message
+
+
+def test_a_lone_onnx_file_is_version_1_with_its_own_file_beside_it(tmp_path):
+    found = find_models("m", touch(tmp_path / "net.onnx"))
+    assert [(a.version, a.format, a.path.name) for a in found.versions] == [(1, "onnx", "net.onnx")]
+    assert found.manifest == tmp_path / "net.accelserve.toml"
+
+
+def test_a_saved_model_folder_is_version_1(tmp_path):
+    touch(tmp_path / "sm" / "saved_model.pb")
+    (artifact,) = find_models("m", tmp_path / "sm").versions
+    assert (artifact.version, artifact.format, artifact.path) == (1, "saved_model", tmp_path / "sm")
+
+
+def test_the_highest_version_comes_first_as_a_number_not_as_text(tmp_path):
+    for version in ("9", "10", "00000011"):
+        touch(tmp_path / version / "model.onnx")
+    touch(tmp_path / "notes" / "model.onnx")
+    found = find_models("m", tmp_path)
+    assert [a.version for a in found.versions] == [11, 10, 9]
+    assert found.manifest == tmp_path / "accelserve.toml"
+
+
+def test_a_version_folder_given_directly_keeps_its_number_and_finds_the_models_file(tmp_path):
+    touch(tmp_path / "7" / "model.onnx")
+    found = find_models("m", tmp_path / "7")
+    assert found.versions[0].version == 7
+    assert found.manifest == tmp_path / "accelserve.toml"
+
+
+def test_nothing_there_is_not_found_by_path(tmp_path):
+    assert str(tmp_path / "nowhere") in refused(tmp_path / "nowhere", Kind.NOT_FOUND)
+
+
+def test_a_folder_without_a_version_folder_is_explained(tmp_path):
+    assert "version folder" in refused(tmp_path, Kind.PRECONDITION)
+
+
+def test_an_empty_newest_version_is_an_error_not_a_silent_older_one(tmp_path):
+    touch(tmp_path / "1" / "model.onnx")
+    (tmp_path / "2").mkdir()
+    assert "2" in refused(tmp_path, Kind.PRECONDITION)
+
+
+def test_another_file_is_no_model(tmp_path):
+    assert "no model" in refused(touch(tmp_path / "weights.bin"), Kind.PRECONDITION)
