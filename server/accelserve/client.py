@@ -6,7 +6,8 @@ with GrpcClient("127.0.0.1:8500") as client:
     print(client.predict({"images": [jpeg_bytes]})["scores"])
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from os import PathLike
 from pathlib import Path
@@ -22,10 +23,16 @@ from accelserve.codecs.tfserving_proto import decode_predict_response, encode_pr
 from accelserve.errors import ScoringError
 from accelserve.messages import ModelRef
 from accelserve.tensors import DEFAULT_SIGNATURE, DTYPES, DType, Tensor, TensorSpec, find_spec
+from accelserve.wire.tfserving_pb2 import (
+    GetModelMetadataRequest,
+    GetModelMetadataResponse,
+    ModelSpec,
+    SignatureDefMap,
+)
 
 DEFAULT_TIMEOUT_S = 30.0
 GRACE_S = 1.0  # the server's own refusal, which says more, shall arrive before we give up
-PREDICT = "/tensorflow.serving.PredictionService/Predict"
+_SERVICE = "/tensorflow.serving.PredictionService"
 _SHOWN_BYTES = 1000  # of an answer that is not ours
 _UNLIMITED = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 _BY_TF_NAME: Mapping[str, DType] = MappingProxyType({dtype.tf_name: dtype for dtype in DTYPES})
@@ -146,13 +153,16 @@ class Client:
         """Once more on a new connection if a kept one turns out to be closed: a server may do that between requests."""
         kept = self._connection.sock is not None
         try:
-            self._connection.request(method, path, body, headers)
-            return self._connection.getresponse()
-        except (ConnectionResetError, BrokenPipeError, ConnectionAbortedError):
+            return self._send_once(method, path, body, headers)
+        except ConnectionError:
             self.close()
             if not kept:
                 raise
-        self._connection.request(method, path, body, headers)
+        return self._send_once(method, path, body, headers)
+
+    def _send_once(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> HTTPResponse:
+        with suppress(BrokenPipeError, ConnectionResetError):  # a server that refuses a large body stops reading it
+            self._connection.request(method, path, body, headers)
         return self._connection.getresponse()
 
     def _set_timeout(self, seconds: float | None) -> None:
@@ -162,7 +172,7 @@ class Client:
 
 
 class GrpcClient:
-    """TF Serving's Predict over gRPC; for any number of threads. Needs grpcio, and no generated stubs.
+    """TF Serving's PredictionService over gRPC; for any number of threads. Needs grpcio, and no generated stubs.
 
     target: "host:port". metadata: sent with every call. Methods raise ServerError.
     """
@@ -172,7 +182,8 @@ class GrpcClient:
 
         self._failure = grpc.RpcError
         self._channel = grpc.insecure_channel(target, options=_UNLIMITED)
-        self._call = self._channel.unary_unary(PREDICT)
+        self._predict = self._channel.unary_unary(f"{_SERVICE}/Predict")
+        self._get_metadata = self._channel.unary_unary(f"{_SERVICE}/GetModelMetadata")
         self._metadata = tuple(metadata)
 
     def __enter__(self) -> Self:
@@ -199,11 +210,23 @@ class GrpcClient:
         """
         tensors = {name: as_tensor(value) for name, value in inputs.items()}
         asked = encode_predict_request(ModelRef(model), signature, tensors, tuple(output_filter))
+        answer = self._ask(self._predict, asked, timeout_s)
+        return dict(decode_predict_response(answer).outputs)
+
+    def input_names(
+        self, model: str = "", *, signature: str = DEFAULT_SIGNATURE, timeout_s: float | None = DEFAULT_TIMEOUT_S
+    ) -> tuple[str, ...]:
+        """What the model's signature calls its inputs, in order of name; empty if it has no such signature."""
+        asked = GetModelMetadataRequest(model_spec=ModelSpec(name=model), metadata_field=["signature_def"])
+        answer = self._ask(self._get_metadata, asked.SerializeToString(), timeout_s)
+        packed = GetModelMetadataResponse.FromString(answer).metadata["signature_def"]
+        return tuple(sorted(SignatureDefMap.FromString(packed.value).signature_def[signature].inputs))
+
+    def _ask(self, method: Callable[..., bytes], message: bytes, timeout_s: float | None) -> bytes:
         try:
-            answer = self._call(asked, timeout=timeout_s, metadata=self._metadata)
+            return method(message, timeout=timeout_s, metadata=self._metadata)
         except self._failure as error:
             raise _grpc_error(error) from error
-        return dict(decode_predict_response(answer).outputs)
 
 
 def as_tensor(value: Any) -> Tensor:

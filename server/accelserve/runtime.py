@@ -5,10 +5,11 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -19,7 +20,7 @@ from accelserve.backends.discovery import BackendPool
 from accelserve.clock import Clock, MonotonicClock
 from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ServerConfig
-from accelserve.errors import ExitCode, ScoringError
+from accelserve.errors import ExitCode, Kind, ScoringError
 from accelserve.frontends.grpc_calls import GrpcCalls
 from accelserve.frontends.grpc_health import GrpcHealth
 from accelserve.frontends.grpc_server import build_grpc_server, listen
@@ -83,7 +84,7 @@ class Runtime:
         self._clock = clock or MonotonicClock()
         self._lifecycle = Lifecycle()
         self._metrics = Metrics(self._clock)
-        self._policy = HttpConnectionPolicy(_limits(config), refused=self._metrics.refused_early)
+        self._policy = HttpConnectionPolicy(_limits(config), refused=self._count_refusal)
 
     async def run(self, signals: StopSignals, on_ready: Callable[[Ready], None]) -> ExitCode:
         """Serve until told to stop, or until there is nothing left to serve.
@@ -137,6 +138,11 @@ class Runtime:
         listed = tuple(f"{s.name}:{s.version} on {s.model.session.device.id}" for s in models.servables())
         return Ready(f"http://{host}:{http_port}", f"{host}:{grpc_port}", listed)
 
+    def _count_refusal(self, kind: Kind) -> None:
+        """A request that the HTTP protocol refused before any handler saw it."""
+        with self._metrics.open("http") as record:
+            record.failed(ScoringError(kind, ""), str(kind.http_status))
+
     # -- life -------------------------------------------------------------------------------------------------------
 
     async def _serve(self, models: ModelManager, signals: StopSignals, on_ready: Callable[[], None]) -> ExitCode:
@@ -179,12 +185,14 @@ class Runtime:
         )
 
 
-async def _first(wanted: "asyncio.Future[None] | object", stop: asyncio.Task[bool]) -> bool:
-    """Whether `wanted` came before the signal to stop."""
-    waiting = asyncio.ensure_future(wanted)  # type: ignore[arg-type,var-annotated]
+async def _first(wanted: Coroutine[Any, Any, None], stop: asyncio.Task[bool]) -> bool:
+    """Whether `wanted` came before the signal to stop; what it raises is raised here."""
+    waiting = asyncio.create_task(wanted)
     try:
         await asyncio.wait({waiting, stop}, return_when=asyncio.FIRST_COMPLETED)
-        return bool(waiting.done())
+        if waiting.done():
+            waiting.result()
+        return waiting.done()
     finally:
         waiting.cancel()
 

@@ -44,14 +44,15 @@ def _renamed(serialized: bytes) -> bytes:
 def _rename_fields(messages: Iterable[descriptor_pb2.DescriptorProto]) -> None:
     for message in messages:
         for field in message.field:
-            field.type_name = _upstream(field.type_name)
+            if field.type_name:  # setting it, even to "", would make a message of a number
+                field.type_name = _upstream(field.type_name)
         _rename_fields(message.nested_type)
 
 
 def _upstream(name: str) -> str:
     """`name` is a package, or a reference: a full name behind a dot."""
+    bare = name.removeprefix(".")
     for ours, theirs in _UPSTREAM.items():
-        bare = name.removeprefix(".")
         if bare == ours or bare.startswith(f"{ours}."):
             return name.replace(ours, theirs, 1)
     return name

@@ -25,7 +25,8 @@ from accelserve.models.manifest import Manifest, read_manifest, with_signature
 from accelserve.models.repository import find_models
 from accelserve.models.self_check import CheckReport, CodecCheck, check_session
 from accelserve.models.servable import LoadedModel, LoadReport
-from accelserve.preprocessing import Preprocessing, check_fits, guess_preprocessing
+from accelserve.codecs.image_signature import check_fits, guess_preprocessing
+from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Signature
 
 logger = logging.getLogger("accelserve.models")

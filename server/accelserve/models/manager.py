@@ -29,11 +29,6 @@ class ModelState(Enum):
     END = "END"
 
     @property
-    async def announce(self) -> None:
-        """Let everybody in `changed` look again: something outside the models has changed."""
-        async with self._changed:
-            self._changed.notify_all()
-
     def settled(self) -> bool:
         return self in (ModelState.AVAILABLE, ModelState.END)
 

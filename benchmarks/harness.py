@@ -1,0 +1,244 @@
+"""What the benchmarks share: servers started and ended by process id, what /proc says of them, the written result."""
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from benchmarks.load import Load, Request, drive
+
+ROOT = Path(__file__).resolve().parents[1]
+TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+START_S = 60.0
+STOP_S = 15.0
+LIBRARIES = ("numpy", "onnxruntime", "fastapi", "uvicorn", "uvloop", "httptools", "grpcio", "protobuf", "orjson")
+
+
+class ServerFailed(Exception):
+    """The server did not start, or ended."""
+
+
+def two_cores() -> tuple[int, int]:
+    """(for the server, for the load)"""
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2 or not shutil.which("taskset"):
+        sys.exit("The benchmarks need two cores, one for the server and one for the load, and taskset (util-linux).")
+    return cores[0], cores[1]
+
+
+def end_cleanly(limit_s: int) -> None:
+    """Turn SIGTERM and the time limit into SystemExit, so that every server is ended on the way out."""
+
+    def leave(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_IGN)
+        sys.exit(f"ended after {limit_s} s" if number == signal.SIGALRM else 128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGALRM):
+        signal.signal(number, leave)
+    signal.alarm(limit_s)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def accelserve_command(models: dict[str, Path], http_port: int, grpc_port: int) -> list[str]:
+    """Our server on 127.0.0.1 with one thread for each model."""
+    served = [word for name, path in models.items() for word in ("--model", f"{name}={path}")]
+    ports = ["--http-port", str(http_port), "--grpc-port", str(grpc_port)]
+    return [sys.executable, "-m", "accelserve", "serve", *served, *ports, "--threads", "1", "--grace-period", "0"]
+
+
+def module_command(name: str, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", f"benchmarks.{name}", *map(str, arguments)]
+
+
+class Server:
+    """A process pinned to one core, and all that it starts; what it writes goes to a file that a failure shows."""
+
+    def __init__(self, name: str, command: list[str], core: int) -> None:
+        self.name = name
+        self._command = ["taskset", "-c", str(core), *command]
+
+    def __enter__(self) -> "Server":
+        self._log = tempfile.NamedTemporaryFile()
+        self.started = time.perf_counter()
+        self.process = subprocess.Popen(
+            self._command, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log, cwd=ROOT
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        descendants = self._members()
+        self.process.terminate()
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for pid in descendants[1:]:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self._log.close()
+
+    def wait_for(self, requests: Iterable[Request], poll_s: float = 0.2) -> float:
+        """Ask until all are answered rightly; returns the seconds since the start. Raises ServerFailed, WrongAnswer."""
+        for request in requests:
+            why: OSError | None = None
+            while time.perf_counter() - self.started < START_S:
+                if self.process.poll() is not None:
+                    raise ServerFailed(f"{self.name} ended with {self.process.returncode}: {self.words()}")
+                try:
+                    request.check()
+                    break
+                except OSError as error:
+                    why = error
+                    time.sleep(poll_s)
+            else:
+                raise ServerFailed(f"{self.name} gave no answer in {START_S:g} s ({why}): {self.words()}")
+        return time.perf_counter() - self.started
+
+    def words(self) -> str:
+        """The end of what it wrote."""
+        return Path(self._log.name).read_text(errors="replace")[-1500:]
+
+    def cpu_s(self) -> float:
+        """User and system time of the process and its descendants, in steps of 10 ms."""
+        return sum(ticks for pid in self._members() for ticks in _ticks(pid)) / TICKS_PER_S
+
+    def pss_mib(self) -> float:
+        """Memory; a page that several processes share counts in parts."""
+        rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self._members()]
+        return sum(int(kib) for text in rollups for kib in re.findall(r"^Pss:\s+(\d+)", text, re.M)) / 1024
+
+    def _members(self) -> list[int]:
+        """The process and its descendants."""
+        found = [self.process.pid]
+        for pid in found:
+            with contextlib.suppress(OSError):
+                for children in Path(f"/proc/{pid}/task").glob("*/children"):
+                    found += map(int, children.read_text().split())
+        return found
+
+
+def _ticks(pid: int) -> Iterator[int]:
+    with contextlib.suppress(OSError):
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        yield int(fields[11]) + int(fields[12])
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One server under one load. cpu_us: of the server, per answer; foreign_cpus: what neither it nor the load used."""
+
+    cpu_us: float
+    load: Load
+    foreign_cpus: float
+
+
+def measure(
+    server: Server, request: Request, clients: int, seconds: int, core: int, warm_up_s: int = 1, patient: bool = False
+) -> Point:
+    """Warm up, check the answer, measure, check it again."""
+    drive(request, clients, warm_up_s, core, patient)
+    request.check()
+    began, cpu, busy, generator = time.perf_counter(), server.cpu_s(), _busy_s(), _children_s()
+    seen = drive(request, clients, seconds, core, patient)
+    wall, cpu = time.perf_counter() - began, server.cpu_s() - cpu
+    foreign = (_busy_s() - busy - cpu - (_children_s() - generator)) / wall
+    request.check()
+    return Point(cpu / max(seen.answered, 1) * 1e6, seen, round(max(0.0, foreign), 3))
+
+
+def _busy_s() -> float:
+    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
+    return (user + nice + system + irq + softirq + steal) / TICKS_PER_S
+
+
+def _children_s() -> float:
+    """CPU seconds of the children that have ended: the load generators."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
+def rotated(names: list[str], by: int) -> list[str]:
+    """Another one begins each round, so that none always comes after the same neighbour."""
+    start = by % len(names)
+    return names[start:] + names[:start]
+
+
+def flat(point: Point) -> dict[str, Any]:
+    return {"cpu_us": point.cpu_us, **asdict(point.load), "foreign_cpus": point.foreign_cpus}
+
+
+def machine() -> dict[str, Any]:
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {
+        "cpus": os.cpu_count(),
+        "cpu": cpu[1] if cpu else platform.machine(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "kernel": platform.release(),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def versions() -> dict[str, str]:
+    import accelserve
+
+    libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    return {"accelserve": accelserve.__version__, "python": platform.python_version(), **libraries}
+
+
+def commit() -> str:
+    """The checkout's commit, "+" behind it if files differ from it; "unknown" without git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def write_result(path: Path, claim: str, result: dict[str, Any], rounds: list[dict[str, Any]]) -> None:
+    """What was claimed, measured and how: enough to do it again."""
+    name = path.stem
+    record = {
+        "claim": claim,
+        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit(),
+        "machine": machine(),
+        "versions": versions(),
+        "result": result,
+        "rounds": rounds,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_rounded(record), indent=1) + "\n")
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to four digits; nobody reads more."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -1,0 +1,95 @@
+"""Prepared models on disk: made once, found by digest, never half there."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from accelserve.errors import Kind, ScoringError
+
+_DIGEST = re.compile(r"[0-9a-f]{8,128}")
+_CHUNK_BYTES = 2**20
+
+
+class FolderArtifactCache:
+    """An ArtifactCache in a folder: one subfolder per digest.
+
+    An entry is built in a folder of another name, flushed to disk and renamed, so a crash leaves no half entry. A
+    lock per digest lets a second process wait for the first one's work instead of repeating it.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def folder(self, digest: str, build: Callable[[Path], None]) -> Path:
+        """The entry's folder; `build` fills it when it is absent. What `build` raises passes, and nothing is kept."""
+        if not _DIGEST.fullmatch(digest):
+            raise ScoringError(Kind.INVALID, f"a cache digest is lower-case hexadecimal, got {digest!r}")
+        entry = self._root / digest
+        if entry.is_dir():
+            return entry
+        self._root.mkdir(parents=True, exist_ok=True)
+        with _locked(self._root / f".{digest}.lock"):
+            if not entry.is_dir():
+                self._remove_leftovers(digest)
+                self._build(entry, build)
+        return entry
+
+    def _build(self, entry: Path, build: Callable[[Path], None]) -> None:
+        unfinished = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", suffix=".tmp", dir=self._root))
+        try:
+            build(unfinished)
+            _flush_tree(unfinished)
+            unfinished.chmod(0o755)  # mkdtemp's 0o700 would shut out a server under another user
+            unfinished.rename(entry)
+            _flush(self._root)
+        except BaseException:
+            shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+
+    def _remove_leftovers(self, digest: str) -> None:
+        """Folders of builds that crashed; under the digest's lock nobody else is building them."""
+        for leftover in self._root.glob(f".{digest}.*.tmp"):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def digest_of(path: Path, options: Mapping[str, object]) -> str:
+    """SHA-256 (hexadecimal) over a file, or a folder's files with their relative names, and the options.
+
+    options: all else that changes the result (back end and tool versions, device family, shapes), as JSON values.
+    """
+    total = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        name = file.relative_to(path).as_posix() if file != path else ""
+        total.update(f"\0{name}\0{file.stat().st_size}\0".encode())
+        with file.open("rb") as stream:
+            while chunk := stream.read(_CHUNK_BYTES):
+                total.update(chunk)
+    return total.hexdigest()
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    with path.open("w") as stream:  # closing gives the lock up, as does a crash
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def _flush_tree(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        _flush(path)
+
+
+def _flush(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

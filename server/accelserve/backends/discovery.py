@@ -1,0 +1,180 @@
+"""Which back ends there are, and which of them, on which device, runs a model.
+
+Entry points of the group `accelserve.backends` name probes; nothing heavy is imported until a back end is chosen.
+"""
+
+import importlib
+import logging
+import threading
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import EntryPoint, entry_points
+
+from accelserve.backends.base import (
+    API_VERSION,
+    Backend,
+    Device,
+    DeviceKind,
+    Inventory,
+    ModelArtifact,
+    Offer,
+)
+from accelserve.errors import Kind, ScoringError
+
+GROUP = "accelserve.backends"
+logger = logging.getLogger("accelserve.backends")
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceRequest:
+    """Where a model is to run. kind None: a usable GPU, else the CPU. ids: "0" of "gpu:0"; empty: any of the kind."""
+
+    kind: DeviceKind | None = None
+    ids: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.kind is None:
+            return "auto"
+        return f"{self.kind.value}:{','.join(self.ids)}" if self.ids else self.kind.value
+
+
+def parse_device_request(text: str) -> DeviceRequest:
+    """`auto`, `cpu`, `gpu`, `gpu:0`, `gpu:0,1`, `fpga`, `fpga:0000:65:00.0`, `fpga-emulator`.
+
+    Raises ScoringError(INVALID) naming these.
+    """
+    word, colon, rest = text.strip().partition(":")
+    ids = tuple(part.strip() for part in rest.split(",")) if colon else ()
+    kind = next((k for k in DeviceKind if k.value == word), None)
+    numbered = kind in (DeviceKind.GPU, DeviceKind.FPGA)
+    well_formed = all(ids) and len(set(ids)) == len(ids) and (kind is not DeviceKind.GPU or all(map(_is_number, ids)))
+    if (kind is None and word != "auto") or (ids and not numbered) or not well_formed:
+        wanted = "auto, cpu, gpu, gpu:0, gpu:0,1, fpga, fpga:ID or fpga-emulator"
+        raise ScoringError(Kind.INVALID, f"device must be one of {wanted}, got {text!r}")
+    return DeviceRequest(kind, ids)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and str(int(text)) == text
+
+
+def discover(allow: Collection[str] | None = None, found: Iterable[EntryPoint] | None = None) -> list[Offer]:
+    """What the installed back ends offer, the preferred first; a probe that fails becomes an unavailable offer.
+
+    allow: names of entry points that may run, None for all. found: the entry points, the environment's by default.
+    """
+    points = entry_points(group=GROUP) if found is None else found
+    offers = [_probe(point) for point in points if allow is None or point.name in allow]
+    return sorted(offers, key=lambda offer: (-offer.preference, offer.name))
+
+
+def _probe(point: EntryPoint) -> Offer:
+    try:
+        offer = point.load()()
+        if not isinstance(offer, Offer):
+            raise TypeError(f"the probe returned {type(offer).__name__}, not an Offer")
+    except Exception as error:
+        logger.warning("back end %s: its probe %s failed", point.name, point.value, exc_info=True)
+        reason = f"its probe {point.value} failed: {type(error).__name__}: {error}"
+        return Offer(point.name, frozenset(), frozenset(), "", unavailable=reason)
+    return offer
+
+
+def load_backend(offer: Offer) -> Backend:
+    """Import and make the back end. Raises ScoringError(PRECONDITION) if it cannot be used here."""
+    if offer.unavailable:
+        raise ScoringError(Kind.PRECONDITION, f"back end {offer.name}: {offer.unavailable}")
+    module, _, name = offer.backend.partition(":")
+    try:
+        backend: Backend = getattr(importlib.import_module(module), name)()
+    except Exception as error:
+        reason = f"{offer.backend} does not load: {type(error).__name__}: {error}"
+        raise ScoringError(Kind.PRECONDITION, f"back end {offer.name}: {reason}") from error
+    if backend.api_version != API_VERSION:
+        versions = f"speaks version {backend.api_version} of the back-end interface, this server version {API_VERSION}"
+        raise ScoringError(Kind.PRECONDITION, f"back end {offer.name} {versions}: install a matching release")
+    return backend
+
+
+class BackendPool:
+    """The process's back ends: each made once, when first chosen."""
+
+    def __init__(self, offers: Sequence[Offer] | None = None, allow: Collection[str] | None = None) -> None:
+        """offers: given by tests and embedders; by default what `discover(allow)` finds."""
+        self.offers: tuple[Offer, ...] = tuple(discover(allow) if offers is None else offers)
+        self._loaded: dict[Offer, Backend] = {}
+        self._lock = threading.Lock()
+
+    def backend(self, offer: Offer) -> Backend:
+        """The one object for an offer. Raises ScoringError as `load_backend` does."""
+        with self._lock:
+            if offer not in self._loaded:
+                self._loaded[offer] = load_backend(offer)
+            return self._loaded[offer]
+
+    def inventory(self, offer: Offer) -> Inventory:
+        """What the back end finds; one that cannot be used has no device and says why for each kind."""
+        try:
+            return self.backend(offer).inventory()
+        except ScoringError as error:
+            reason = error.message.removeprefix(f"back end {offer.name}: ")
+            return Inventory((), dict.fromkeys(offer.device_kinds, (reason,)))
+
+    def choose(self, artifact: ModelArtifact, request: DeviceRequest) -> tuple[Backend, Device]:
+        """Who runs a model, and where.
+
+        Raises ScoringError: PRECONDITION when nothing takes the model's format, DEVICE_MISSING naming every missing
+        piece when the wanted device is not there, UNSUPPORTED for more than one device.
+        """
+        if len(request.ids) > 1:
+            raise ScoringError(
+                Kind.UNSUPPORTED, f'model "{artifact.name}": one model on several devices ({request}) is not supported'
+            )
+        offers = self._offers_for(artifact)
+        kinds = (DeviceKind.GPU, DeviceKind.CPU) if request.kind is None else (request.kind,)
+        for kind in kinds:
+            for offer in offers:
+                device = next((d for d in self._devices(offer, kind) if _matches(d, request)), None)
+                if device is not None:
+                    self._tell_why_no_gpu(artifact, request, device, offers)
+                    return self.backend(offer), device
+        raise self._missing(artifact, request, offers)
+
+    def _offers_for(self, artifact: ModelArtifact) -> list[Offer]:
+        offers = [offer for offer in self.offers if artifact.format in offer.formats]
+        if not offers:
+            formats = ", ".join(sorted({f for offer in self.offers for f in offer.formats})) or "none"
+            broken = [f"{o.name}: {o.unavailable}" for o in self.offers if o.unavailable and not o.formats]
+            message = f'model "{artifact.name}": no back end takes format "{artifact.format}" (formats here: {formats})'
+            raise ScoringError(Kind.PRECONDITION, "; ".join([message, *broken]))
+        return offers
+
+    def _devices(self, offer: Offer, kind: DeviceKind) -> Iterator[Device]:
+        return (device for device in self.inventory(offer).devices if device.kind is kind)
+
+    def _tell_why_no_gpu(
+        self, artifact: ModelArtifact, request: DeviceRequest, device: Device, offers: Sequence[Offer]
+    ) -> None:
+        """`auto` may fall back to the CPU, but the log says so."""
+        if request.kind is None and device.kind is DeviceKind.CPU:
+            reasons = "; ".join(f"{offer.name}: {self._why_not(offer, DeviceKind.GPU)}" for offer in offers)
+            logger.info('model "%s" runs on %s, not on a gpu: %s', artifact.name, device.id, reasons)
+
+    def _missing(self, artifact: ModelArtifact, request: DeviceRequest, offers: Sequence[Offer]) -> ScoringError:
+        kind = DeviceKind.CPU if request.kind is None else request.kind
+        reasons = "; ".join(f"{offer.name}: {self._why_not(offer, kind)}" for offer in offers)
+        if kind is DeviceKind.CPU:
+            return ScoringError(Kind.PRECONDITION, f'model "{artifact.name}" cannot run here: {reasons}')
+        return ScoringError(Kind.DEVICE_MISSING, f'model "{artifact.name}" needs {request}: {reasons}')
+
+    def _why_not(self, offer: Offer, kind: DeviceKind) -> str:
+        inventory = self.inventory(offer)
+        there = [device.id for device in inventory.devices if device.kind is kind]
+        if there:
+            return f"this host has {', '.join(there)}"
+        missing = inventory.missing.get(kind, ()) or ((offer.unavailable,) if offer.unavailable else ())
+        return ", ".join(missing) or f"it drives no {kind.value}"
+
+
+def _matches(device: Device, request: DeviceRequest) -> bool:
+    return not request.ids or device.id in (f"{device.kind.value}:{i}" for i in request.ids)

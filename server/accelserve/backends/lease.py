@@ -1,0 +1,70 @@
+"""One process per exclusive device: a lock on a file that the kernel gives up when the process dies."""
+
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from accelserve.errors import Kind, ScoringError
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class FileLease:
+    """A held lock; made by `acquire_lease`. The file stays after release: removing it would race with a new holder."""
+
+    def __init__(self, device_id: str, path: Path, descriptor: int) -> None:
+        self.device_id = device_id
+        self.path = path
+        self._descriptor: int | None = descriptor
+
+    def release(self) -> None:
+        """Let another process have the device. A second call does nothing."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.ftruncate(descriptor, 0)
+            os.close(descriptor)
+
+
+def acquire_lease(folder: Path, device_id: str, holder: str) -> FileLease:
+    """Take a device for this process. folder: shared by all processes (and containers) that can reach the device.
+
+    holder: the model's name, told to whoever comes later. Raises ScoringError(CONFLICT) naming the present holder.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{quote(device_id, safe='')}.lease"
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        _write_holder(descriptor, {"device": device_id, "holder": holder, "pid": os.getpid(), "boot_id": _boot_id()})
+    except BlockingIOError:
+        os.close(descriptor)
+        raise ScoringError(Kind.CONFLICT, f"device {device_id} is held by {_read_holder(path)}") from None
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return FileLease(device_id, path, descriptor)
+
+
+def _write_holder(descriptor: int, entry: dict[str, Any]) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, json.dumps(entry).encode(), 0)
+
+
+def _read_holder(path: Path) -> str:
+    """Whom the file names; it is empty for the moment between the lock and the writing."""
+    try:
+        entry = json.loads(path.read_text())
+        return f"{entry['holder']} (process {entry['pid']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another process"
+
+
+def _boot_id() -> str:
+    """Tells a process id of this boot, and of this machine, from an equal one of another."""
+    try:
+        return BOOT_ID.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,50 @@
+"""ONNX Runtime's exceptions in the project's words: whose fault a failed run is, and one readable line of reason."""
+
+import re
+
+from accelserve.errors import Kind
+
+# CUDA runtime errors after which the context is gone and every later call fails with the same error: 46 (devices
+# unavailable), 214 (ECC), 226/227 and 700 to 720 without 704/705 (peer access) and 708/709, 999 (unknown).
+# Source: CUDA Runtime API, "Error handling".
+_LOST = re.compile(
+    r"(?:CUDA|CUDNN|CUBLAS)\s+(?:failure|error)\s+(?:46|214|226|227|70[0-367]|71[0-9]|720|999)\b"
+    r"|device-side assert|unspecified launch failure|illegal memory access|GPU (?:is lost|has fallen off)"
+    r"|cudaError(?:IllegalAddress|LaunchFailure|Assert|DevicesUnavailable|ECCUncorrectable)",
+    re.IGNORECASE,
+)
+_MEMORY = re.compile(
+    r"CUDA failure 2\b|out of memory|Failed to allocate memory|bad_alloc|ALLOC_FAILED|cudaErrorMemoryAllocation",
+    re.IGNORECASE,
+)
+# A graph's operator that meets a shape it cannot work with reports FAIL or RUNTIME_EXCEPTION, not INVALID_ARGUMENT.
+_SHAPE = re.compile(
+    r"cannot be reshaped|shape mismatch|dimensions? mismatch|[Ii]ncompatible dimensions|[Uu]nequal (?:rank|dim)"
+    r"|attempting to broadcast|out of (?:data )?bounds|[Ii]nvalid (?:rank|dimensions)"
+)
+_INPUT_EXCEPTIONS = frozenset({"InvalidArgument", "ValueError", "TypeError"})
+_UNCONVERTIBLE = re.compile(r"can't be converted to MLDataType|Input must be a list of dictionaries")
+
+_PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
+_SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ ")
+_LOADING = re.compile(r"Load model from \S+ failed:\s*")
+_LONGEST = 400
+
+
+def kind_of(error: Exception) -> Kind:
+    """INVALID (the input is at fault), DEVICE_LOST, DEVICE_MEMORY or INTERNAL, from exception class and message."""
+    text = str(error)
+    if _LOST.search(text):
+        return Kind.DEVICE_LOST
+    if _MEMORY.search(text) or isinstance(error, MemoryError):
+        return Kind.DEVICE_MEMORY
+    if type(error).__name__ in _INPUT_EXCEPTIONS or _SHAPE.search(text) or _UNCONVERTIBLE.search(text):
+        return Kind.INVALID
+    return Kind.INTERNAL
+
+
+def one_line(error: Exception) -> str:
+    """The reason without ONNX Runtime's decoration, its source paths and line breaks, cut to a readable length."""
+    text = _LOADING.sub("", _SOURCE.sub("", _PREFIX.sub("", str(error))))
+    text = " ".join(text.replace("Please fix either the inputs/outputs or the model.", "").split())
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"

@@ -1,0 +1,46 @@
+"""Which of the project's own back ends can be used here: cheap questions, nothing heavy is imported."""
+
+from collections.abc import Callable
+from importlib.util import find_spec
+
+from accelserve.backends.base import DeviceKind, Offer
+
+Finder = Callable[[str], object | None]
+
+
+def onnx_runtime(find: Finder = find_spec) -> Offer:
+    """ONNX models on the CPU and on NVIDIA GPUs."""
+    return Offer(
+        name="onnx_runtime",
+        formats=frozenset({"onnx"}),
+        device_kinds=frozenset({DeviceKind.CPU, DeviceKind.GPU}),
+        backend="accelserve.backends.onnx_runtime:OnnxRuntimeBackend",
+        unavailable=_unless_installed("onnxruntime", "'accelserve[cpu]' or 'accelserve[gpu]'", find),
+    )
+
+
+def tf_session(find: Finder = find_spec) -> Offer:
+    """SavedModels on the CPU."""
+    return Offer(
+        name="tf_session",
+        formats=frozenset({"saved_model"}),
+        device_kinds=frozenset({DeviceKind.CPU}),
+        backend="accelserve.backends.tf_session:TfSessionBackend",
+        unavailable=_unless_installed("tensorflow", "'accelserve[tensorflow]'", find),
+    )
+
+
+def synthetic() -> Offer:
+    """Models made of arithmetic and delays, for tests and drills."""
+    return Offer(
+        name="synthetic",
+        formats=frozenset({"synthetic"}),
+        device_kinds=frozenset({DeviceKind.CPU}),
+        backend="accelserve.backends.synthetic:SyntheticBackend",
+    )
+
+
+def _unless_installed(package: str, extra: str, find: Finder) -> str:
+    if find(package) is not None:
+        return ""
+    return f"python package '{package}' is not installed: pip install {extra}"

@@ -1,0 +1,164 @@
+"""One batch through a session, on the model thread: stack, run, split; and again one by one if that fails."""
+
+import logging
+import traceback
+from bisect import bisect_right
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from accelserve.backends.base import Batch, BatchResult, Session
+from accelserve.batching.policy import BatchPolicy
+from accelserve.batching.stack import split_rows, stack_rows
+from accelserve.batching.work import Work
+from accelserve.clock import Clock
+from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import Tensor, describe_tensor
+
+logger = logging.getLogger("accelserve.batching")
+
+# The device failed, not the request: trying the rows one by one only keeps the others waiting.
+_FAIL_ALIKE = (Kind.DEVICE_LOST, Kind.DEVICE_MEMORY)
+
+Outcome = Mapping[str, Tensor] | ScoringError
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One call of the session. rows: real ones; padded_rows: those the model ran; compute_ns includes stacking."""
+
+    rows: int
+    padded_rows: int
+    started_ns: int
+    compute_ns: int
+    modelled_device_ns: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What became of a batch. answers: for each work the run that decided it, and its outputs or its error."""
+
+    runs: tuple[Run, ...]
+    answers: tuple[tuple[Run, Outcome], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRunner:
+    """Runs batches of one model; blocks, never raises. name: the model's, for the log and in messages."""
+
+    session: Session
+    policy: BatchPolicy
+    clock: Clock
+    name: str
+
+    def run(self, works: Sequence[Work]) -> Report:
+        """Answer works of one group. When a batch of several fails, each is run once more by itself."""
+        started_ns = self.clock.now_ns()
+        try:
+            return self._run(works)
+        except BaseException as error:  # a fault of ours, not the model's; its thread lives on all the same
+            logger.exception("the batch runner of %s failed", self.name)
+            broken = ScoringError(Kind.INTERNAL, f"{self.name} lost a batch: unforeseen {type(error).__name__}")
+            run = Run(sum(work.rows for work in works), 0, started_ns, 0)
+            return Report((), tuple((run, broken) for _ in works))
+
+    def _run(self, works: Sequence[Work]) -> Report:
+        run, outcomes = self._attempt(works)
+        _forget_frames(outcomes)
+        if not isinstance(outcomes, ScoringError):
+            return Report((run,), tuple((run, outcome) for outcome in outcomes))
+        if len(works) == 1 or outcomes.kind in _FAIL_ALIKE:
+            return Report((run,), tuple((run, outcomes) for _ in works))
+        reports = [self._run_alone(work, run) for work in works]
+        answers = tuple(answer for report in reports for answer in report.answers)
+        return Report((run, *(again for report in reports for again in report.runs)), answers)
+
+    def _run_alone(self, work: Work, failed: Run) -> Report:
+        """Reruns take time: who nobody waits for any more is left out."""
+        if work.deadline_ns is not None and self.clock.now_ns() >= work.deadline_ns:
+            message = f"the deadline passed while {self.name} ran a failed batch again, one request at a time"
+            return Report((), ((failed, ScoringError(Kind.DEADLINE, message)),))
+        return self._run((work,))
+
+    def _attempt(self, works: Sequence[Work]) -> tuple[Run, list[Outcome] | ScoringError]:
+        """One call of the session. An error is that of the whole batch."""
+        rows = sum(work.rows for work in works)
+        padded = self.policy.padded_rows(rows) if works[0].batched and rows else rows
+        started_ns = self.clock.now_ns()
+        modelled_ns: int | None = None
+        outcomes: list[Outcome] | ScoringError
+        try:
+            result = self.session.run(_stack(works, rows, padded))
+            modelled_ns = result.modelled_device_ns
+            outcomes = _split(works, padded, result, self.name)
+        except ScoringError as error:
+            outcomes = error
+        except BaseException as error:  # even SystemExit: a model must not end its thread
+            logger.exception("%s failed with %d requests, %d rows", self.name, len(works), rows)
+            outcomes = ScoringError(Kind.INTERNAL, f"{self.name} failed: unforeseen {type(error).__name__}")
+            outcomes.__cause__ = error
+        run = Run(rows, padded, started_ns, self.clock.now_ns() - started_ns, modelled_ns)
+        return run, outcomes
+
+
+def _stack(works: Sequence[Work], rows: int, padded: int) -> Batch:
+    head = works[0]
+    if len(works) == 1 and rows == padded:
+        inputs = head.inputs
+    else:
+        inputs = {name: stack_rows([work.inputs[name] for work in works], padded) for name in head.inputs}
+    return Batch(head.signature.name, inputs, head.outputs, rows)
+
+
+def _split(works: Sequence[Work], padded: int, result: BatchResult, model: str) -> list[Outcome]:
+    """Each work's outputs or its own error.
+
+    A lone work that was not padded gets the outputs as they are; else raises ScoringError(PRECONDITION) for an output
+    whose first axis is not the rows that ran.
+    """
+    head, counts = works[0], [work.rows for work in works]
+    missing = [name for name in head.outputs if name not in result.outputs]
+    if missing:
+        raise ScoringError(Kind.INTERNAL, f'{model} gave no output "{missing[0]}"')
+    outcomes: list[Outcome]
+    if len(works) == 1 and padded == head.rows:
+        outcomes = [{name: result.outputs[name] for name in head.outputs}]
+    else:
+        pieces = {
+            name: _split_output(f'{model} output "{name}"', result.outputs[name], counts, padded)
+            for name in head.outputs
+        }
+        outcomes = [{name: pieces[name][i] for name in work.outputs} for i, work in enumerate(works)]
+    for index, error in _errors_by_work(counts, result.item_errors).items():
+        outcomes[index] = error
+    return outcomes
+
+
+def _split_output(what: str, tensor: Tensor, counts: Sequence[int], padded: int) -> list[Tensor]:
+    if not tensor.ndim or tensor.shape[0] != padded:
+        message = f"{what}: want {padded} rows as in the batch, got {describe_tensor(tensor)}"
+        raise ScoringError(Kind.PRECONDITION, message)
+    return split_rows(tensor, counts)
+
+
+def _errors_by_work(counts: Sequence[int], item_errors: Mapping[int, ScoringError]) -> dict[int, ScoringError]:
+    """The first row's error for each work that owns a faulty row; those of padding are nobody's."""
+    ends = list(accumulate(counts))
+    errors: dict[int, ScoringError] = {}
+    for row in sorted(item_errors):
+        index = bisect_right(ends, row)
+        if index < len(counts):
+            errors.setdefault(index, item_errors[row])
+    return errors
+
+
+def _forget_frames(outcomes: list[Outcome] | ScoringError) -> None:
+    """Clear the local variables of the frames that errors have come through: they hold the batch's tensors."""
+    found: list[object] = [outcomes] if isinstance(outcomes, ScoringError) else list(outcomes)
+    seen: set[int] = set()
+    while found:
+        error = found.pop()
+        if isinstance(error, BaseException) and id(error) not in seen:
+            seen.add(id(error))
+            traceback.clear_frames(error.__traceback__)
+            found += (error.__cause__, error.__context__)

@@ -1,0 +1,120 @@
+"""One submitted request: from its parts' outcomes to its future."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from accelserve.batching.batch_queue import Pending
+from accelserve.batching.batch_run import Outcome, Run
+from accelserve.batching.stack import join_rows
+from accelserve.batching.work import Scored, Work
+from accelserve.errors import Kind, ScoringError
+from accelserve.messages import Timing
+from accelserve.tensors import Tensor, describe_tensor
+
+
+class Request:
+    """Collects the outcomes of its parts, nearly always one, and settles its future once.
+
+    pendings: its parts in the queue, taken ones included, until it is settled. Belongs to the event loop; only `future`
+    is known outside.
+    """
+
+    __slots__ = ("_answers", "_deadline_ns", "_left", "_submitted_ns", "future", "pendings")
+
+    def __init__(self, future: asyncio.Future[Scored], works: Sequence[Work], submitted_ns: int) -> None:
+        self.future = future
+        self._submitted_ns = submitted_ns
+        self._deadline_ns = works[0].deadline_ns
+        self._left = len(works)
+        self._answers: list[tuple[Run, Outcome]] = []
+        if len(works) > 1:
+            nothing: tuple[Run, Outcome] = (Run(0, 0, 0, 0), {})
+            self._answers = [nothing] * len(works)
+        self.pendings = [
+            Pending(
+                work.group,
+                max(work.rows, 1),  # a request without rows takes a place too
+                work.nbytes,
+                submitted_ns,
+                work.deadline_ns,
+                work.priority,
+                not work.batched,
+                Part(self, work, index),
+            )
+            for index, work in enumerate(works)
+        ]
+
+    def part_done(self, index: int, run: Run, outcome: Outcome, now_ns: int) -> None:
+        """Take the outcome of one part; the last one, or the first error, settles the request."""
+        if self.future.done():
+            return
+        if isinstance(outcome, ScoringError):
+            self.fail(outcome)
+        elif self._deadline_ns is not None and now_ns >= self._deadline_ns:
+            self.fail(ScoringError(Kind.DEADLINE, f"the deadline passed during the run, {self._age(now_ns)}"))
+        elif not self._answers:
+            queue_ns = run.started_ns - self._submitted_ns
+            timing = Timing(queue_ns, run.compute_ns, run.rows, run.modelled_device_ns)
+            self.future.set_result(Scored(outcome, timing))
+        else:
+            self._answers[index] = (run, outcome)
+            self._left -= 1
+            if not self._left:
+                self._join()
+
+    def fail(self, error: ScoringError) -> None:
+        """Fail with an error of its own: one that is raised collects its raiser's frames."""
+        if not self.future.done():
+            own = ScoringError(error.kind, error.message, reason=error.reason, retry_after_s=error.retry_after_s)
+            own.__cause__ = error.__cause__
+            self.future.set_exception(own)
+
+    def expired(self, now_ns: int, where: str) -> None:
+        self.fail(ScoringError(Kind.DEADLINE, f"the deadline passed in the queue of {where}, {self._age(now_ns)}"))
+
+    def let_go(self) -> list[Pending]:
+        """Its parts, of which it keeps nothing: no cycle is left to the collector."""
+        pendings, self.pendings, self._answers = self.pendings, [], []
+        return pendings
+
+    def _age(self, now_ns: int) -> str:
+        return f"{(now_ns - self._submitted_ns) / 1e6:.1f} ms after the request came"
+
+    def _join(self) -> None:
+        runs = [run for run, _ in self._answers]
+        modelled = [run.modelled_device_ns for run in runs if run.modelled_device_ns is not None]
+        timing = Timing(
+            min(run.started_ns for run in runs) - self._submitted_ns,
+            sum(run.compute_ns for run in runs),
+            max(run.rows for run in runs),
+            sum(modelled) if modelled else None,
+        )
+        try:
+            self.future.set_result(Scored(self._joined(), timing))
+        except ScoringError as error:
+            self.fail(error)
+
+    def _joined(self) -> dict[str, Tensor]:
+        parts = [outcome for _, outcome in self._answers if not isinstance(outcome, ScoringError)]
+        for pending, outputs in zip(self.pendings, parts, strict=True):
+            for name, tensor in outputs.items():
+                if not tensor.ndim or tensor.shape[0] != pending.rows:
+                    message = f'output "{name}": want {pending.rows} rows as in its part, got {describe_tensor(tensor)}'
+                    raise ScoringError(Kind.PRECONDITION, message)
+        return join_rows(parts)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Part:
+    """What one place in the queue stands for: the whole request, or a piece of one over `max_batch_size`."""
+
+    request: Request
+    work: Work
+    index: int
+
+    @staticmethod
+    def of(pending: Pending) -> "Part":
+        part = pending.payload
+        assert isinstance(part, Part)
+        return part

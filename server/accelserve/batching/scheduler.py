@@ -1,0 +1,294 @@
+"""The driver of one model: requests come in on the event loop, batches run on the model's own threads."""
+
+import asyncio
+import logging
+import queue
+import threading
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from accelserve.backends.base import Session
+from accelserve.batching.batch_queue import BatchQueue
+from accelserve.batching.batch_run import BatchRunner, Report, Run
+from accelserve.batching.policy import BatchPolicy
+from accelserve.batching.request import Part, Request
+from accelserve.batching.work import BatchObserver, Scored, Work
+from accelserve.clock import Clock
+from accelserve.errors import Kind, ScoringError
+
+__all__ = ["BatchObserver", "Scheduler", "Scored", "Work"]
+
+logger = logging.getLogger("accelserve.batching")
+
+DRAIN_TIMEOUT_S = 30.0  # leaving the context waits this long for what was accepted
+_JOIN_TIMEOUT_S = 1.0  # an idle model thread ends at once
+
+
+class _Job:
+    """A batch on its way through a model thread, and its report on the way back.
+
+    The loop empties it: the thread may not have let go of it yet when the answers leave.
+    """
+
+    __slots__ = ("parts", "report")
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+        self.report = Report((), ())
+
+    def empty(self) -> tuple[Sequence[Part], Report]:
+        parts, self.parts = self.parts, ()
+        report, self.report = self.report, Report((), ())
+        return parts, report
+
+
+class Scheduler:
+    """Gathers requests into batches and runs them, one batch per model thread at a time.
+
+    Work-conserving: a free thread takes what the current iteration of the loop has read; while all are busy requests
+    gather. All methods belong to the event loop; enter and leave it there. A submitted request ends in its future:
+    with `Scored`, or a ScoringError, or cancelled by its caller, which frees its rows and leaves its neighbours alone.
+
+    max_inflight: batches that may run at the same time, each on a thread of its own.
+    name: the model's, for messages and the log.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        policy: BatchPolicy,
+        clock: Clock,
+        *,
+        max_inflight: int = 1,
+        observer: BatchObserver | None = None,
+        name: str = "model",
+    ) -> None:
+        self._runner = BatchRunner(session, policy, clock, name)
+        self._most_rows = policy.max_batch_size
+        self._clock = clock
+        self._max_inflight = max_inflight
+        self._observer = observer
+        self._name = name
+        self._queue = BatchQueue(policy)
+        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
+        self._running: set[_Job] = set()
+        self._threads: list[threading.Thread] = []
+        self._accepting = False
+        self._abandoned = False
+        self._poke_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_ns = 0
+        self._idle = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        for number in range(self._max_inflight):
+            thread = threading.Thread(target=self._serve, name=f"{self._name}-{number}", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._accepting = True
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Drain, unless that was tried before, and end the threads; one that still runs ends after its run."""
+        try:
+            if not self._abandoned:
+                await self.drain(DRAIN_TIMEOUT_S)
+        finally:
+            self._stop()
+
+    @property
+    def queue_rows(self) -> int:
+        return self._queue.rows
+
+    @property
+    def queue_bytes(self) -> int:
+        return self._queue.nbytes
+
+    @property
+    def inflight(self) -> int:
+        """Batches that run now."""
+        return len(self._running)
+
+    # -- in -----------------------------------------------------------------------------------------------------
+
+    def submit(self, work: Work) -> asyncio.Future[Scored]:
+        """Queue a request; one over `max_batch_size` runs in parts and is joined again.
+
+        Raises ScoringError at once: OVERLOADED (reason "queue_full"), DRAINING, DEADLINE when it has already passed.
+        The future fails with DEADLINE (in the queue, or found late when the run is done), DRAINING, and what the
+        session raised; INTERNAL stands for anything else.
+        """
+        now_ns = self._clock.now_ns()
+        self._refuse(work, now_ns)
+        works = [work] if work.rows <= self._most_rows else work.cut(self._most_rows)
+        request = Request(self._loop.create_future(), works, now_ns)
+        try:
+            self._queue.add_all(request.pendings)
+        except ScoringError:
+            request.let_go()
+            raise
+        request.future.add_done_callback(lambda _: self._withdraw(request))
+        if len(self._running) < self._max_inflight:
+            self._poke_soon()
+        elif work.deadline_ns is not None:
+            self._set_timer()
+        return request.future
+
+    def _refuse(self, work: Work, now_ns: int) -> None:
+        if not self._accepting:
+            raise self._draining()
+        if work.deadline_ns is not None and now_ns >= work.deadline_ns:
+            raise ScoringError(Kind.DEADLINE, f"the deadline had passed before {self._name} could queue the request")
+
+    def _draining(self) -> ScoringError:
+        return ScoringError(Kind.DRAINING, f"{self._name} is shutting down and takes no requests", retry_after_s=1)
+
+    def _withdraw(self, request: Request) -> None:
+        """Take what is left of a settled request out of the queue."""
+        for pending in request.let_go():
+            self._queue.remove(pending)
+        self._note_idle()
+
+    # -- on the loop ---------------------------------------------------------------------------------------------------
+
+    def _poke_soon(self) -> None:
+        """Once per iteration of the loop, so that all requests read in it ride together."""
+        if not self._poke_due:
+            self._poke_due = True
+            self._loop.call_soon(self.poke)
+
+    def poke(self) -> None:
+        """Look at the clock: fail what has expired, start what may leave."""
+        self._poke_due = False
+        now_ns = self._clock.now_ns()
+        for pending in self._queue.expire(now_ns):
+            Part.of(pending).request.expired(now_ns, self._name)
+        while len(self._running) < self._max_inflight and (batch := self._queue.take(now_ns)):
+            self._start([part for part in map(Part.of, batch) if not part.request.future.done()])
+        self._set_timer()
+        self._note_idle()
+
+    def _start(self, parts: Sequence[Part]) -> None:
+        """Hand a batch over. It may be empty: a settled request withdraws an iteration later, and is left out here."""
+        if parts:
+            job = _Job(parts)
+            self._running.add(job)
+            self._jobs.put(job)
+
+    def _set_timer(self) -> None:
+        """Be woken when the queue has something to give. A timer that comes too early stays: it looks and sets anew."""
+        free = len(self._running) < self._max_inflight
+        at_ns = self._queue.wake_at_ns() if free else self._queue.expires_at_ns()
+        if at_ns is None or (self._timer is not None and self._timer_ns <= at_ns):
+            return
+        self._cancel_timer()
+        self._timer_ns = at_ns
+        self._timer = self._loop.call_later(max(0, at_ns - self._clock.now_ns()) / 1e9, self._on_timer)
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        self.poke()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    # -- model thread -------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while self._serve_one():
+            pass
+
+    def _serve_one(self) -> bool:
+        """A frame of its own for each job: a thread that waits for the next one holds nothing of the last."""
+        job = self._jobs.get()
+        if job is None:
+            return False
+        job.report = self._runner.run([part.work for part in job.parts])
+        try:
+            self._loop.call_soon_threadsafe(self._finished, job)
+        except RuntimeError:  # the loop has been closed: nobody waits any more
+            logger.warning("%s finished a batch after the server had stopped", self._name)
+        return True
+
+    # -- out ----------------------------------------------------------------------------------------------------
+
+    def _finished(self, job: _Job) -> None:
+        """Start the next batch at once, then answer this one: neither can keep the other from happening.
+
+        Errors go first, so that no further part of a failed request is started.
+        """
+        self._running.discard(job)
+        parts, report = job.empty()
+        try:
+            self._settle(parts, report, errors=True)
+            self.poke()
+        finally:
+            self._settle(parts, report, errors=False)
+            for run in report.runs:
+                self._observe(run)
+
+    def _settle(self, parts: Sequence[Part], report: Report, *, errors: bool) -> None:
+        now_ns = self._clock.now_ns()
+        for part, (run, outcome) in zip(parts, report.answers, strict=True):
+            if isinstance(outcome, ScoringError) is not errors:
+                continue
+            try:
+                part.request.part_done(part.index, run, outcome, now_ns)
+            except Exception as error:
+                logger.exception("an answer of %s was lost", self._name)
+                message = f"{self._name} lost an answer: unforeseen {type(error).__name__}"
+                part.request.fail(ScoringError(Kind.INTERNAL, message))
+
+    def _observe(self, run: Run) -> None:
+        if self._observer is None:
+            return
+        try:
+            self._observer.batch_done(run.rows, run.padded_rows, run.compute_ns)
+        except Exception:
+            logger.exception("the observer of %s failed", self._name)
+
+    # -- end ----------------------------------------------------------------------------------------------------
+
+    async def drain(self, timeout_s: float | None) -> bool:
+        """Refuse new requests and wait until the accepted ones are settled; None waits for as long as it takes.
+
+        False when that took too long: what is left has then failed with DRAINING.
+        """
+        self._accepting = False
+        self._note_idle()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            self._abandon()
+            return False
+        return True
+
+    def _note_idle(self) -> None:
+        if not self._accepting and not self._running and not len(self._queue):
+            self._idle.set()
+
+    def _abandon(self) -> None:
+        self._abandoned = True
+        queued = [Part.of(pending) for pending in self._queue.clear()]
+        running = [part for job in self._running for part in job.parts]
+        logger.warning("%s stops with %d parts queued and %d running", self._name, len(queued), len(running))
+        for part in (*queued, *running):
+            part.request.fail(self._draining())
+
+    def _stop(self) -> None:
+        self._accepting = False
+        self._cancel_timer()
+        for _ in self._threads:
+            self._jobs.put(None)
+        if self._running:
+            logger.warning("%s is still running a batch; its thread ends after it", self._name)
+            return
+        for thread in self._threads:
+            thread.join(_JOIN_TIMEOUT_S)

@@ -1,0 +1,121 @@
+"""JSON rows and columns to the tensors of a signature (specs/tfserving.md 2.2).
+
+Names are the signature's keys or its tensor names, and the tensors come back under the names that were used.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from accelserve.codecs.json_tensors import Leaves, assemble, is_b64, quick_tensor, tensor_of, walk
+from accelserve.codecs.json_text import CODE_NAMES, show
+from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import Tensor, TensorSpec, find_spec
+
+Specs = Mapping[str, TensorSpec]
+
+
+def bind_columns(values: Any, specs: Specs, *, has_bools: bool) -> dict[str, Tensor]:
+    """The tensors of "inputs": an object by name, or the bare value of the only input.
+
+    Names that mean no input are ignored. Raises ScoringError as `json_tensors.tensor_of`, and INVALID for missing ones.
+    """
+    if not _is_named(values):
+        spec = _only(specs, "inputs is a plain value/list, but expecting an object")
+        return {spec.name: tensor_of(values, spec.dtype, has_bools=has_bools)}
+    called = _client_names(values, specs)
+    for key in specs:
+        if key not in called:
+            raise _invalid(f"Missing named input: {key} in 'inputs' object.")
+    return {name: tensor_of(values[name], specs[key].dtype, has_bools=has_bools) for key, name in called.items()}
+
+
+def bind_rows(rows: Sequence[Any], specs: Specs, *, has_bools: bool) -> dict[str, Tensor]:
+    """The tensors of "instances", a list that is not empty: objects by name, or bare values of the only input.
+
+    Each tensor is [len(rows), *shape of a row]. Raises ScoringError as `json_tensors.tensor_of`, and INVALID for rows
+    of different kinds, names or shapes.
+    """
+    if not _is_named(rows[0]):
+        spec = _only(specs, "instances is a plain list, but expecting list of objects")
+        return {spec.name: _stack(rows, spec, has_bools)}
+    _require_equal_names(rows, specs)
+    called = _client_names(rows[0], specs)
+    return {name: _stack([row[name] for row in rows], specs[key], has_bools, name=name) for key, name in called.items()}
+
+
+def _is_named(value: object) -> bool:
+    return type(value) is dict and not is_b64(value)
+
+
+def _only(specs: Specs, refusal: str) -> TensorSpec:
+    if len(specs) > 1:
+        raise _invalid(f"{refusal} as multiple input tensors required as per tensorinfo_map")
+    return next(iter(specs.values()))
+
+
+def _client_names(given: Iterable[str], specs: Specs) -> dict[str, str]:
+    """Signature key -> what the client calls it, in the client's order; names that mean no input are left out."""
+    called: dict[str, str] = {}
+    for name in given:
+        spec = find_spec(specs, name)
+        if spec is None:
+            continue
+        if spec.name in called:
+            raise _invalid(f"Input {spec.name} is given twice: {called[spec.name]}, {name}")
+        called[spec.name] = name
+    return called
+
+
+def _require_equal_names(rows: Sequence[Any], specs: Specs) -> None:
+    names = rows[0].keys()
+    for name in names:
+        if find_spec(specs, name) is None:
+            raise _in_element(f"0 key: {name}", _invalid(f"JSON object: does not have named input: {name}"))
+    complete = len(_client_names(names, specs)) == len(specs)
+    for index, row in enumerate(rows):
+        if not complete or type(row) is not dict or row.keys() != names:
+            raise _unequal(index, row, specs)
+
+
+def _unequal(index: int, row: object, specs: Specs) -> ScoringError:
+    if not _is_named(row):
+        return _invalid(f"Expecting object but got list at item {index} of input list")
+    expected = f"JSON object: {show(row)} keys must be equal to: {','.join(sorted(specs))}"
+    return _invalid(f"Failed to process element: {index} of 'instances' list. {expected}")
+
+
+def _stack(rows: Sequence[Any], spec: TensorSpec, has_bools: bool, name: str | None = None) -> Tensor:
+    """One input's values, row by row, as one tensor. name: the key that they stood under; None for bare values."""
+    found = quick_tensor(rows, spec.dtype, has_bools=has_bools)
+    if found is not None:
+        return found
+    parts: list[Leaves] = []
+    for index, row in enumerate(rows):
+        if name is None and _is_named(row):
+            raise _invalid(f"Expecting value/list but got object at item {index} of input list")
+        where = f"{index}" if name is None else f"{index} key: {name}"
+        try:
+            parts.append(_like(parts, walk(row, spec.dtype)))
+        except ScoringError as error:
+            raise _in_element(where, error) from error
+    values = [value for part in parts for value in part.values]
+    return assemble(Leaves((len(parts), *parts[0].shape), values), spec.dtype)
+
+
+def _like(before: Sequence[Leaves], item: Leaves) -> Leaves:
+    """The item, if it has the shape of those before it."""
+    if before and len(item.values) != len(before[0].values):
+        raise _invalid(f"Expecting tensor size: {len(before[0].values)} but got: {len(item.values)}")
+    if before and item.shape != before[0].shape:
+        wanted, got = (f"[{','.join(map(str, shape))}]" for shape in (before[0].shape, item.shape))
+        raise _invalid(f"Expecting shape {wanted} but got: {got}")
+    return item
+
+
+def _in_element(where: str, error: ScoringError) -> ScoringError:
+    status = f"{CODE_NAMES[error.kind.grpc_code]}: {error.message}"
+    return ScoringError(error.kind, f"Failed to process element: {where} of 'instances' list. Error: {status}")
+
+
+def _invalid(message: str) -> ScoringError:
+    return ScoringError(Kind.INVALID, message)

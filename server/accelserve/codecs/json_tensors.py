@@ -1,0 +1,235 @@
+"""Nested JSON lists to tensors.
+
+The quick way flattens whole levels in C and packs the leaves with `struct`, which is stricter than numpy: it refuses
+strings, null, fractions for integers and integers out of range. It takes true for 1, though, so it looks at the
+leaves' types, but only when the caller has seen the words `true` or `false` in the text. Whatever the quick way
+cannot take is walked value by value, which finds the first fault and words it as TF Serving does
+(specs/tfserving.md 2.2), or accepts what is odd but right (a number too large for a float is infinity).
+"""
+
+import base64
+import binascii
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from types import MappingProxyType
+from typing import TypeGuard
+
+import ml_dtypes
+import numpy as np
+
+from accelserve.codecs.json_text import json_type, show, type_word
+from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import BY_NAME, DType, Shape, Tensor
+
+MAX_RANK = 64  # numpy's
+
+# struct's letter for each dtype that it packs natively; the others go through the carrier below.
+_LETTERS: Mapping[str, str] = MappingProxyType(
+    {
+        "float32": "f",
+        "float64": "d",
+        "float16": "e",
+        "int8": "b",
+        "int16": "h",
+        "int32": "i",
+        "int64": "q",
+        "uint8": "B",
+        "uint16": "H",
+        "uint32": "I",
+        "uint64": "Q",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Leaves:
+    """The values of a nested list in row-major order, checked and converted."""
+
+    shape: Shape
+    values: list[object]
+
+
+def is_b64(value: object) -> TypeGuard[dict[str, str]]:
+    """Whether a value is TF Serving's object for bytes: {"b64": "<text>"} and no other key."""
+    return type(value) is dict and len(value) == 1 and isinstance(value.get("b64"), str)
+
+
+def tensor_of(value: object, dtype: DType, *, has_bools: bool) -> Tensor:
+    """A JSON value as a tensor: a bare value gives rank 0, nested lists give their shape.
+
+    has_bools: whether the text may hold true or false; a needless True costs time, a wrong False lets true pass for 1.
+    Raises ScoringError: INVALID for ragged lists and values of another type, UNSUPPORTED for complex dtypes.
+    """
+    found = quick_tensor(value, dtype, has_bools=has_bools)
+    return found if found is not None else assemble(walk(value, dtype), dtype)
+
+
+def quick_tensor(value: object, dtype: DType, *, has_bools: bool) -> Tensor | None:
+    """The tensor of nested lists of plain numbers or bools; None where `walk` must look."""
+    if type(value) is not list:
+        return None
+    regular = _flatten(value)
+    if regular is None:
+        return None
+    shape, leaves = regular
+    if dtype.name != "bool" and has_bools and bool in set(map(type, leaves)):
+        return None
+    packed = _pack_bools(leaves) if dtype.name == "bool" else _pack(leaves, dtype)
+    return packed.reshape(shape) if packed is not None else None
+
+
+def _flatten(value: list[object]) -> tuple[list[int], list[object]] | None:
+    """Shape and leaves of nested lists, None when ragged. A leaf may still turn out to be a list or an object."""
+    shape, level = [len(value)], value
+    while level and type(level[0]) is list:
+        try:
+            widths = set(map(len, level))  # type: ignore[arg-type]
+        except TypeError:
+            return None
+        if len(widths) != 1 or len(shape) == MAX_RANK:
+            return None
+        shape.append(widths.pop())
+        level = level[0] if len(level) == 1 else list(chain.from_iterable(level))  # type: ignore[arg-type]
+    return shape, level
+
+
+def _pack_bools(leaves: Sequence[object]) -> Tensor | None:
+    return np.array(leaves, np.bool_) if set(map(type, leaves)) <= {bool} else None
+
+
+def _pack(leaves: Sequence[object], dtype: DType) -> Tensor | None:
+    letter = _LETTERS.get(dtype.name)
+    if letter is None:
+        return _pack_by_carrier(leaves, dtype)
+    packed = np.empty(len(leaves), dtype.numpy)
+    if not leaves:
+        return packed
+    try:
+        struct.pack_into(f"{len(leaves)}{letter}", packed.data, 0, *leaves)
+    except (struct.error, OverflowError):
+        return None
+    return packed
+
+
+def _pack_by_carrier(leaves: Sequence[object], dtype: DType) -> Tensor | None:
+    """bfloat16 and the float8 and float4 types by float64; the 2 and 4 bit integers by int8, their range checked."""
+    if dtype.is_string or _is_complex(dtype):
+        return None
+    if not _is_small_integer(dtype):
+        wide = _pack(leaves, BY_NAME["float64"])
+        with np.errstate(over="ignore"):
+            return wide.astype(dtype.numpy) if wide is not None else None
+    wide = _pack(leaves, BY_NAME["int8"])
+    limits = ml_dtypes.iinfo(dtype.numpy)
+    if wide is None or (wide.size and not limits.min <= wide.min() <= wide.max() <= limits.max):
+        return None
+    return wide.astype(dtype.numpy)
+
+
+def walk(value: object, dtype: DType) -> Leaves:
+    """The checked leaves of a JSON value, found one by one; the first fault raises (see `tensor_of`)."""
+    shape: list[int] = []
+    first = value
+    while type(first) is list and len(shape) <= MAX_RANK:
+        shape.append(len(first))
+        first = first[0] if first else None
+    if len(shape) > MAX_RANK:
+        raise _invalid(f"JSON Value: {show(value)} is nested deeper than {MAX_RANK} lists")
+    leaves: list[object] = []
+    _collect(value, 0, tuple(shape), _converter(dtype), leaves.append)
+    return Leaves(tuple(shape), leaves)
+
+
+def _collect(
+    value: object, level: int, shape: Shape, convert: Callable[[object], object], add: Callable[[object], None]
+) -> None:
+    rank = len(shape)
+    if type(value) is not list:
+        if level != rank:
+            where = f"found at incorrect level: {level + 1} in the JSON DOM. Expected at level: {rank}"
+            raise _invalid(f"JSON Value: {show(value)} {where}")
+        add(convert(value))
+        return
+    if level >= rank:
+        raise _invalid(f"Encountered list at unexpected level: {level} expected < {rank}")
+    if len(value) != shape[level]:
+        raise _invalid(
+            f"Encountered list at unexpected size: {len(value)} at level: {level} expected size: {shape[level]}"
+        )
+    for item in value:
+        _collect(item, level + 1, shape, convert, add)
+
+
+def assemble(leaves: Leaves, dtype: DType) -> Tensor:
+    """The tensor of walked leaves; floats beyond the dtype's range become infinity."""
+    flat = np.empty(len(leaves.values), dtype.numpy)
+    with np.errstate(over="ignore"):
+        flat[:] = leaves.values
+    return flat.reshape(leaves.shape)
+
+
+def _converter(dtype: DType) -> Callable[[object], object]:
+    """Checks one leaf and gives what an array of `dtype` takes."""
+    if dtype.is_string:
+        return _bytes_of
+    if _is_complex(dtype):
+        return lambda value: _unsupported(value, dtype)
+    if dtype.name == "bool":
+        return lambda value: value if type(value) is bool else _mismatch(value, dtype)
+    if dtype.numpy.kind in "iu" or _is_small_integer(dtype):
+        return lambda value: value if type(value) is int and _fits(value, dtype) else _mismatch(value, dtype)
+    return lambda value: _float(value) if type(value) in (int, float) else _mismatch(value, dtype)
+
+
+def _fits(value: int, dtype: DType) -> bool:
+    limits = ml_dtypes.iinfo(dtype.numpy)
+    return bool(limits.min <= value <= limits.max)
+
+
+def _float(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except OverflowError:
+        return float("inf") if value > 0 else float("-inf")  # type: ignore[operator]
+
+
+def _bytes_of(value: object) -> bytes:
+    if type(value) is str:
+        return value.encode()
+    if type(value) is not dict:
+        _mismatch(value, BY_NAME["string"])
+    if not is_b64(value):
+        raise _invalid(f"JSON Value: {show(value)} not formatted correctly for base64 data")
+    return _b64_decoded(value["b64"])
+
+
+def _b64_decoded(text: str) -> bytes:
+    """Standard alphabet; white space and missing or surplus padding are forgiven, as by absl."""
+    bare = "".join(text.split()).rstrip("=")
+    try:
+        return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise _invalid("Unable to base64 decode") from error
+
+
+def _mismatch(value: object, dtype: DType) -> object:
+    expected = f"is not of expected type: {type_word(dtype.name)}"
+    raise _invalid(f"JSON Value: {show(value)} Type: {json_type(value)} {expected}")
+
+
+def _unsupported(value: object, dtype: DType) -> object:
+    raise ScoringError(Kind.UNSUPPORTED, f"Conversion of JSON Value: {show(value)} to type: {type_word(dtype.name)}")
+
+
+def _is_complex(dtype: DType) -> bool:
+    return dtype.numpy.kind == "c"
+
+
+def _is_small_integer(dtype: DType) -> bool:
+    return dtype.name in ("int4", "uint4", "int2", "uint2")
+
+
+def _invalid(message: str) -> ScoringError:
+    return ScoringError(Kind.INVALID, message)

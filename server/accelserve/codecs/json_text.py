@@ -1,0 +1,197 @@
+"""JSON text: bytes to Python values, arrays to bytes.
+
+One `orjson.loads` and one `orjson.dumps` do the work. What JSON has no words for (NaN, Infinity, -Infinity, Inf) costs
+extra only where it occurs: TF Serving reads and writes these as bare tokens (specs/tfserving.md 2.2, 2.3).
+"""
+
+import base64
+import json
+import math
+import re
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NoReturn
+
+import numpy as np
+import orjson
+
+from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import Tensor, dtype_of
+
+SHOWN_CHARACTERS = 256  # of a refused value, in an error text
+
+# google.rpc.Code, by number.
+CODE_NAMES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+
+_TF_WORDS: Mapping[str, str] = MappingProxyType({"float32": "float", "float64": "double", "float16": "half"})
+# A whole string (also one that never ends, so that a scan stays linear), or a bare Inf.
+_STRING_OR_INF = re.compile(r'"(?:[^"\\]++|\\.?)*+"?|Inf(?!inity)', re.DOTALL)
+
+
+def type_word(name: str) -> str:
+    """TensorFlow's word for a dtype in messages: "float" for "float32"."""
+    return _TF_WORDS.get(name, name)
+
+
+def parse_json(body: bytes) -> Any:
+    """The document in `body`; what follows it is ignored, as by TF Serving.
+
+    Raises ScoringError(INVALID) "JSON Parse error: <reason> at offset: <byte>" for anything but one document of UTF-8
+    text, nested at most 1024 deep (fewer around non-finite numbers).
+    """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        return _second_reading(body, error)
+
+
+def _second_reading(body: bytes, error: orjson.JSONDecodeError) -> Any:
+    if not body.strip(b" \t\r\n"):
+        raise ScoringError(Kind.INVALID, "JSON Parse error: The document is empty")
+    offset = len(error.doc[: error.pos].encode())
+    if error.msg.startswith("unexpected content after document"):
+        return orjson.loads(body[:offset])
+    if body[offset : offset + 1] in (b"N", b"I", b"-"):
+        return _parse_with_non_finite(body, offset)
+    _refuse(error.msg.partition(": line")[0], offset)
+
+
+def _parse_with_non_finite(body: bytes, offset: int) -> Any:
+    """Read by the standard library, which knows NaN and Infinity and is about ten times slower.
+
+    offset: where the first such token stands; reported when the text cannot be read at all.
+    """
+    try:
+        text = _STRING_OR_INF.sub(_spelled_out, body.decode())
+        document, _ = json.JSONDecoder().raw_decode(text.lstrip(" \t\r\n"))
+        if "\\u" in text:
+            json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is not text
+    except RecursionError:
+        _refuse("nested too deeply", offset)
+    except json.JSONDecodeError as error:
+        _refuse(error.msg, len(error.doc[: error.pos].encode()))
+    except ValueError as error:  # not UTF-8, or an integer of thousands of digits
+        _refuse(str(error), offset)
+    return document
+
+
+def _spelled_out(match: re.Match[str]) -> str:
+    return "Infinity" if match[0] == "Inf" else match[0]
+
+
+def _refuse(reason: str, offset: int) -> NoReturn:
+    raise ScoringError(Kind.INVALID, f"JSON Parse error: {reason} at offset: {offset}")
+
+
+def show(value: object) -> str:
+    """A JSON value as text for an error message, cut at SHOWN_CHARACTERS."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return _token(value)
+    try:
+        text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+    except orjson.JSONEncodeError:  # nested too deeply, or an integer over 64 bits
+        return json_type(value)
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+
+
+def json_type(value: object) -> str:
+    """RapidJSON's word for the type of a value, as TF Serving's messages have it."""
+    if value is None or isinstance(value, bool):
+        return "Null" if value is None else str(value)
+    words: dict[type, str] = {dict: "Object", list: "Array", str: "String"}
+    return words.get(type(value), "Number")
+
+
+def dumps(value: object) -> bytes:
+    """Python values, and what `json_value` and `json_rows` gave, as JSON."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def json_value(tensor: Tensor, *, as_b64: bool = False) -> object:
+    """What `dumps` writes for a tensor: nested lists of its shape, a bare value for rank 0.
+
+    Floats have the shortest text that their own precision reads back (float16, bfloat16 and float8: that of the equal
+    float32), always with "." or "e". Strings are text, or {"b64": ...} where they are not UTF-8 or as_b64 is set.
+    Raises ScoringError(INVALID) for complex numbers.
+    """
+    if tensor.dtype == np.object_:
+        return _strings(tensor, as_b64).tolist()
+    numbers = _writable(tensor)
+    if not _finite(numbers):
+        return orjson.Fragment(_text_with_tokens(numbers))
+    return numbers if numbers.ndim else numbers[()]
+
+
+def json_rows(tensor: Tensor, *, as_b64: bool = False) -> list[object]:
+    """`json_value` of each row of a tensor [n, ...]."""
+    if tensor.dtype == np.object_:
+        rows: list[object] = _strings(tensor, as_b64).tolist()
+        return rows
+    numbers = _writable(tensor)
+    return list(numbers) if _finite(numbers) else [json_value(row) for row in numbers]
+
+
+def _writable(tensor: Tensor) -> Tensor:
+    """The tensor as orjson takes it: C-contiguous, of a type that JSON has numbers for."""
+    dtype = tensor.dtype
+    if dtype.kind in "fiub" and dtype != np.float16:
+        return np.ascontiguousarray(tensor) if tensor.ndim else tensor
+    known = dtype_of(tensor)
+    if dtype.kind == "c":
+        message = f"Failed to write JSON value for tensor type: {type_word(known.name)}"
+        raise ScoringError(Kind.INVALID, message)
+    carrier = np.int8 if known.name.removeprefix("u").startswith("int") else np.float32
+    return tensor.astype(carrier, order="C")
+
+
+def _finite(numbers: Tensor) -> bool:
+    return numbers.dtype.kind != "f" or bool(np.isfinite(numbers).all())
+
+
+def _text_with_tokens(numbers: Tensor) -> bytes:
+    """JSON of floats with NaN, Infinity and -Infinity; orjson writes null for exactly these, in order."""
+    tokens = [_token(x).encode() for x in numbers[~np.isfinite(numbers)].tolist()]
+    pieces = dumps(numbers if numbers.ndim else numbers[()]).split(b"null")
+    joined = [part for pair in zip(pieces, tokens, strict=False) for part in pair]
+    return b"".join([*joined, pieces[-1]])
+
+
+def _token(value: float) -> str:
+    if math.isnan(value):
+        return "NaN"
+    return "Infinity" if value > 0 else "-Infinity"
+
+
+def _strings(tensor: Tensor, as_b64: bool) -> Tensor:
+    shown = np.empty(tensor.size, np.object_)
+    shown[:] = [_b64(item) if as_b64 else _text(item) for item in tensor.ravel().tolist()]
+    return shown.reshape(tensor.shape)
+
+
+def _text(item: bytes) -> object:
+    try:
+        return item.decode()
+    except UnicodeDecodeError:
+        return _b64(item)
+
+
+def _b64(item: bytes) -> dict[str, str]:
+    return {"b64": base64.b64encode(item).decode()}

@@ -1,0 +1,187 @@
+"""TF Serving's REST bodies: predict, status, metadata and errors (specs/tfserving.md 2).
+
+A request is read in two steps, in TF Serving's order of checks: `parse_predict` reads the body and the signature's
+name; the caller looks up model and signature; `bind_predict` makes the tensors.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accelserve.codecs.json_binding import bind_columns, bind_rows
+from accelserve.codecs.json_text import CODE_NAMES, dumps, json_rows, json_value, parse_json, show
+from accelserve.errors import Kind, ScoringError
+from accelserve.messages import VersionStatus
+from accelserve.tensors import Signature, Tensor, TensorSpec
+
+
+@dataclass(frozen=True, slots=True)
+class PredictBody:
+    """A body that was read but not yet measured against a signature.
+
+    signature: empty when the body names none. row_format: "instances" (a list of rows), else "inputs".
+    output_filter: the outputs wanted, our extra key; empty means all.
+    has_bools: whether true or false occurs anywhere in the text (see json_tensors).
+    fault: what is wrong with instances and inputs; `bind_predict` raises it. values: None then.
+    """
+
+    signature: str
+    row_format: bool
+    values: Any
+    output_filter: tuple[str, ...] = ()
+    has_bools: bool = True
+    fault: str = ""
+
+
+def parse_predict(body: bytes) -> PredictBody:
+    """Read the body of POST ...:predict. Raises ScoringError(INVALID)."""
+    return read_document(parse_json(body), body)
+
+
+def read_document(document: object, body: bytes) -> PredictBody:
+    """`parse_predict` of a document that is parsed already. body: its text, or text that holds its true and false."""
+    if type(document) is not dict:
+        raise _invalid(f"JSON Value: {show(document)} Is not object")
+    row_format = "instances" in document
+    fault = _payload_fault(document)
+    return PredictBody(
+        signature=_signature_name(document),
+        row_format=row_format,
+        values=None if fault else document["instances" if row_format else "inputs"],
+        output_filter=_output_filter(document),
+        has_bools=_has_bools(body),
+        fault=fault,
+    )
+
+
+def _has_bools(body: bytes) -> bool:
+    # One byte is sought at memchr's speed, a word is not: bodies of numbers seldom hold an "r" or an "l".
+    return (b"r" in body and b"true" in body) or (b"l" in body and b"false" in body)
+
+
+def _signature_name(document: dict[str, Any]) -> str:
+    name = document.get("signature_name", "")
+    if not isinstance(name, str):
+        shown = show(document)
+        raise _invalid(f"JSON Value: {shown} not formatted correctly. 'signature_name' key must be a string value.")
+    return name
+
+
+def _output_filter(document: dict[str, Any]) -> tuple[str, ...]:
+    names = document.get("output_filter", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        shown = show(names)
+        raise _invalid(f"JSON Value: {shown} not formatted correctly. 'output_filter' key must be a list of strings.")
+    return tuple(names)
+
+
+def _payload_fault(document: dict[str, Any]) -> str:
+    if "instances" not in document:
+        return "" if "inputs" in document else "Missing 'inputs' or 'instances' key"
+    rows = document["instances"]
+    if "inputs" in document:
+        wrong = "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist "
+    elif type(rows) is not list:
+        wrong = "Expecting 'instances' to be an list/array"
+    elif not rows:
+        wrong = "No values in 'instances' array"
+    else:
+        return ""
+    return f"JSON Value: {show(document)} {wrong}"
+
+
+def bind_predict(body: PredictBody, signature: Signature) -> dict[str, Tensor]:
+    """The body's tensors, by the names that the client used: signature keys or tensor names.
+
+    Row format: each has the rows as its first axis. Values are checked against the signature's dtypes, not shapes.
+    Raises ScoringError: INVALID with TF Serving's texts, UNSUPPORTED for complex inputs.
+    """
+    if body.fault:
+        raise _invalid(body.fault)
+    if not signature.inputs and not (body.values == {} and not body.row_format):
+        raise _invalid(f"Failed to get input map for signature: {signature.name or 'DEFAULT'}")
+    bind = bind_rows if body.row_format else bind_columns
+    return bind(body.values, signature.inputs, has_bools=body.has_bools)
+
+
+def encode_predict(outputs: Mapping[str, Tensor], row_format: bool) -> bytes:
+    """{"predictions": rows} or {"outputs": ...}; objects by name when there are several outputs.
+
+    Raises ScoringError(INVALID) for complex outputs, no outputs, and in row format for outputs that have no common
+    number of rows.
+    """
+    if not outputs:
+        raise _invalid("Cannot convert empty tensor map to JSON")
+    if row_format:
+        _require_common_rows(outputs)
+        return dumps({"predictions": _predictions(outputs)})
+    values = {name: json_value(tensor, as_b64=_as_b64(name)) for name, tensor in outputs.items()}
+    return dumps({"outputs": values if len(values) > 1 else next(iter(values.values()))})
+
+
+def _predictions(outputs: Mapping[str, Tensor]) -> object:
+    if len(outputs) == 1:
+        ((name, tensor),) = outputs.items()
+        return json_value(tensor, as_b64=_as_b64(name))
+    columns = [json_rows(tensor, as_b64=_as_b64(name)) for name, tensor in outputs.items()]
+    return [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]
+
+
+def _as_b64(name: str) -> bool:
+    """TF Serving's rule for bytes that are no text; our answers may carry the tensor name with its ":0"."""
+    return name.removesuffix(":0").endswith("_bytes")
+
+
+def _require_common_rows(outputs: Mapping[str, Tensor]) -> None:
+    rows = None
+    for name, tensor in outputs.items():
+        if tensor.ndim == 0:
+            raise _invalid(f"Tensor name: {name} has no shape information ")
+        if rows is not None and len(tensor) != rows:
+            raise _invalid(f"Tensor name: {name} has inconsistent batch size: {len(tensor)} expecting: {rows}")
+        rows = len(tensor)
+
+
+def encode_error(message: str) -> bytes:
+    """{"error": message}, whatever the message holds."""
+    return dumps({"error": message.encode(errors="replace").decode()})
+
+
+def encode_status(versions: Sequence[VersionStatus]) -> bytes:
+    """The answer of GET /v1/models/NAME, the newest version first."""
+    newest_first = sorted(versions, key=lambda status: status.version, reverse=True)
+    return dumps({"model_version_status": [_status(status) for status in newest_first]})
+
+
+def _status(status: VersionStatus) -> dict[str, Any]:
+    return {
+        "version": str(status.version),
+        "state": status.state,
+        "status": {"error_code": CODE_NAMES[status.error_code], "error_message": status.error_message},
+    }
+
+
+def encode_metadata(name: str, version: int, signatures: Mapping[str, Signature]) -> bytes:
+    """The answer of GET .../metadata. Signature defaults are not shown."""
+    known = {key: _signature_def(signature) for key, signature in signatures.items()}
+    spec = {"name": name, "signature_name": "", "version": str(version)}
+    return dumps({"model_spec": spec, "metadata": {"signature_def": {"signature_def": known}}})
+
+
+def _signature_def(signature: Signature) -> dict[str, Any]:
+    return {
+        "inputs": {key: _tensor_info(spec) for key, spec in signature.inputs.items()},
+        "outputs": {key: _tensor_info(spec) for key, spec in signature.outputs.items()},
+        "method_name": signature.method_name,
+        "defaults": {},
+    }
+
+
+def _tensor_info(spec: TensorSpec) -> dict[str, Any]:
+    sizes = [{"size": str(size), "name": ""} for size in spec.shape or ()]
+    shape = {"dim": sizes, "unknown_rank": spec.shape is None}
+    return {"dtype": spec.dtype.tf_name, "tensor_shape": shape, "name": spec.tensor_name}
+
+
+def _invalid(message: str) -> ScoringError:
+    return ScoringError(Kind.INVALID, message)

@@ -1,0 +1,74 @@
+"""What an HTTP connection is allowed to do, and what one that breaks the rules is told."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE
+
+from accelserve.errors import Kind, ScoringError
+
+Header = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class HttpLimits:
+    """Sizes and silences of one connection.
+
+    max_header_bytes: all header lines (or all trailer lines) together.
+    header_timeout_s: from connecting, or from the first byte of a request, to the end of its headers.
+    body_timeout_s: silence while a body is being sent and we are willing to read it; also how long a client may
+    leave an answer unread without taking a byte.
+    linger_s, linger_bytes: how long and how much is thrown away after a last answer to a client that is still
+    sending; closing at once would reset the connection and destroy the answer on its way (RFC 9112 9.6).
+    max_queued_requests: pipelined requests that may wait behind the one being answered; those beyond are left
+    unread and the connection closes after the last answer (RFC 9112 9.3.2: the client retries them).
+    """
+
+    max_request_line_bytes: int = 8192
+    max_header_bytes: int = 32768
+    max_headers: int = 100
+    max_body_bytes: int = 64 * 2**20
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    keep_alive_s: float = 75.0
+    linger_s: float = 10.0
+    linger_bytes: int = 256 * 2**20
+    max_queued_requests: int = 1024
+
+
+def _ignore(kind: Kind) -> None:
+    """Nobody counts."""
+
+
+@dataclass(slots=True)
+class HttpConnectionPolicy:
+    """What all connections of one server share.
+
+    refused: called once for each request that was answered without any application seeing it.
+    draining: once True, each answer closes its connection (unless pipelined requests still wait behind it).
+    """
+
+    limits: HttpLimits = field(default_factory=HttpLimits)
+    refused: Callable[[Kind], None] = _ignore
+    draining: bool = False
+
+
+def refusal(error: ScoringError) -> tuple[int, list[Header], bytes]:
+    """(status, headers, body) that tell a client about `error`."""
+    body = json.dumps({"error": error.message}).encode()
+    headers = [
+        (b"content-type", b"application/json"),
+        (b"content-length", str(len(body)).encode()),
+        (b"x-accelserve-reason", error.reason.encode("ascii", "replace")),
+    ]
+    if error.retry_after_s is not None:
+        headers.append((b"retry-after", str(error.retry_after_s).encode()))
+    return error.kind.http_status, headers, body
+
+
+def refusal_bytes(error: ScoringError, default_headers: list[Header]) -> bytes:
+    """The same as a whole HTTP/1.1 answer, the last one of its connection."""
+    status, headers, body = refusal(error)
+    lines = [b"%b: %b\r\n" % header for header in (*default_headers, *headers, (b"connection", b"close"))]
+    return b"".join((STATUS_LINE[status], *lines, b"\r\n", body))

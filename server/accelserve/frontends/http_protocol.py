@@ -1,0 +1,376 @@
+"""uvicorn's HTTP/1.1 protocol with limits, timeouts, cancellation and a last answer that arrives.
+
+uvicorn with httptools accepts endless request lines and headers, waits for ever for the rest of a request, and tells
+an application of a disconnect only when it asks. Parsing, scope and answers stay uvicorn's; this class watches.
+Hot routes will branch off in `on_headers_complete`, where a request lacks nothing but its body and no ASGI exists yet.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Iterable
+from enum import Enum, auto
+from typing import Any, ClassVar
+from urllib.parse import unquote
+
+import httptools
+from uvicorn._types import ASGI3Application
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.http_cycle import Cycle
+from accelserve.frontends.http_meter import Part, RequestMeter
+from accelserve.frontends.http_policy import HttpConnectionPolicy, HttpLimits, refusal_bytes
+from accelserve.frontends.http_timers import Deadline, WriteWatch
+
+__all__ = ["HttpConnectionPolicy", "HttpLimits", "HttpProtocol", "close_idle", "protocol_class"]
+
+_LINE_EXTRA = len("  HTTP/1.1")
+_PAUSE_QUEUED = 16  # pipelined requests at which reading pauses; below it, reading on notices a disconnect
+_LOG = logging.getLogger("accelserve.frontends.http")
+
+
+class _Wait(Enum):
+    """What the connection's one deadline is for."""
+
+    NOTHING = auto()
+    CONNECT = auto()
+    HEAD = auto()
+    BODY = auto()
+    IDLE = auto()
+    LINGER = auto()
+
+
+class _EnoughError(Exception):
+    """Stop parsing; nothing is wrong with what was parsed so far."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection. `policy` is bound by `protocol_class`; uvicorn's limit_concurrency is not consulted."""
+
+    policy: ClassVar[HttpConnectionPolicy]
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.limits = self.policy.limits
+        self.cycle: Cycle = None  # type: ignore[assignment]  # the latest request whose headers are complete
+        self.pipeline: deque[tuple[Cycle, ASGI3Application]] = deque()  # type: ignore[assignment]
+        self._active: Cycle | None = None  # the request being answered
+        self._meter = RequestMeter(self.limits)
+        self._stopped = False  # nothing more is parsed
+        self._cut = False  # ... although the client may well be sending
+        self._discarded_bytes = 0
+        self._parting: ScoringError | None = None  # to be told after the answers that come before it
+        self._shutting_down = False
+        self._waiting = _Wait.NOTHING
+        self._deadline = Deadline(self.loop, self._overdue)
+        self._unread: WriteWatch = None  # type: ignore[assignment]  # with the transport, as uvicorn's own
+
+    # --- the transport's callbacks
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._unread = WriteWatch(self.loop, transport, self.limits.body_timeout_s)
+        self._wait(_Wait.CONNECT, self.limits.header_timeout_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.pipeline.clear()
+        if self._active is not None:
+            self._active.abandon()
+        self._waiting, self._stopped = _Wait.NOTHING, True
+        self._deadline.close()
+        self._unread.stop()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._stopped:
+            self._discard(len(data))
+            return
+        self._meter.before_read()
+        try:
+            rest = data
+            while rest:
+                rest = self._parse(rest)
+            self._meter.after_read(len(data))
+        except httptools.HttpParserError as error:
+            self._stop(_problem(error))
+        except ScoringError as error:
+            self._stop(error)
+        self._watch()
+
+    def _parse(self, data: bytes) -> bytes:
+        """Feed the parser. Returns what it left unparsed, which is what follows a request that asks for an upgrade."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            # We never upgrade, and llhttp takes all that follows such a head for the other protocol, the body too.
+            # So the head's framing is replayed to a fresh parser: a body is read, the next request is found.
+            self.parser = httptools.HttpRequestParser(self)
+            self.parser.feed_data(self._framing())
+            return data[upgrade.args[0] :]
+        return b""
+
+    def _framing(self) -> bytes:
+        """The head of the current request with nothing in it but what says where its body ends."""
+        lines = [f"{self.scope['method']} / HTTP/{self.scope['http_version']}\r\n".encode()]
+        lines += [b"%b: %b\r\n" % h for h in self.headers if h[0] in (b"content-length", b"transfer-encoding")]
+        return b"".join((*lines, b"\r\n"))
+
+    # --- the parser's callbacks; ScoringError from one of them stops the parsing
+
+    def on_message_begin(self) -> None:
+        if self._meter.part is Part.BODY:  # a replayed head
+            return
+        if self._stopped or len(self.pipeline) >= self.limits.max_queued_requests:
+            raise _EnoughError
+        self._meter.begin()
+        super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        if self._meter.part is Part.BODY:
+            return
+        self.url += url
+        self._meter.line(len(self.url) + len(self.parser.get_method()) + _LINE_EXTRA)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        in_body = self._meter.part is Part.BODY
+        self._meter.header(name, value, 0 if in_body else len(self.headers))
+        if not in_body:  # a trailer must not pass for a header (RFC 9110 6.5.1); nor is a replayed one new
+            super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        if self._meter.part is Part.BODY:
+            return
+        self._complete_scope()
+        self._meter.head_complete(self.headers)
+        self._rest()
+        self.cycle = self._new_cycle()
+        if self._active is None:
+            self._start_asgi_task(self.cycle, self.app)
+            return
+        self.pipeline.appendleft((self.cycle, self.app))
+        if len(self.pipeline) >= _PAUSE_QUEUED:
+            self.flow.pause_reading()
+
+    def on_body(self, body: bytes) -> None:
+        cycle = self.cycle
+        if cycle.response_complete:
+            return
+        self._meter.body(len(body))
+        cycle.body += body
+        if len(cycle.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        cycle.message_event.set()
+
+    def on_message_complete(self) -> None:
+        if self.parser.should_upgrade():  # comes again when the framing is replayed
+            return
+        self._meter.complete()
+        self._stopped = not self.parser.should_keep_alive()
+        self.cycle.more_body = False
+        self.cycle.message_event.set()
+
+    def _complete_scope(self) -> None:
+        version = self.parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            raise ScoringError(Kind.MALFORMED, f"HTTP/{version} is not spoken here")
+        url = httptools.parse_url(self.url)
+        path = url.path.decode("ascii")
+        self.scope["http_version"] = version
+        self.scope["method"] = self.parser.get_method().decode("ascii")
+        self.scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
+        self.scope["raw_path"] = self.root_path.encode("ascii") + url.path
+        self.scope["query_string"] = url.query or b""
+
+    def _new_cycle(self) -> Cycle:
+        http11 = self.scope["http_version"] == "1.1"
+        return Cycle(
+            self,
+            scope=self.scope,
+            transport=self.transport,
+            flow=self.flow,
+            logger=self.logger,
+            access_logger=self.access_logger,
+            access_log=self.access_log,
+            default_headers=self.server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=self.expect_100_continue and http11,
+            keep_alive=http11 and self.parser.should_keep_alive(),
+            on_response=self.on_response_complete,
+        )
+
+    # --- the request's questions
+
+    def closes_after(self, cycle: Cycle) -> bool:
+        if cycle.more_body:
+            return True
+        if self.pipeline or self._meter.part is Part.HEAD or self._parting is not None:
+            return False
+        return self._stopped or self._shutting_down or self.policy.draining
+
+    def ready_to_read(self) -> None:
+        if self._waiting is _Wait.BODY:
+            self._wait(_Wait.BODY, self.limits.body_timeout_s)
+
+    def _start_asgi_task(self, cycle: Cycle, app: ASGI3Application) -> None:  # type: ignore[override]
+        self._active = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def on_response_complete(self) -> None:
+        self.server_state.total_requests += 1
+        answered, self._active = self._active, None
+        if self.transport.is_closing():
+            return
+        if answered is not None and answered.last:
+            self._close_after_answer()
+        elif self.pipeline:
+            self.flow.resume_reading()
+            self._start_asgi_task(*self.pipeline.pop())
+        elif self._parting is not None:
+            self._say_parting(self._parting)
+        else:
+            self.flow.resume_reading()
+            if self._meter.part is Part.BETWEEN:
+                self._wait(_Wait.IDLE, self.limits.keep_alive_s)
+
+    # --- ending
+
+    def _stop(self, error: ScoringError | None) -> None:
+        """Parse no further. error: what the request under way is told; None when it needs no telling."""
+        already, self._stopped, self._cut = self._stopped, True, True
+        if already or error is None:
+            return
+        _LOG.debug("refused a request from %s: %s", self.client, error.message)
+        begun = self._meter.part is Part.BODY and self.cycle.response_started
+        if not begun:
+            self.policy.refused(error.kind)
+            self._parting = error
+        if self._meter.part is Part.BODY:
+            self._drop(self.cycle)
+        if begun:
+            self._close_after_answer()  # half an answer cannot be taken back, only cut
+        elif self._active is None:
+            self._say_parting(error)
+
+    def _drop(self, cycle: Cycle) -> None:
+        """Take back the latest request, the rest of whose body will not come."""
+        if cycle is self._active:
+            self._active = None
+            cycle.abandon()
+        else:
+            self.pipeline.popleft()
+
+    def _say_parting(self, error: ScoringError) -> None:
+        self.transport.write(refusal_bytes(error, self.server_state.default_headers))
+        self._close_after_answer()
+
+    def _close_after_answer(self) -> None:
+        """Close so that the answer can be read: a client that may be sending is listened to for a while."""
+        self._stopped = True
+        if self._meter.part is Part.BETWEEN and not self._cut and not self._discarded_bytes:
+            self._close()
+            return
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self.flow.resume_reading()
+        self._wait(_Wait.LINGER, self.limits.linger_s)
+
+    def _discard(self, size_bytes: int) -> None:
+        self._discarded_bytes += size_bytes
+        if self._discarded_bytes <= self.limits.linger_bytes:
+            return
+        if self._waiting is _Wait.LINGER:
+            self._close()
+        else:  # answers are still owed
+            self.flow.pause_reading()
+
+    def _close(self) -> None:
+        self._rest()
+        self.transport.close()
+        self._unread.start()
+
+    def shutdown(self) -> None:
+        """Close if idle, else after the last request that has begun to arrive. Called by uvicorn when it stops."""
+        self._shutting_down = True
+        if self._meter.part is Part.BETWEEN and self._active is None and not self._stopped:
+            self._close()
+
+    # --- deadlines
+
+    def _watch(self) -> None:
+        """Decide what is waited for now that bytes have come."""
+        if self._waiting is _Wait.LINGER or self.transport.is_closing():
+            return
+        if self._stopped:
+            self._rest()
+        elif self._meter.part is Part.HEAD:
+            if self._waiting is not _Wait.HEAD:
+                self._wait(_Wait.HEAD, self.limits.header_timeout_s)
+        elif self._meter.part is Part.BODY:
+            self._wait(_Wait.BODY, self.limits.body_timeout_s)
+        elif self._active is not None:
+            self._rest()
+
+    def _wait(self, what: _Wait, seconds: float) -> None:
+        self._waiting = what
+        self._deadline.set(seconds)
+
+    def _rest(self) -> None:
+        self._waiting = _Wait.NOTHING
+        self._deadline.clear()
+
+    def _overdue(self) -> None:
+        if self._waiting not in (_Wait.HEAD, _Wait.BODY):
+            self._close()
+        elif self._excused():
+            self._wait(self._waiting, self.limits.body_timeout_s)
+        else:
+            what = "body" if self._waiting is _Wait.BODY else "headers"
+            self._stop(ScoringError(Kind.READ_TIMEOUT, f"the rest of the request's {what} did not come in time"))
+            self._watch()
+
+    def _excused(self) -> bool:
+        """Whether the client's silence is our doing: we do not read, or owe it a 100 Continue."""
+        return self.flow.read_paused or (self._waiting is _Wait.BODY and self.cycle.waiting_for_100_continue)
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._unread.start()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.transport.is_closing():
+            self._unread.stop()
+
+
+def _problem(error: httptools.HttpParserError) -> ScoringError | None:
+    """What stopped the parser: an exception of our callbacks, which it wraps, or bytes that are not HTTP."""
+    cause = error.__context__
+    if isinstance(cause, ScoringError):
+        return cause
+    if isinstance(cause, _EnoughError):
+        return None
+    if not isinstance(cause, httptools.HttpParserError | UnicodeError | None):
+        _LOG.error("unforeseen while parsing a request", exc_info=cause)
+        return ScoringError(Kind.INTERNAL, "internal error")
+    return ScoringError(Kind.MALFORMED, f"malformed HTTP request: {cause or error}")
+
+
+def protocol_class(policy: HttpConnectionPolicy) -> type[HttpProtocol]:
+    """The class to give to `uvicorn.Config(http=...)`."""
+    return type("BoundHttpProtocol", (HttpProtocol,), {"policy": policy})
+
+
+def close_idle(connections: Iterable[Any]) -> None:
+    """Close the connections (`uvicorn.Server.server_state.connections`) that wait for a request; mark the rest."""
+    for connection in list(connections):
+        connection.shutdown()

@@ -1,0 +1,154 @@
+"""What is counted, and that every request is counted once.
+
+Received = answered + failed + refused + cancelled + in flight, for each protocol, at any moment.
+
+The hot path bumps plain integers (a prometheus-client call costs as much as all of them together); they become
+Prometheus' text when the page is asked for (`exposition.py`). Everything here, `render` too, belongs to the event
+loop's thread: there are no locks.
+"""
+
+from asyncio import CancelledError
+from collections.abc import Iterable
+from types import TracebackType
+
+from accelserve.clock import Clock
+from accelserve.errors import Kind, Outcome, ScoringError
+from accelserve.messages import Timing
+from accelserve.observability.exposition import Gauges, Page
+from accelserve.observability.series import Books, Gauge, ProtocolCounts
+
+__all__ = ["Gauge", "Gauges", "Metrics", "RequestRecord", "code_of"]
+
+# grpc/status.h; a base module does not import grpc.
+_GRPC_NAMES = (
+    "OK",
+    "CANCELLED",
+    "UNKNOWN",
+    "INVALID_ARGUMENT",
+    "DEADLINE_EXCEEDED",
+    "NOT_FOUND",
+    "ALREADY_EXISTS",
+    "PERMISSION_DENIED",
+    "RESOURCE_EXHAUSTED",
+    "FAILED_PRECONDITION",
+    "ABORTED",
+    "OUT_OF_RANGE",
+    "UNIMPLEMENTED",
+    "INTERNAL",
+    "UNAVAILABLE",
+    "DATA_LOSS",
+    "UNAUTHENTICATED",
+)
+
+
+def no_gauges() -> Iterable[Gauge]:
+    return ()
+
+
+def code_of(kind: Kind, protocol: str) -> str:
+    """The `code` label of an error: HTTP's number or gRPC's name."""
+    return _GRPC_NAMES[kind.grpc_code] if protocol == "grpc" else str(kind.http_status)
+
+
+class RequestRecord:
+    """One request's line in the books: `with metrics.open("http") as record`. Only the first report counts.
+
+    The front end fills in `model` and `version` once they are resolved to what the server has (never with a client's
+    own words: each value is a series for ever), and the sizes and the time to decode as it learns them.
+    """
+
+    __slots__ = (
+        "_counts",
+        "_done",
+        "_metrics",
+        "_started_ns",
+        "bytes_in",
+        "bytes_out",
+        "decode_ns",
+        "model",
+        "protocol",
+        "version",
+    )
+
+    def __init__(self, metrics: "Metrics", protocol: str, counts: ProtocolCounts, started_ns: int) -> None:
+        self._metrics = metrics
+        self._counts = counts
+        self._started_ns = started_ns
+        self._done = False
+        self.protocol = protocol
+        self.model = ""
+        self.version = ""
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.decode_ns = 0
+
+    def answered(self, timing: Timing | None, code: str = "200") -> None:
+        """timing: None when no model ran."""
+        if self._done:
+            return
+        self._finish("answered", code, "")
+        if timing is not None:
+            series = self._metrics.books.model(self.model, self.version)
+            series.queue.observe(timing.queue_ns)
+            series.decode.observe(self.decode_ns)
+            if timing.modelled_device_ns is not None:
+                series.modelled.observe(timing.modelled_device_ns)
+
+    def failed(self, error: ScoringError, code: str) -> None:
+        """Counted under the outcome of the error's kind: failed, refused or cancelled."""
+        if not self._done:
+            self._finish(error.kind.outcome.value, code, error.reason)
+
+    def __enter__(self) -> "RequestRecord":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._done:
+            return
+        if isinstance(error, ScoringError):
+            self.failed(error, code_of(error.kind, self.protocol))
+        elif isinstance(error, CancelledError):
+            self._finish(Outcome.CANCELLED.value, code_of(Kind.CANCELLED, self.protocol), "disconnected")
+        else:
+            self._finish(Outcome.FAILED.value, code_of(Kind.INTERNAL, self.protocol), Kind.INTERNAL.reason)
+
+    def _finish(self, outcome: str, code: str, reason: str) -> None:
+        self._done = True
+        self._counts.in_flight -= 1
+        metrics = self._metrics
+        series = metrics.books.request(self.model, self.version, self.protocol)
+        end = (outcome, code, reason)
+        series.ends[end] = series.ends.get(end, 0) + 1
+        series.duration.observe(metrics.now_ns() - self._started_ns)
+        series.bytes_in += self.bytes_in
+        series.bytes_out += self.bytes_out
+
+
+class Metrics:
+    """The server's books. gauges: supplies what is read rather than counted; may be set after construction."""
+
+    def __init__(self, clock: Clock, gauges: Gauges = no_gauges) -> None:
+        self.gauges = gauges
+        self.books = Books()
+        self.now_ns = clock.now_ns
+        self._page = Page(self.books, lambda: self.gauges())
+
+    def open(self, protocol: str) -> RequestRecord:
+        """A request has arrived over "http" or "grpc"."""
+        counts = self.books.protocol(protocol)
+        counts.received += 1
+        counts.in_flight += 1
+        return RequestRecord(self, protocol, counts, self.now_ns())
+
+    def batch_done(self, model: str, version: int, rows: int, padded_rows: int, compute_ns: int) -> None:
+        """A model ran `rows` requested rows as `padded_rows`."""
+        series = self.books.model(model, str(version))
+        series.compute.observe(compute_ns)
+        series.rows.observe(rows)
+        series.padding_rows += padded_rows - rows
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """(page, content type): Prometheus' text format 0.0.4, or OpenMetrics when `Accept` asks for it."""
+        return self._page.render(accept)

@@ -1,0 +1,99 @@
+from collections.abc import Mapping
+from pathlib import Path
+
+import model_builders
+import numpy as np
+import pytest
+from accelserve.backends.base import Backend, Capabilities, Device, DeviceKind, ModelArtifact
+from accelserve.backends.conformance import BackendConformance
+from accelserve.backends.cuda_probe import find_devices
+from accelserve.backends.synthetic import SyntheticBackend
+from accelserve.tensors import Tensor
+
+PICTURES_TOML = """
+behaviour = "double"
+item_error_if_contains = 13
+[inputs.x]
+dtype = "float32"
+shape = [-1, 2]
+output = "y"
+"""
+
+
+def rows_of_floats(rows: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(8, width)).astype(np.float32)[:rows]
+
+
+class TestSynthetic(BackendConformance):
+    def make_backend(self) -> Backend:
+        return SyntheticBackend(sleep=lambda seconds: None)
+
+    def sample_artifact(self, folder: Path) -> ModelArtifact:
+        path = model_builders.synthetic_model(folder / "synthetic.toml", PICTURES_TOML)
+        return ModelArtifact("double", 1, "synthetic", path)
+
+    def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
+        return {"x": rows_of_floats(rows, 2)}
+
+    def inputs_with_a_bad_row(self) -> tuple[Mapping[str, Tensor], int]:
+        return {"x": np.array([[1, 2], [13, 1], [3, 4]], np.float32)}, 1
+
+
+class TestExclusiveSynthetic(TestSynthetic):
+    """A device that one process may hold and that takes one row at a time, as an FPGA does."""
+
+    device_kind = DeviceKind.FPGA_EMULATOR
+
+    def make_backend(self) -> Backend:
+        device = Device("fpga-emulator:0", DeviceKind.FPGA_EMULATOR, "played", exclusive=True, emulated=True)
+        limits = Capabilities(frozenset({"synthetic"}), max_batch=1, models_per_device=1, deterministic=True)
+        return SyntheticBackend(lambda seconds: None, device, limits)
+
+
+class TestOnnxRuntime(BackendConformance):
+    may_lack = (DeviceKind.GPU,)
+
+    def make_backend(self) -> Backend:
+        from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+
+        return OnnxRuntimeBackend()
+
+    def sample_artifact(self, folder: Path) -> ModelArtifact:
+        return ModelArtifact("mlp", 1, "onnx", model_builders.onnx_mlp(folder / "model.onnx", features=16))
+
+    def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
+        return {"images": rows_of_floats(rows, 16)}
+
+
+@pytest.mark.skipif(bool(find_devices().missing), reason=", ".join(find_devices().missing))
+class TestOnnxRuntimeOnGpu(TestOnnxRuntime):
+    device_kind = DeviceKind.GPU
+    tolerance = (1e-2, 1e-3)  # TF32
+
+
+@pytest.mark.tensorflow
+class TestTfSession(BackendConformance):
+    may_lack = (DeviceKind.GPU,)
+
+    def make_backend(self) -> Backend:
+        from accelserve.backends.tf_session import TfSessionBackend
+
+        return TfSessionBackend()
+
+    def sample_artifact(self, folder: Path) -> ModelArtifact:
+        path = folder if folder.exists() else model_builders.saved_model_half_plus_two(folder)
+        return ModelArtifact("half_plus_two", 123, "saved_model", path)
+
+    def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
+        return {"x": rows_of_floats(rows, 1)}
+
+
+@pytest.mark.tensorflow
+class TestTfSessionOnPictures(TestTfSession):
+    def sample_artifact(self, folder: Path) -> ModelArtifact:
+        path = folder if folder.exists() else model_builders.saved_model_jpeg(folder)
+        return ModelArtifact("pictures", 1, "saved_model", path)
+
+    def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
+        pictures = [model_builders.jpeg((20 * row, 100, 200)) for row in range(rows)]
+        return {"images": np.array(pictures, object)}

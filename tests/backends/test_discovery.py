@@ -1,0 +1,233 @@
+import logging
+import sys
+from importlib.metadata import EntryPoint
+from pathlib import Path
+
+import pytest
+from accelserve.backends import discovery, probes
+from accelserve.backends.base import API_VERSION, Device, DeviceKind, Inventory, ModelArtifact, Offer
+from accelserve.backends.discovery import BackendPool, DeviceRequest, discover, load_backend, parse_device_request
+from accelserve.errors import Kind, ScoringError
+
+CPU, GPU, FPGA = DeviceKind.CPU, DeviceKind.GPU, DeviceKind.FPGA
+HERE = __name__
+THE_CPU = Device("cpu:0", CPU, "a CPU")
+TWO_GPUS = (Device("gpu:0", GPU, "first"), Device("gpu:1", GPU, "second"))
+ONNX = ModelArtifact("m", 1, "onnx", Path("m.onnx"))
+
+
+class CpuOnly:
+    name = "plain"
+    api_version = API_VERSION
+
+    def inventory(self) -> Inventory:
+        return Inventory((THE_CPU,), {GPU: ("no GPU build", "no driver")})
+
+
+class WithGpus(CpuOnly):
+    name = "gpus"
+
+    def inventory(self) -> Inventory:
+        return Inventory((THE_CPU, *TWO_GPUS))
+
+
+class WithFpga(CpuOnly):
+    name = "fpga"
+
+    def inventory(self) -> Inventory:
+        emulator = Device("fpga-emulator:0", DeviceKind.FPGA_EMULATOR, "emulator", emulated=True)
+        return Inventory((Device("fpga:0000:65:00.0", FPGA, "card", exclusive=True), emulator))
+
+
+class FromTheFuture(CpuOnly):
+    api_version = API_VERSION + 1
+
+
+class Broken(CpuOnly):
+    def __init__(self) -> None:
+        raise RuntimeError("no such symbol")
+
+
+def offer(cls: type, **changes: object) -> Offer:
+    kinds = {"formats": frozenset({"onnx"}), "device_kinds": frozenset({CPU, GPU})}
+    return Offer(**{"name": cls.name, "backend": f"{HERE}:{cls.__name__}", **kinds, **changes})
+
+
+def good_probe() -> Offer:
+    return offer(CpuOnly)
+
+
+def preferred_probe() -> Offer:
+    return offer(WithGpus, preference=5)
+
+
+def bad_probe() -> Offer:
+    raise OSError("the tool chain is half installed")
+
+
+def silly_probe() -> str:
+    return "plain:Backend"
+
+
+def entry(name: str, function: str) -> EntryPoint:
+    return EntryPoint(name, f"{HERE}:{function}", discovery.GROUP)
+
+
+def choose(offers: list[Offer], device: str, artifact: ModelArtifact = ONNX) -> str:
+    backend, chosen = BackendPool(offers).choose(artifact, parse_device_request(device))
+    return f"{backend.name} on {chosen.id}"
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "ids"),
+    [
+        ("auto", None, ()),
+        ("cpu", CPU, ()),
+        ("gpu", GPU, ()),
+        ("gpu:0", GPU, ("0",)),
+        ("gpu:0,1", GPU, ("0", "1")),
+        ("fpga:0000:65:00.0", FPGA, ("0000:65:00.0",)),
+        ("fpga-emulator", DeviceKind.FPGA_EMULATOR, ()),
+    ],
+)
+def test_a_device_request_is_read_and_written(text, kind, ids):
+    request = parse_device_request(text)
+    assert request == DeviceRequest(kind, ids)
+    assert str(request) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["", "cuda", "GPU", "gpu:", "gpu:x", "gpu:0,", "gpu:0,0", "gpu:-1", "gpu:01", "cpu:0", "auto:1", "fpga:"]
+)
+def test_a_device_request_that_means_nothing_is_refused_with_the_ones_that_do(text):
+    with pytest.raises(ScoringError, match="fpga-emulator") as refusal:
+        parse_device_request(text)
+    assert refusal.value.kind is Kind.INVALID
+    assert repr(text) in refusal.value.message
+
+
+def test_offers_come_from_entry_points_the_preferred_first():
+    found = discover(found=[entry("plain", "good_probe"), entry("gpus", "preferred_probe")])
+    assert [o.name for o in found] == ["gpus", "plain"]
+
+
+def test_a_probe_that_is_not_allowed_does_not_run():
+    points = [entry("plain", "good_probe"), entry("bad", "bad_probe")]
+    assert [o.name for o in discover(allow={"plain"}, found=points)] == ["plain"]
+
+
+@pytest.mark.parametrize(
+    ("function", "words"),
+    [("bad_probe", "half installed"), ("silly_probe", "not an Offer"), ("no_such_probe", "AttributeError")],
+)
+def test_a_probe_that_fails_becomes_an_unavailable_offer(function, words, caplog):
+    caplog.set_level(logging.CRITICAL)
+    (found,) = discover(found=[entry("odd", function)])
+    assert found.name == "odd"
+    assert words in found.unavailable
+
+
+def test_a_back_end_of_another_interface_version_is_refused():
+    with pytest.raises(ScoringError, match="version 2 .* version 1") as refusal:
+        load_backend(offer(FromTheFuture))
+    assert refusal.value.kind is Kind.PRECONDITION
+
+
+def test_a_back_end_that_does_not_load_says_why():
+    with pytest.raises(ScoringError, match="no such symbol"):
+        load_backend(offer(Broken))
+
+
+def test_a_pool_makes_each_back_end_once():
+    pool = BackendPool([offer(CpuOnly)])
+    assert pool.backend(pool.offers[0]) is pool.backend(pool.offers[0])
+
+
+def test_auto_takes_a_gpu_where_one_can_be_used():
+    assert choose([offer(CpuOnly), offer(WithGpus)], "auto") == "gpus on gpu:0"
+
+
+def test_auto_takes_the_cpu_where_no_gpu_can_be_used_and_the_log_says_why(caplog):
+    with caplog.at_level(logging.INFO):
+        assert choose([offer(CpuOnly)], "auto") == "plain on cpu:0"
+    assert "no GPU build, no driver" in caplog.text
+
+
+def test_auto_never_takes_an_fpga_or_an_emulator():
+    with pytest.raises(ScoringError) as refusal:
+        choose([offer(WithFpga)], "auto")
+    assert refusal.value.kind is Kind.PRECONDITION
+
+
+def test_the_preferred_of_two_back_ends_runs_the_model():
+    offers = discover(found=[entry("plain", "good_probe"), entry("gpus", "preferred_probe")])
+    assert choose(offers, "cpu") == "gpus on cpu:0"
+
+
+def test_a_numbered_gpu_is_that_gpu():
+    assert choose([offer(WithGpus)], "gpu:1") == "gpus on gpu:1"
+
+
+def test_an_fpga_is_found_by_its_address():
+    assert choose([offer(WithFpga)], "fpga:0000:65:00.0") == "fpga on fpga:0000:65:00.0"
+
+
+def test_an_emulator_is_no_fpga_but_can_be_asked_for():
+    assert choose([offer(WithFpga)], "fpga-emulator") == "fpga on fpga-emulator:0"
+    assert choose([offer(WithFpga)], "fpga") == "fpga on fpga:0000:65:00.0"
+
+
+def test_a_required_gpu_that_is_missing_is_refused_naming_every_missing_piece():
+    with pytest.raises(ScoringError) as refusal:
+        choose([offer(CpuOnly)], "gpu")
+    assert refusal.value.kind is Kind.DEVICE_MISSING
+    assert refusal.value.message == 'model "m" needs gpu: plain: no GPU build, no driver'
+
+
+def test_a_gpu_number_that_is_not_there_is_refused_naming_those_that_are():
+    with pytest.raises(ScoringError, match="gpu:7.*this host has gpu:0, gpu:1") as refusal:
+        choose([offer(WithGpus)], "gpu:7")
+    assert refusal.value.kind is Kind.DEVICE_MISSING
+
+
+def test_a_required_gpu_is_missing_when_its_runtime_is_not_installed():
+    with pytest.raises(ScoringError, match="pip install it") as refusal:
+        choose([offer(WithGpus, unavailable="pip install it")], "gpu")
+    assert refusal.value.kind is Kind.DEVICE_MISSING
+
+
+def test_an_fpga_that_nothing_drives_is_missing():
+    with pytest.raises(ScoringError, match="it drives no fpga") as refusal:
+        choose([offer(CpuOnly)], "fpga")
+    assert refusal.value.kind is Kind.DEVICE_MISSING
+
+
+def test_a_format_that_nothing_takes_is_refused_naming_the_formats_and_the_broken_back_ends():
+    broken = Offer("odd", frozenset(), frozenset(), "", unavailable="its probe failed")
+    with pytest.raises(ScoringError, match='"tflite".*onnx.*odd: its probe failed') as refusal:
+        choose([offer(CpuOnly), broken], "auto", ModelArtifact("m", 1, "tflite", Path("m")))
+    assert refusal.value.kind is Kind.PRECONDITION
+
+
+def test_a_runtime_that_is_not_installed_is_named_with_its_remedy():
+    missing = probes.onnx_runtime(find=lambda name: None)
+    with pytest.raises(ScoringError, match=r"onnx_runtime: python package 'onnxruntime' is not installed: pip install"):
+        choose([missing], "auto")
+
+
+def test_a_broken_back_end_does_not_hide_one_that_works():
+    assert choose([offer(Broken, name="broken"), offer(CpuOnly)], "cpu") == "plain on cpu:0"
+
+
+def test_several_devices_for_one_model_are_refused_and_not_silently_cut_to_one():
+    with pytest.raises(ScoringError) as refusal:
+        choose([offer(WithGpus)], "gpu:0,1")
+    assert refusal.value.kind is Kind.UNSUPPORTED
+
+
+def test_the_projects_probes_name_classes_that_exist_and_import_nothing_heavy():
+    heavy = {"onnxruntime", "tensorflow"} - set(sys.modules)
+    offers = [probes.onnx_runtime(), probes.tf_session(), probes.synthetic()]
+    assert [o.name for o in offers] == ["onnx_runtime", "tf_session", "synthetic"]
+    assert not heavy & set(sys.modules)
+    assert load_backend(offers[2]).name == "synthetic"

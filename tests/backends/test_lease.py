@@ -1,0 +1,68 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import accelserve
+import pytest
+from accelserve.backends.lease import acquire_lease
+from accelserve.errors import Kind, ScoringError
+
+DIES_HOLDING = """
+import os, sys
+from pathlib import Path
+from accelserve.backends.lease import acquire_lease
+lease = acquire_lease(Path(sys.argv[1]), "fpga:0", "crasher")
+print("held", flush=True)
+sys.stdin.readline()
+os._exit(1)
+"""
+
+
+def test_a_second_holder_is_refused_with_the_name_of_the_first(tmp_path):
+    acquire_lease(tmp_path, "gpu:0", "resnet50")
+    with pytest.raises(ScoringError, match="resnet50") as refusal:
+        acquire_lease(tmp_path, "gpu:0", "bert")
+    assert refusal.value.kind is Kind.CONFLICT
+    assert str(os.getpid()) in refusal.value.message
+
+
+def test_a_released_device_can_be_taken_again(tmp_path):
+    acquire_lease(tmp_path, "gpu:0", "first").release()
+    assert acquire_lease(tmp_path, "gpu:0", "second").device_id == "gpu:0"
+
+
+def test_releasing_twice_leaves_the_next_holder_alone(tmp_path):
+    first = acquire_lease(tmp_path, "gpu:0", "first")
+    first.release()
+    acquire_lease(tmp_path, "gpu:0", "second")
+    first.release()
+    with pytest.raises(ScoringError, match="second"):
+        acquire_lease(tmp_path, "gpu:0", "third")
+
+
+def test_two_devices_are_two_leases(tmp_path):
+    paths = {acquire_lease(tmp_path, device, "m").path for device in ("gpu:0", "gpu:1", "fpga:0000:65:00.0", "a/../b")}
+    assert len(paths) == 4
+    assert {path.parent for path in paths} == {tmp_path}
+
+
+def test_a_holder_whose_name_is_unreadable_still_holds(tmp_path):
+    lease = acquire_lease(tmp_path, "gpu:0", "m")
+    lease.path.write_text("{half a li")
+    with pytest.raises(ScoringError, match="another process"):
+        acquire_lease(tmp_path, "gpu:0", "n")
+
+
+def test_the_kernel_gives_up_the_lease_of_a_process_that_dies(tmp_path):
+    source = str(Path(accelserve.__file__).parents[1])
+    command = [sys.executable, "-c", DIES_HOLDING, str(tmp_path)]
+    environment = {**os.environ, "PYTHONPATH": source}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
+        assert process.stdout.readline() == "held\n"
+        with pytest.raises(ScoringError, match=f"crasher .process {process.pid}"):
+            acquire_lease(tmp_path, "fpga:0", "m")
+        process.communicate("die\n", timeout=30)
+    assert acquire_lease(tmp_path, "fpga:0", "m").device_id == "fpga:0"

@@ -1,0 +1,151 @@
+"""Who may import whom: the arrows of server/README.md, read from the source (`TYPE_CHECKING` imports count)."""
+
+import ast
+import shutil
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "server" / "accelserve"
+THE_PACKAGE = "accelserve"  # its own __init__, which holds the version and imports nothing
+
+# A unit is a module of the root or a folder. It may import itself, the base, and what stands here.
+BASE = {"messages", "tensors", "errors", "config", "preprocessing", "clock", "lifecycle", "observability"}
+ARROWS: dict[str, set[str]] = {
+    **{unit: set() for unit in BASE},
+    "wire": set(),
+    "builtin": set(),
+    "allocator": set(),
+    "binding": set(),
+    "codecs": {"wire"},
+    "backends": set(),
+    "batching": {"backends.base"},
+    "models": {"batching", "backends.base", "backends.discovery", "backends.lease"},
+    "scoring": {"binding", "models", "batching", "backends.base"},
+    "frontends": {"codecs", "wire", "scoring", "models.manager", "models.servable"},
+    "runtime": {"allocator", "frontends", "codecs", "wire", "scoring", "binding", "models", "batching", "backends"},
+    "client": {"codecs", "wire"},
+    "demo": {"client", "builtin"},
+    "inspection": {"models", "backends.base", "backends.discovery"},
+    "cli": {"runtime", "client", "demo", "inspection", "backends.discovery"},
+    "__main__": {"cli"},
+}
+BASE_LIBRARIES = {"numpy", "ml_dtypes", "prometheus_client"}
+SOCKETS = {"frontends", "runtime"}
+LIBRARIES: dict[str, set[str]] = {  # library -> the only units or modules that may import it
+    "tensorflow": {"backends.tf_session"},
+    "onnxruntime": {"backends.onnx_runtime", "backends.cuda_probe"},
+    "cv2": {"codecs.images", "codecs.picture_geometry"},
+    "simplejpeg": {"codecs.images"},
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "uvloop", "httptools"), SOCKETS),
+    **dict.fromkeys(("grpc", "grpc_health", "grpc_reflection"), SOCKETS | {"client"}),
+}
+
+
+def modules_of(package: Path) -> dict[str, Path]:
+    """Dotted name within the package -> file: "codecs.images", "codecs" for its __init__."""
+    names = {path: ".".join(path.relative_to(package).with_suffix("").parts) for path in package.rglob("*.py")}
+    return {name.removesuffix("__init__").rstrip(".") or THE_PACKAGE: path for path, name in names.items()}
+
+
+def imports_of(name: str, path: Path, modules: dict[str, Path]) -> Iterator[str]:
+    """What a module imports, anywhere in it: names within the package ("codecs.images"), or "/library"."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            wanted = [(alias.name, alias.name) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            wanted = [(source := absolute(name, path, node), f"{source}.{alias.name}") for alias in node.names]
+        else:
+            continue
+        for source, full in wanted:
+            inner = full.removeprefix(f"{THE_PACKAGE}.")
+            if source.partition(".")[0] != THE_PACKAGE:
+                yield "/" + source.partition(".")[0]
+            else:
+                yield inner if inner in modules else source.removeprefix(f"{THE_PACKAGE}.")
+
+
+def absolute(name: str, path: Path, node: ast.ImportFrom) -> str:
+    """The module that a `from` names, its dots resolved."""
+    if not node.level:
+        return node.module or ""
+    here = [THE_PACKAGE] if name == THE_PACKAGE else [THE_PACKAGE, *name.split(".")]
+    kept = here[: len(here) - node.level + (path.name == "__init__.py")]
+    return ".".join([*kept, *(node.module or "").split(".")]).rstrip(".")
+
+
+def within(module: str, places: set[str]) -> bool:
+    return any(module == place or module.startswith(f"{place}.") for place in places)
+
+
+def complaint(module: str, imported: str) -> str | None:
+    """Why `module` may not import `imported`, None if it may."""
+    unit = module.partition(".")[0]
+    if imported.startswith("/"):
+        library = imported[1:]
+        if library not in sys.stdlib_module_names and unit in BASE and library not in BASE_LIBRARIES:
+            return f"{module} is base and imports {library}"
+        if library in LIBRARIES and not within(module, LIBRARIES[library]):
+            return f"{module} imports {library}, which only {', '.join(sorted(LIBRARIES[library]))} may"
+    elif imported != THE_PACKAGE and not within(imported, {unit} | BASE | ARROWS.get(unit, set())):
+        return f"{module} imports {imported}"
+    return None
+
+
+def violations(package: Path) -> list[str]:
+    """Every broken rule, in words."""
+    modules = modules_of(package)
+    imports = {name: set(imports_of(name, path, modules)) for name, path in modules.items()}
+    units = {name.partition(".")[0] for name in modules} - {THE_PACKAGE}
+    found = [f"{unit} has no place in the layers" for unit in sorted(units - ARROWS.keys())]
+    found += [why for name in sorted(imports) for to in sorted(imports[name]) if (why := complaint(name, to))]
+    try:
+        TopologicalSorter({name: imports[name] & modules.keys() for name in modules}).prepare()
+    except CycleError as error:
+        found.append(f"import cycle: {' <- '.join(error.args[1])}")
+    return found
+
+
+def test_every_import_follows_the_arrows():
+    assert violations(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "source", "flagged"),
+    [
+        ("codecs/planted.py", "from accelserve.frontends import anything", "codecs.planted imports frontends"),
+        ("codecs/planted.py", "from ..backends import base", "codecs.planted imports backends.base"),
+        ("codecs/planted.py", "from accelserve import backends", "codecs.planted imports backends"),
+        ("backends/planted.py", "import accelserve.batching.policy", "backends.planted imports batching.policy"),
+        (
+            "models/planted.py",
+            "if TYPE_CHECKING:\n    from accelserve.scoring import Scorer",
+            "models.planted imports scoring",
+        ),
+        (
+            "models/planted.py",
+            "def load():\n    import tensorflow as tf",
+            "models.planted imports tensorflow, which only backends.tf_session may",
+        ),
+        ("codecs/planted.py", "import grpc", "codecs.planted imports grpc, which only client, frontends, runtime may"),
+        ("observability/planted.py", "import orjson", "observability.planted is base and imports orjson"),
+        ("builtin/planted.py", "from accelserve.codecs import planted", "builtin.planted imports codecs"),
+        ("newcomer.py", "", "newcomer has no place in the layers"),
+    ],
+)
+def test_a_planted_violation_is_flagged(tmp_path, file, source, flagged):
+    copy = tmp_path / "accelserve"
+    shutil.copytree(PACKAGE, copy, ignore=lambda _, names: [n for n in names if n == "__pycache__"])
+    planted = copy / file
+    planted.parent.mkdir(exist_ok=True)
+    planted.write_text(source)
+    assert flagged in violations(copy)
+
+
+def test_two_modules_that_import_each_other_are_a_cycle(tmp_path):
+    (tmp_path / "errors.py").write_text("from accelserve import clock")
+    (tmp_path / "clock.py").write_text("from accelserve.errors import Kind")
+    assert any(found.startswith("import cycle: ") for found in violations(tmp_path))

@@ -1,0 +1,46 @@
+"""The package from outside: what importing it costs, what it says of itself, what it ships."""
+
+import json
+import subprocess
+import sys
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+
+import accelserve
+
+PYPROJECT = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())
+HEAVY = ("tensorflow", "onnxruntime", "cv2", "grpc", "fastapi")
+PROBE = f"""
+import json, sys, time
+began = time.perf_counter()
+import accelserve, accelserve.cli
+took = time.perf_counter() - began
+print(json.dumps([took, [name for name in {HEAVY!r} if name in sys.modules]]))
+"""
+
+
+def import_in_a_fresh_process() -> tuple[float, list[str]]:
+    """(seconds the import took, the heavy modules that it loaded)"""
+    done = subprocess.run([sys.executable, "-c", PROBE], capture_output=True, text=True, check=True, timeout=60)
+    took_s, loaded = json.loads(done.stdout)
+    return took_s, loaded
+
+
+def test_the_command_line_loads_nothing_heavy():
+    _, loaded = import_in_a_fresh_process()
+    assert loaded == []
+
+
+def test_the_command_line_is_there_within_a_second():
+    # the best of three: a busy machine makes one import slow, but not the fastest of several
+    assert min(import_in_a_fresh_process()[0] for _ in range(3)) < 1.0
+
+
+def test_the_version_is_said_once():
+    assert accelserve.__version__ == PYPROJECT["project"]["version"]
+
+
+def test_type_checkers_are_told_that_the_package_is_typed():
+    assert files("accelserve").joinpath("py.typed").is_file()
+    assert "py.typed" in PYPROJECT["tool"]["setuptools"]["package-data"]["accelserve"]
