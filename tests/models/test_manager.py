@@ -1,0 +1,192 @@
+"""States of models, and which one a request means. The synthetic back end loads for real; there are no sockets."""
+
+import asyncio
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from accelserve.backends.artifact_cache import FolderArtifactCache
+from accelserve.backends.discovery import BackendPool
+from accelserve.backends.probes import synthetic
+from accelserve.batching.policy import BatchPolicy
+from accelserve.clock import MonotonicClock
+from accelserve.codecs.round_trip import check_round_trip
+from accelserve.config import ModelConfig
+from accelserve.errors import Kind, ScoringError
+from accelserve.messages import ModelRef, Priority, ScoreRequest
+from accelserve.models.loading import Loader, fit_policy
+from accelserve.models.manager import ModelManager
+from accelserve.scoring import Scorer
+
+GOOD = 'behaviour = "double"\n[inputs.x]\ndtype = "float32"\nshape = [-1, 2]\noutput = "y"\n'
+BAD = 'load_error = "the weights are gone"\n' + GOOD
+
+
+class Batches:
+    """Counts what the scheduler reports."""
+
+    def __init__(self):
+        self.seen = []
+
+    def batch_done(self, model, version, rows, padded_rows, compute_ns):
+        self.seen.append((model, version, rows, padded_rows))
+
+
+def model(tmp_path, name, text=GOOD):
+    path = tmp_path / f"{name}.synthetic.toml"
+    path.write_text(text)
+    return ModelConfig(name, path)
+
+
+@asynccontextmanager
+async def managing(tmp_path, *configs, default="", batches=None):
+    loader = Loader(
+        BackendPool([synthetic()]), FolderArtifactCache(tmp_path / "cache"), tmp_path / "leases", check_round_trip
+    )
+    async with ModelManager(configs, loader, MonotonicClock(), batches or Batches(), default) as manager:
+        async with asyncio.timeout(10):
+            await manager.changed(manager.settled)
+        yield manager
+
+
+def refused(kind, call, *args):
+    with pytest.raises(ScoringError) as caught:
+        call(*args)
+    assert caught.value.kind is kind
+    return caught.value.message
+
+
+def test_a_good_model_is_available_and_a_broken_one_ends_alone(tmp_path):
+    async def main():
+        async with managing(tmp_path, model(tmp_path, "good"), model(tmp_path, "bad", BAD)) as manager:
+            assert manager.ready()
+            assert manager.ready("good")
+            assert not manager.ready("bad")
+            assert [s.state for s in manager.statuses(ModelRef("good"))] == ["AVAILABLE"]
+            (status,) = manager.statuses(ModelRef("bad"))
+            assert (status.state, status.error_code) == ("END", 9)
+            assert "the weights are gone" in status.error_message
+            message = refused(Kind.NOT_FOUND, manager.resolve, ModelRef("bad"))
+            assert message.startswith("Servable not found for request: Latest(bad)")
+
+    asyncio.run(main())
+
+
+def test_unknown_names_versions_and_labels_are_refused_in_tf_servings_words(tmp_path):
+    async def main():
+        async with managing(tmp_path, model(tmp_path, "m")) as manager:
+            assert manager.resolve(ModelRef("m", 1)).version == 1
+            for ref, text in ((ModelRef("nope"), "Latest(nope)"), (ModelRef("m", 99), "Specific(m, 99)")):
+                assert refused(Kind.NOT_FOUND, manager.resolve, ref) == f"Servable not found for request: {text}"
+            label = ModelRef("m", label="stable")
+            assert refused(Kind.INVALID, manager.resolve, label) == "Unrecognized servable version label: stable"
+            message = refused(Kind.NOT_FOUND, manager.statuses, ModelRef("nope"))
+            assert message == "Could not find any versions of model nope"
+            message = refused(Kind.NOT_FOUND, manager.statuses, ModelRef("m", 9))
+            assert message == "Could not find version 9 of model m"
+
+    asyncio.run(main())
+
+
+def test_a_request_without_a_name_goes_to_the_default_else_to_the_only_model(tmp_path):
+    async def main():
+        one, two = model(tmp_path, "a"), model(tmp_path, "b")
+        async with managing(tmp_path, one) as manager:
+            assert manager.resolve(ModelRef()).name == "a"
+        async with managing(tmp_path, one, two, default="b") as manager:
+            assert manager.resolve(ModelRef()).name == "b"
+        async with managing(tmp_path, one, two) as manager:
+            assert "a, b" in refused(Kind.INVALID, manager.resolve, ModelRef())
+
+    asyncio.run(main())
+
+
+def test_a_model_that_still_loads_is_unavailable_not_unknown(tmp_path):
+    async def main():
+        slow = model(tmp_path, "slow", "load_delay_ms = 60000\n" + GOOD)
+        loader = Loader(
+            BackendPool([synthetic()]), FolderArtifactCache(tmp_path / "cache"), tmp_path / "leases", check_round_trip
+        )
+        async with asyncio.timeout(5), ModelManager([slow], loader, MonotonicClock(), Batches()) as manager:
+            assert not manager.ready()
+            refused(Kind.LOADING, manager.resolve, ModelRef("slow"))
+        # leaving did not wait for the load
+
+    asyncio.run(main())
+
+
+def test_a_missing_path_is_not_found(tmp_path):
+    async def main():
+        async with managing(tmp_path, ModelConfig("m", Path("nowhere.onnx"))) as manager:
+            assert manager.first_error().kind is Kind.NOT_FOUND
+
+    asyncio.run(main())
+
+
+def test_leaving_closes_the_session(tmp_path):
+    async def main():
+        async with managing(tmp_path, model(tmp_path, "m")) as manager:
+            servable = manager.resolve(ModelRef("m"))
+        assert [s.state for s in manager.statuses(ModelRef("m"))] == ["END"]
+        with pytest.raises(ScoringError) as caught:
+            servable.scheduler.submit(None)
+        assert caught.value.kind is Kind.DRAINING
+
+    asyncio.run(main())
+
+
+def test_a_score_request_is_bound_batched_counted_and_answered(tmp_path):
+    async def main():
+        batches = Batches()
+        async with managing(tmp_path, model(tmp_path, "m"), batches=batches) as manager:
+            servable = manager.resolve(ModelRef("m"))
+            scorer = Scorer(manager, MonotonicClock())
+            rows = np.arange(6, dtype=np.float32).reshape(3, 2)
+            request = ScoreRequest({"x": rows}, priority=Priority.HIGH)
+            response = await scorer.score(servable, servable.signature(""), request)
+            np.testing.assert_array_equal(response.outputs["y"], rows * 2)
+            assert (response.model, response.version, response.device) == ("m", 1, "cpu:0")
+            assert response.timing.batch_rows == 3
+            assert batches.seen == [("m", 1, 3, 3)]
+
+    asyncio.run(main())
+
+
+def test_a_deadline_that_passes_while_the_model_runs_is_answered_on_time(tmp_path):
+    async def main():
+        slow = model(tmp_path, "slow", "delay_ms = 400\n" + GOOD)
+        async with managing(tmp_path, slow) as manager:
+            servable, clock = manager.resolve(ModelRef("slow")), MonotonicClock()
+            request = ScoreRequest({"x": np.ones((1, 2), np.float32)}, deadline_ns=clock.now_ns() + 30_000_000)
+            started_ns = clock.now_ns()
+            with pytest.raises(ScoringError) as caught:
+                await Scorer(manager, clock).score(servable, servable.signature(""), request)
+            assert caught.value.kind is Kind.DEADLINE
+            assert clock.now_ns() - started_ns < 300_000_000
+
+    asyncio.run(main())
+
+
+def test_a_missing_signature_is_a_precondition_in_tf_servings_words(tmp_path):
+    async def main():
+        async with managing(tmp_path, model(tmp_path, "m")) as manager:
+            servable = manager.resolve(ModelRef("m"))
+            message = refused(Kind.PRECONDITION, servable.signature, "nope")
+            assert message.startswith('Serving signature key "nope" not found.')
+
+    asyncio.run(main())
+
+
+def test_a_policy_is_cut_to_what_the_device_takes():
+    capabilities = synthetic_capabilities(max_batch=4)
+    assert fit_policy(BatchPolicy(), capabilities).max_batch_size == 4
+    cut = fit_policy(BatchPolicy(max_batch_size=8, allowed_batch_sizes=(1, 2, 8)), capabilities)
+    assert cut.allowed_batch_sizes == (1, 2, 4)
+    assert fit_policy(BatchPolicy(max_batch_size=2), capabilities).max_batch_size == 2
+
+
+def synthetic_capabilities(max_batch):
+    from accelserve.backends.base import Capabilities
+
+    return Capabilities(formats=frozenset({"synthetic"}), max_batch=max_batch)
