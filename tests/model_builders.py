@@ -143,13 +143,13 @@ def saved_model_half_plus_two(path: Path) -> Path:
         v1.add_to_collection(v1.GraphKeys.ASSET_FILEPATHS, filename)
         kept = v1.Variable("", name="filename_variable", trainable=False, validate_shape=False, collections=[])
         signatures = {
-            "serving_default": _v1_signature(tf, {"x": x}, {"y": y}),
-            "classify_x_to_y": _v1_signature(tf, {"inputs": serialized}, {"scores": y}, "classify"),
-            "regress_x_to_y": _v1_signature(tf, {"inputs": serialized}, {"outputs": y}, "regress"),
-            "regress_x_to_y2": _v1_signature(tf, {"inputs": serialized}, {"outputs": y2}, "regress"),
-            "regress_x2_to_y3": _v1_signature(tf, {"inputs": x2}, {"outputs": y3}, "regress"),
+            "serving_default": v1_signature(tf, {"x": x}, {"y": y}),
+            "classify_x_to_y": v1_signature(tf, {"inputs": serialized}, {"scores": y}, "classify"),
+            "regress_x_to_y": v1_signature(tf, {"inputs": serialized}, {"outputs": y}, "regress"),
+            "regress_x_to_y2": v1_signature(tf, {"inputs": serialized}, {"outputs": y2}, "regress"),
+            "regress_x2_to_y3": v1_signature(tf, {"inputs": x2}, {"outputs": y3}, "regress"),
         }
-        _save_v1(tf, path, signatures, assets=[filename], main_op=v1.assign(kept, filename).op)
+        save_v1(tf, path, signatures, assets=[filename], main_op=v1.assign(kept, filename).op)
         asset.unlink()
     return path
 
@@ -198,8 +198,8 @@ def saved_model_half_plus_three(path: Path) -> Path:
         a, b = v1.Variable(0.5, name="a"), v1.Variable(3.0, name="b")
         x = v1.placeholder_with_default(tf.constant(0.0), shape=[], name="x")
         y = tf.identity(a * x + b, name="y")
-        signatures = {"serving_default": _v1_signature(tf, {"x": x}, {"y": y}, "regress")}
-        _save_v1(tf, path, signatures)
+        signatures = {"serving_default": v1_signature(tf, {"x": x}, {"y": y}, "regress")}
+        save_v1(tf, path, signatures)
     return path
 
 
@@ -215,10 +215,10 @@ def saved_model_counter(path: Path) -> Path:
             "incr_counter": v1.assign_add(counter, 1.0),
             "reset_counter": v1.assign(counter, 0.0),
         }
-        signatures = {name: _v1_signature(tf, {}, {"output": tensor}) for name, tensor in outputs.items()}
+        signatures = {name: v1_signature(tf, {}, {"output": tensor}) for name, tensor in outputs.items()}
         added = v1.assign_add(counter, delta)
-        signatures["incr_counter_by"] = _v1_signature(tf, {"delta": delta}, {"output": added})
-        _save_v1(tf, path, signatures)
+        signatures["incr_counter_by"] = v1_signature(tf, {"delta": delta}, {"output": added})
+        save_v1(tf, path, signatures)
     return path
 
 
@@ -229,7 +229,7 @@ def saved_model_matrix_half_plus_two(path: Path) -> Path:
     with v1.Graph().as_default():
         x = v1.placeholder(tf.float32, [None, 3, 3], name="x")
         y = tf.identity(x * 0.5 + 2.0, name="y")
-        _save_v1(tf, path, {"serving_default": _v1_signature(tf, {"x": x}, {"y": y})})
+        save_v1(tf, path, {"serving_default": v1_signature(tf, {"x": x}, {"y": y})})
     return path
 
 
@@ -246,7 +246,7 @@ def saved_model_jpeg(path: Path, size: int = 16) -> Path:
 
         pixels = tf.map_fn(decode, images, fn_output_signature=tf.TensorSpec([size, size, 3], tf.float32))
         scores = tf.reduce_mean(pixels, axis=[1, 2], name="scores")
-        _save_v1(tf, path, {"serving_default": _v1_signature(tf, {"images": images}, {"scores": scores})})
+        save_v1(tf, path, {"serving_default": v1_signature(tf, {"images": images}, {"scores": scores})})
     return path
 
 
@@ -265,7 +265,7 @@ def _concrete(tf: Any, function: Callable[[Any], Any], spec: Any) -> Any:
     return tf.function(function).get_concrete_function(spec)
 
 
-def _v1_signature(tf: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any], method: str = "predict") -> Any:
+def v1_signature(tf: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any], method: str = "predict") -> Any:
     info = tf.compat.v1.saved_model.build_tensor_info
     return tf.compat.v1.saved_model.build_signature_def(
         {name: info(tensor) for name, tensor in inputs.items()},
@@ -274,7 +274,7 @@ def _v1_signature(tf: Any, inputs: Mapping[str, Any], outputs: Mapping[str, Any]
     )
 
 
-def _save_v1(
+def save_v1(
     tf: Any, path: Path, signatures: Mapping[str, Any], assets: Sequence[Any] | None = None, main_op: Any = None
 ) -> None:
     v1 = tf.compat.v1

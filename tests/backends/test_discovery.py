@@ -128,7 +128,7 @@ def test_a_probe_that_fails_becomes_an_unavailable_offer(function, words, caplog
 
 
 def test_a_back_end_of_another_interface_version_is_refused():
-    with pytest.raises(ScoringError, match="version 2 .* version 1") as refusal:
+    with pytest.raises(ScoringError, match=r"version 2 .* version 1") as refusal:
         load_backend(offer(FromTheFuture))
     assert refusal.value.kind is Kind.PRECONDITION
 
@@ -185,7 +185,7 @@ def test_a_required_gpu_that_is_missing_is_refused_naming_every_missing_piece():
 
 
 def test_a_gpu_number_that_is_not_there_is_refused_naming_those_that_are():
-    with pytest.raises(ScoringError, match="gpu:7.*this host has gpu:0, gpu:1") as refusal:
+    with pytest.raises(ScoringError, match=r"gpu:7.*this host has gpu:0, gpu:1") as refusal:
         choose([offer(WithGpus)], "gpu:7")
     assert refusal.value.kind is Kind.DEVICE_MISSING
 
@@ -204,7 +204,7 @@ def test_an_fpga_that_nothing_drives_is_missing():
 
 def test_a_format_that_nothing_takes_is_refused_naming_the_formats_and_the_broken_back_ends():
     broken = Offer("odd", frozenset(), frozenset(), "", unavailable="its probe failed")
-    with pytest.raises(ScoringError, match='"tflite".*onnx.*odd: its probe failed') as refusal:
+    with pytest.raises(ScoringError, match=r'"tflite".*onnx.*odd: its probe failed') as refusal:
         choose([offer(CpuOnly), broken], "auto", ModelArtifact("m", 1, "tflite", Path("m")))
     assert refusal.value.kind is Kind.PRECONDITION
 

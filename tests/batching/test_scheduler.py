@@ -655,7 +655,9 @@ def fail_politely(batch):
 
 @pytest.mark.parametrize("answer", [doubled, fail_loudly, fail_politely])
 @pytest.mark.parametrize("rows", [1, 5])
-def test_a_requests_tensors_are_free_when_it_is_done(answer, rows):
+def test_a_requests_tensors_are_free_when_it_is_done(answer, rows, caplog):
+    caplog.set_level(logging.CRITICAL, "accelserve.batching")  # pytest keeps records, and so their tracebacks
+
     async def scenario(scheduler, session):
         request = work(*range(rows))
         watch = weakref.ref(request.inputs["x"])

@@ -1,13 +1,11 @@
 import json
 import subprocess
 import sys
-from functools import cache
 from pathlib import Path
 
 import ml_dtypes
 import numpy as np
 import pytest
-
 from accelserve.codecs.tensor_proto import PaddingBudget, decode_tensor, encode_tensor
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import BY_NAME, DTYPES
@@ -133,7 +131,7 @@ EVERY_DTYPE = [pytest.param(tensor, id=dtype.name) for dtype, tensor in zip(DTYP
 def test_a_proto_means(name):
     proto, want = CASES[name]
     if want is REFUSED:
-        with pytest.raises(ScoringError, match="^tensor parsing error: x: ") as caught:
+        with pytest.raises(ScoringError, match=r"^tensor parsing error: x: ") as caught:
             decode_tensor(proto, "x")
         assert caught.value.kind is Kind.INVALID
     else:
@@ -197,7 +195,7 @@ def test_the_tensors_of_a_request_share_one_budget_for_filling_up():
     decode_tensor(tensor_proto("float32", [15], float_val=[1]), "a", budget)
     decode_tensor(tensor_proto("float32", [50], tensor_content=bytes(200)), "sent in full", budget)
 
-    with pytest.raises(ScoringError, match="tensor parsing error: b: .*too large to fill up"):
+    with pytest.raises(ScoringError, match=r"tensor parsing error: b: .*too large to fill up"):
         decode_tensor(tensor_proto("float32", [15], float_val=[1]), "b", budget)
     assert decode_tensor(tensor_proto("float32", [10], float_val=[1]), "c", budget).shape == (10,)
 
@@ -245,7 +243,7 @@ def random_protos(count):
         yield proto
 
 
-@cache
+@pytest.fixture(scope="module")
 def tensorflow_reads():
     """Wire bytes -> what TensorFlow makes of them, for all protos of this file; one process, some seconds."""
     protos = [proto for proto, _ in CASES.values()] + list(random_protos(400))
@@ -262,8 +260,7 @@ def tensorflow_reads():
     return dict(zip(wires, json.loads(done.stdout), strict=True))
 
 
-def tensorflow_reads_it_as(wire, want):
-    found = tensorflow_reads()[wire]
+def is_what_tensorflow_found(found, want):
     if want is REFUSED or "error" in found:
         return want is REFUSED and "error" in found
     if found["dtype"] == "string":
@@ -275,23 +272,23 @@ def tensorflow_reads_it_as(wire, want):
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("name", CASES)
-def test_for_tensorflow_the_proto_means_the_same(name):
+def test_for_tensorflow_the_proto_means_the_same(tensorflow_reads, name):
     proto, want = CASES[name]
 
-    assert tensorflow_reads_it_as(proto.SerializeToString(), want)
+    assert is_what_tensorflow_found(tensorflow_reads[proto.SerializeToString()], want)
 
 
 @pytest.mark.tensorflow
 @pytest.mark.parametrize("tensor", EVERY_DTYPE)
-def test_tensorflow_reads_what_we_write(tensor):
-    assert tensorflow_reads_it_as(encode_tensor(tensor), tensor)
+def test_tensorflow_reads_what_we_write(tensorflow_reads, tensor):
+    assert is_what_tensorflow_found(tensorflow_reads[encode_tensor(tensor)], tensor)
 
 
 @pytest.mark.tensorflow
-def test_random_protos_mean_the_same_for_tensorflow():
+def test_random_protos_mean_the_same_for_tensorflow(tensorflow_reads):
     for proto in random_protos(400):
         try:
             want = decode_tensor(proto, "x", strict=False)
         except ScoringError:
             want = REFUSED
-        assert tensorflow_reads_it_as(proto.SerializeToString(), want), proto
+        assert is_what_tensorflow_found(tensorflow_reads[proto.SerializeToString()], want), proto

@@ -2,7 +2,6 @@ import re
 
 import numpy as np
 import pytest
-
 from accelserve.codecs.tfserving_proto import (
     SIGNATURE_DEF_TYPE_URL,
     decode_metadata_call,
@@ -220,9 +219,9 @@ def test_every_dtype_of_the_table_has_a_name_in_the_metadata():
 
 
 def test_a_status_call_names_a_model():
-    spec = ModelSpec(name="m", version_label="stable")
+    data = GetModelStatusRequest(model_spec=ModelSpec(name="m", version_label="stable")).SerializeToString()
 
-    assert decode_status_call(GetModelStatusRequest(model_spec=spec).SerializeToString()) == ModelRef("m", None, "stable")
+    assert decode_status_call(data) == ModelRef("m", None, "stable")
 
 
 def test_the_status_lists_the_newest_version_first():

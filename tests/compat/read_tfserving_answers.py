@@ -18,8 +18,15 @@ metadata = get_model_metadata_pb2.GetModelMetadataResponse.FromString((folder / 
 status = get_model_status_pb2.GetModelStatusResponse.FromString((folder / "status.bin").read_bytes())
 
 
+def array_of(proto):
+    try:
+        return tf.make_ndarray(proto)
+    except TypeError:  # it does not know the rarer float8 types; the C++ reader does
+        return tf.io.parse_tensor(proto.SerializeToString(), tf.dtypes.as_dtype(proto.dtype)).numpy()
+
+
 def told(proto):
-    array = tf.make_ndarray(proto)
+    array = array_of(proto)
     values = [item.hex() for item in array.reshape(-1)] if array.dtype == object else array.tobytes().hex()
     return {"dtype": tf.dtypes.as_dtype(proto.dtype).name, "shape": list(array.shape), "values": values}
 

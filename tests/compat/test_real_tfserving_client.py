@@ -2,13 +2,11 @@
 
 import json
 import subprocess
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
-
 from accelserve.codecs.tfserving_proto import encode_metadata, encode_predict, encode_status
 from accelserve.messages import ScoreResponse, VersionStatus
 from accelserve.tensors import BY_NAME, DTYPES, Signature, TensorSpec
@@ -51,7 +49,7 @@ SIGNATURE = Signature(
 )
 
 
-@cache
+@pytest.fixture(scope="module")
 def seen():
     """What the real client sees in one answer of each kind."""
     response = ScoreResponse(OUTPUTS, "default", 123, "serving_default", device="cpu:0", emulated=False)
@@ -64,8 +62,8 @@ def seen():
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
-def test_the_real_client_reads_our_output(name):
-    told, want = seen()["outputs"][name], OUTPUTS[name]
+def test_the_real_client_reads_our_output(seen, name):
+    told, want = seen["outputs"][name], OUTPUTS[name]
 
     dtype = BY_NAME[told["dtype"]]
     if dtype.is_string:
@@ -75,16 +73,16 @@ def test_the_real_client_reads_our_output(name):
     np.testing.assert_array_equal(got.reshape(told["shape"]), want, strict=True)
 
 
-def test_the_real_client_finds_the_scores_in_float_val():
-    assert seen()["float_val"] == [1.0, 0.0]
+def test_the_real_client_finds_the_scores_in_float_val(seen):
+    assert seen["float_val"] == [1.0, 0.0]
 
 
-def test_the_real_client_reads_who_answered():
-    assert seen()["model_spec"] == {"name": "default", "version": "123", "signatureName": "serving_default"}
+def test_the_real_client_reads_who_answered(seen):
+    assert seen["model_spec"] == {"name": "default", "version": "123", "signatureName": "serving_default"}
 
 
-def test_the_real_client_reads_the_signatures():
-    assert seen()["signature_def"] == {
+def test_the_real_client_reads_the_signatures(seen):
+    assert seen["signature_def"] == {
         "serving_default": {
             "inputs": {
                 "x": {"name": "x:0", "dtype": "DT_FLOAT", "tensorShape": {"dim": [{"size": "-1"}, {"size": "1"}]}}
@@ -95,9 +93,9 @@ def test_the_real_client_reads_the_signatures():
     }
 
 
-def test_the_real_client_reads_the_states():
+def test_the_real_client_reads_the_states(seen):
     failed = {"error_code": "INTERNAL", "error_message": "does not load"}
-    assert seen()["status"] == {
+    assert seen["status"] == {
         "model_version_status": [
             {"version": "124", "state": "END", "status": failed},
             {"version": "123", "state": "AVAILABLE", "status": {}},

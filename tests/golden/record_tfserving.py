@@ -25,10 +25,10 @@ UNSUPPORTED = ("DT_INVALID", "DT_RESOURCE", "DT_VARIANT")
 
 def every_dtype():
     """One small tensor of each type that a client can send; quantized ones, which the server refuses, left out."""
-    for name in types_pb2.DataType.keys():
+    for name, number in types_pb2.DataType.items():
         if name.endswith("_REF") or name in UNSUPPORTED or "_Q" in name:
             continue
-        dtype = tf.dtypes.as_dtype(types_pb2.DataType.Value(name))
+        dtype = tf.dtypes.as_dtype(number)
         if dtype == tf.string:
             yield dtype, np.array([[b"", b"a\xff"]], object)
         elif dtype.is_bool:
@@ -53,9 +53,7 @@ def plain(values):
 
 def in_typed_field(dtype, values):
     """The proto with `values` in float_val, int_val and so on: by TensorFlow's own fill function where it has one."""
-    proto = tensor_pb2.TensorProto(
-        dtype=dtype.as_datatype_enum, tensor_shape=tf.TensorShape(values.shape).as_proto()
-    )
+    proto = tensor_pb2.TensorProto(dtype=dtype.as_datatype_enum, tensor_shape=tf.TensorShape(values.shape).as_proto())
     fill = tensor_util.GetNumpyAppendFn(values.dtype)
     if fill is not None and "int2" not in dtype.name and "int4" not in dtype.name:
         fill(proto, values.reshape(-1))

@@ -17,13 +17,12 @@ def check_names(model: str, signatures: Mapping[str, Signature], batch: Batch) -
     signature = signatures.get(batch.signature)
     if signature is None:
         raise ScoringError(Kind.INVALID, f'{model}: no signature "{batch.signature}"; there is {_list(signatures)}')
-    for word, names, known in (
-        ("output", batch.outputs, signature.outputs),
-        ("input", batch.inputs, signature.inputs),
-    ):
-        for name in names:
-            if name not in known:
-                raise ScoringError(Kind.INVALID, f'{model}: no {word} "{name}"; there is {_list(known)}')
+    for name in batch.outputs:
+        if name not in signature.outputs:
+            raise ScoringError(Kind.INVALID, f'{model}: no output "{name}"; there is {_list(signature.outputs)}')
+    for name in batch.inputs:
+        if name not in signature.inputs:
+            raise ScoringError(Kind.INVALID, f'{model}: no input "{name}"; there is {_list(signature.inputs)}')
     if len(batch.inputs) < len(signature.inputs):
         missing = _list(set(signature.inputs) - set(batch.inputs))
         raise ScoringError(Kind.INVALID, f"{model}: missing input {missing}")

@@ -45,8 +45,9 @@ class OnnxRuntimeSession:
             except Exception as error:
                 raise self._run_error(error) from error
         outputs = dict(zip(batch.outputs, values, strict=True))
-        for name in self._string_outputs & outputs.keys():
-            outputs[name] = _encoded(outputs[name])
+        for name in self._string_outputs:
+            if name in outputs:
+                outputs[name] = _encoded(outputs[name])
         return BatchResult(outputs)
 
     def close(self) -> None:

@@ -77,7 +77,8 @@ class SyntheticBackend:
         model, spec = label(prepared.artifact), prepared.payload
         if options.extra:
             raise ScoringError(Kind.INVALID, f"{model}: synthetic has no settings, got {', '.join(options.extra)}")
-        self._sleep(spec.load_delay_ms / 1e3)
+        if spec.load_delay_ms:
+            self._sleep(spec.load_delay_ms / 1e3)
         if spec.load_error:
             raise ScoringError(Kind.PRECONDITION, f"{model} does not load: {spec.load_error}")
         return SyntheticSession(model, spec, device, self._sleep, self._note_lost)
@@ -115,7 +116,8 @@ class SyntheticSession:
         check_batch(self._model, self.signatures, batch)
         with self._gate:
             number, delay_s = self._begin(batch)
-            self._sleep(delay_s)
+            if delay_s:
+                self._sleep(delay_s)
             self._fail_if_asked(number, batch)
             factor = 2 if self._spec.behaviour == "double" else 1
             outputs = {name: _times(batch.inputs[self._spec.source_of[name]], factor) for name in batch.outputs}

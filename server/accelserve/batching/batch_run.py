@@ -1,7 +1,6 @@
 """One batch through a session, on the model thread: stack, run, split; and again one by one if that fails."""
 
 import logging
-import traceback
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +63,6 @@ class BatchRunner:
 
     def _run(self, works: Sequence[Work]) -> Report:
         run, outcomes = self._attempt(works)
-        _forget_frames(outcomes)
         if not isinstance(outcomes, ScoringError):
             return Report((run,), tuple((run, outcome) for outcome in outcomes))
         if len(works) == 1 or outcomes.kind in _FAIL_ALIKE:
@@ -97,6 +95,7 @@ class BatchRunner:
             logger.exception("%s failed with %d requests, %d rows", self.name, len(works), rows)
             outcomes = ScoringError(Kind.INTERNAL, f"{self.name} failed: unforeseen {type(error).__name__}")
             outcomes.__cause__ = error
+        _forget_tracebacks(outcomes)
         run = Run(rows, padded, started_ns, self.clock.now_ns() - started_ns, modelled_ns)
         return run, outcomes
 
@@ -152,13 +151,13 @@ def _errors_by_work(counts: Sequence[int], item_errors: Mapping[int, ScoringErro
     return errors
 
 
-def _forget_frames(outcomes: list[Outcome] | ScoringError) -> None:
-    """Clear the local variables of the frames that errors have come through: they hold the batch's tensors."""
+def _forget_tracebacks(outcomes: list[Outcome] | ScoringError) -> None:
+    """Errors outlive the batch; the frames in their tracebacks would keep its tensors, and form cycles with them."""
     found: list[object] = [outcomes] if isinstance(outcomes, ScoringError) else list(outcomes)
     seen: set[int] = set()
     while found:
         error = found.pop()
         if isinstance(error, BaseException) and id(error) not in seen:
             seen.add(id(error))
-            traceback.clear_frames(error.__traceback__)
+            error.__traceback__ = None
             found += (error.__cause__, error.__context__)

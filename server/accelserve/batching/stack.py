@@ -58,5 +58,5 @@ def join_rows(parts: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
             joined[name] = stack_rows(tensors, sum(tensor.shape[0] for tensor in tensors if tensor.ndim))
         except ScoringError as error:
             message = f'output "{name}" of a request that ran in {len(parts)} parts: {error.message}'
-            raise ScoringError(Kind.PRECONDITION, message) from error
+            raise ScoringError(Kind.PRECONDITION, message) from None
     return joined

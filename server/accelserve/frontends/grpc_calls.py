@@ -1,6 +1,7 @@
 """One gRPC call from first count to status: errors, ids, deadline, metadata."""
 
 from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import grpc
 
@@ -11,7 +12,7 @@ from accelserve.messages import Priority, ScoreResponse
 from accelserve.observability.logs import clean_request_id, new_request_id
 from accelserve.observability.metrics import Metrics, RequestRecord
 
-Context = grpc.aio.ServicerContext
+Context: TypeAlias = grpc.aio.ServicerContext
 Counted = Callable[[bytes, "GrpcCall", RequestRecord], Awaitable[tuple[bytes, ScoreResponse]]]
 Plain = Callable[[bytes], bytes]
 

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 
 import grpc
 from grpc_health.v1 import health_pb2
@@ -63,10 +64,10 @@ class GrpcHealth:
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
         """Each change of the status, the present one first."""
-        told = None
         while True:
             status = self.status(request.service)
-            told = int(_Status.SERVICE_UNKNOWN) if status is None else status
-            yield _Status(status=told)
-            last = status
-            await self.models.changed(lambda last=last: self.status(request.service) != last)
+            yield _Status(status=_Status.SERVICE_UNKNOWN if status is None else status)
+            await self.models.changed(partial(self._differs, request.service, status))
+
+    def _differs(self, service: str, status: int | None) -> bool:
+        return self.status(service) != status

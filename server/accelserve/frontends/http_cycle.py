@@ -30,8 +30,8 @@ class Cycle(RequestResponseCycle):
     application that counts requests opens its record when it has read the body.
     """
 
-    def __init__(self, connection: Connection, **uvicorn: Any) -> None:
-        super().__init__(**uvicorn)
+    def __init__(self, connection: Connection, *uvicorn: Any) -> None:
+        super().__init__(*uvicorn)
         self.connection = connection
         self.task: asyncio.Task[Any] | None = None
         self.last = False  # the connection closes after this answer
@@ -74,10 +74,11 @@ class Cycle(RequestResponseCycle):
         return await super().receive()
 
     async def send(self, message: ASGISendEvent) -> None:
-        starts = not self.response_started
-        if starts and self.connection.closes_after(self):
+        if self.response_started:
+            await super().send(message)
+            return
+        if self.connection.closes_after(self):
             self.keep_alive = False
         await super().send(message)
-        if starts:
-            # The headers are written; closing is the connection's business (uvicorn's cycle would close at once).
-            self.last, self.keep_alive = not self.keep_alive, True
+        # The headers are written; closing is the connection's business (uvicorn's cycle would close at once).
+        self.last, self.keep_alive = not self.keep_alive, True

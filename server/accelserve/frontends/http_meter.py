@@ -15,6 +15,9 @@ class Part(Enum):
     BODY = auto()
 
 
+BETWEEN, HEAD, BODY = Part  # a member is slow to reach through its class in Python 3.11 (0.25 µs); these are hot
+
+
 class RequestMeter:
     """Follows the parser through one request after the other. Each method raises ScoringError over a limit.
 
@@ -24,17 +27,17 @@ class RequestMeter:
     """
 
     def __init__(self, limits: HttpLimits) -> None:
-        self.part = Part.BETWEEN
+        self.part = BETWEEN
         self._limits = limits
         self._line_bytes = 0
-        self._header_bytes = 0
+        self._trailer_bytes = 0
         self._body_bytes = 0
         self._silent_bytes = 0  # fed since the head began, or since the body last grew
         self._exact = True  # the read under way may be added to _silent_bytes
 
     def begin(self) -> None:
-        self.part = Part.HEAD
-        self._line_bytes = self._header_bytes = self._body_bytes = self._silent_bytes = 0
+        self.part = HEAD
+        self._line_bytes = self._trailer_bytes = self._body_bytes = self._silent_bytes = 0
 
     def line(self, size_bytes: int) -> None:
         """The request line is so long by now."""
@@ -43,23 +46,27 @@ class RequestMeter:
             limit = self._limits.max_request_line_bytes
             raise ScoringError(Kind.URI_TOO_LONG, f"request line of more than {limit} bytes")
 
-    def header(self, name: bytes, value: bytes, count: int) -> None:
-        """A header or trailer is complete; `count` came before it."""
-        self._header_bytes += len(name) + len(value) + 4
-        if self._header_bytes > self._limits.max_header_bytes:
+    def too_many_headers(self) -> ScoringError:
+        """Counting them is the caller's, who has the list."""
+        return ScoringError(Kind.HEADERS_TOO_LARGE, f"more than {self._limits.max_headers} headers")
+
+    def trailer(self, name: bytes, value: bytes) -> None:
+        self._trailer_bytes += len(name) + len(value) + 4
+        if self._trailer_bytes > self._limits.max_header_bytes:
             raise self._headers_too_large()
-        if count >= self._limits.max_headers:
-            raise ScoringError(Kind.HEADERS_TOO_LARGE, f"more than {self._limits.max_headers} headers")
 
     def head_complete(self, headers: Iterable[Header]) -> None:
         """Judges the body before a byte of it is read. Conflicting and malformed lengths are llhttp's to find."""
+        size_bytes = 0
         for name, value in headers:
+            size_bytes += len(name) + len(value) + 4
             if name == b"content-length" and int(value) > self._limits.max_body_bytes:
                 raise self._body_too_large()
             if name == b"transfer-encoding" and value.lower() != b"chunked":
                 raise ScoringError(Kind.UNSUPPORTED, "the only transfer-encoding understood is chunked")
-        self.part, self._exact = Part.BODY, False
-        self._header_bytes = self._silent_bytes = 0  # the trailers get the same allowance
+        if size_bytes > self._limits.max_header_bytes:
+            raise self._headers_too_large()
+        self.part, self._exact, self._silent_bytes = BODY, False, 0
 
     def body(self, size_bytes: int) -> None:
         self._exact, self._silent_bytes = False, 0
@@ -68,16 +75,16 @@ class RequestMeter:
             raise self._body_too_large()
 
     def complete(self) -> None:
-        self.part = Part.BETWEEN
+        self.part = BETWEEN
 
     def before_read(self) -> None:
         self._exact = True
 
     def after_read(self, size_bytes: int) -> None:
-        if self.part is Part.BETWEEN or not self._exact:
+        if self.part is BETWEEN or not self._exact:
             return
         self._silent_bytes += size_bytes
-        line_bytes = self._line_bytes if self.part is Part.HEAD else 0
+        line_bytes = self._line_bytes if self.part is HEAD else 0
         if self._silent_bytes > line_bytes + self._limits.max_header_bytes:
             raise self._headers_too_large()
 

@@ -22,7 +22,7 @@ from uvicorn.server import ServerState
 
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_cycle import Cycle
-from accelserve.frontends.http_meter import Part, RequestMeter
+from accelserve.frontends.http_meter import BETWEEN, BODY, HEAD, RequestMeter
 from accelserve.frontends.http_policy import HttpConnectionPolicy, HttpLimits, refusal_bytes
 from accelserve.frontends.http_timers import Deadline, WriteWatch
 
@@ -42,6 +42,9 @@ class _Wait(Enum):
     BODY = auto()
     IDLE = auto()
     LINGER = auto()
+
+
+_NOTHING, _CONNECT, _HEAD, _BODY, _IDLE, _LINGER = _Wait  # as in http_meter
 
 
 class _EnoughError(Exception):
@@ -71,7 +74,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._discarded_bytes = 0
         self._parting: ScoringError | None = None  # to be told after the answers that come before it
         self._shutting_down = False
-        self._waiting = _Wait.NOTHING
+        self._waiting = _NOTHING
         self._deadline = Deadline(self.loop, self._overdue)
         self._unread: WriteWatch = None  # type: ignore[assignment]  # with the transport, as uvicorn's own
 
@@ -80,13 +83,13 @@ class HttpProtocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._unread = WriteWatch(self.loop, transport, self.limits.body_timeout_s)
-        self._wait(_Wait.CONNECT, self.limits.header_timeout_s)
+        self._wait(_CONNECT, self.limits.header_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.pipeline.clear()
         if self._active is not None:
             self._active.abandon()
-        self._waiting, self._stopped = _Wait.NOTHING, True
+        self._waiting, self._stopped = _NOTHING, True
         self._deadline.close()
         self._unread.stop()
         super().connection_lost(exc)
@@ -128,7 +131,7 @@ class HttpProtocol(HttpToolsProtocol):
     # --- the parser's callbacks; ScoringError from one of them stops the parsing
 
     def on_message_begin(self) -> None:
-        if self._meter.part is Part.BODY:  # a replayed head
+        if self._meter.part is BODY:  # a replayed head
             return
         if self._stopped or len(self.pipeline) >= self.limits.max_queued_requests:
             raise _EnoughError
@@ -136,19 +139,25 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        if self._meter.part is Part.BODY:
+        if self._meter.part is BODY:
             return
         self.url += url
         self._meter.line(len(self.url) + len(self.parser.get_method()) + _LINE_EXTRA)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        in_body = self._meter.part is Part.BODY
-        self._meter.header(name, value, 0 if in_body else len(self.headers))
-        if not in_body:  # a trailer must not pass for a header (RFC 9110 6.5.1); nor is a replayed one new
-            super().on_header(name, value)
+        if self._meter.part is BODY:
+            self._meter.trailer(name, value)  # must not pass for a header (RFC 9110 6.5.1); nor is a replayed one new
+            return
+        headers = self.headers
+        if len(headers) >= self.limits.max_headers:
+            raise self._meter.too_many_headers()
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        headers.append((name, value))
 
     def on_headers_complete(self) -> None:
-        if self._meter.part is Part.BODY:
+        if self._meter.part is BODY:
             return
         self._complete_scope()
         self._meter.head_complete(self.headers)
@@ -195,17 +204,17 @@ class HttpProtocol(HttpToolsProtocol):
         http11 = self.scope["http_version"] == "1.1"
         return Cycle(
             self,
-            scope=self.scope,
-            transport=self.transport,
-            flow=self.flow,
-            logger=self.logger,
-            access_logger=self.access_logger,
-            access_log=self.access_log,
-            default_headers=self.server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=self.expect_100_continue and http11,
-            keep_alive=http11 and self.parser.should_keep_alive(),
-            on_response=self.on_response_complete,
+            self.scope,
+            self.transport,
+            self.flow,
+            self.logger,
+            self.access_logger,
+            self.access_log,
+            self.server_state.default_headers,
+            asyncio.Event(),
+            self.expect_100_continue and http11,
+            http11 and self.parser.should_keep_alive(),
+            self.on_response_complete,
         )
 
     # --- the request's questions
@@ -213,13 +222,13 @@ class HttpProtocol(HttpToolsProtocol):
     def closes_after(self, cycle: Cycle) -> bool:
         if cycle.more_body:
             return True
-        if self.pipeline or self._meter.part is Part.HEAD or self._parting is not None:
+        if self.pipeline or self._meter.part is HEAD or self._parting is not None:
             return False
         return self._stopped or self._shutting_down or self.policy.draining
 
     def ready_to_read(self) -> None:
-        if self._waiting is _Wait.BODY:
-            self._wait(_Wait.BODY, self.limits.body_timeout_s)
+        if self._waiting is _BODY:
+            self._wait(_BODY, self.limits.body_timeout_s)
 
     def _start_asgi_task(self, cycle: Cycle, app: ASGI3Application) -> None:  # type: ignore[override]
         self._active = cycle
@@ -239,8 +248,8 @@ class HttpProtocol(HttpToolsProtocol):
             self._say_parting(self._parting)
         else:
             self.flow.resume_reading()
-            if self._meter.part is Part.BETWEEN:
-                self._wait(_Wait.IDLE, self.limits.keep_alive_s)
+            if self._meter.part is BETWEEN:
+                self._wait(_IDLE, self.limits.keep_alive_s)
 
     # --- ending
 
@@ -250,11 +259,11 @@ class HttpProtocol(HttpToolsProtocol):
         if already or error is None:
             return
         _LOG.debug("refused a request from %s: %s", self.client, error.message)
-        begun = self._meter.part is Part.BODY and self.cycle.response_started
+        begun = self._meter.part is BODY and self.cycle.response_started
         if not begun:
             self.policy.refused(error.kind)
             self._parting = error
-        if self._meter.part is Part.BODY:
+        if self._meter.part is BODY:
             self._drop(self.cycle)
         if begun:
             self._close_after_answer()  # half an answer cannot be taken back, only cut
@@ -276,19 +285,19 @@ class HttpProtocol(HttpToolsProtocol):
     def _close_after_answer(self) -> None:
         """Close so that the answer can be read: a client that may be sending is listened to for a while."""
         self._stopped = True
-        if self._meter.part is Part.BETWEEN and not self._cut and not self._discarded_bytes:
+        if self._meter.part is BETWEEN and not self._cut and not self._discarded_bytes:
             self._close()
             return
         if self.transport.can_write_eof():
             self.transport.write_eof()
         self.flow.resume_reading()
-        self._wait(_Wait.LINGER, self.limits.linger_s)
+        self._wait(_LINGER, self.limits.linger_s)
 
     def _discard(self, size_bytes: int) -> None:
         self._discarded_bytes += size_bytes
         if self._discarded_bytes <= self.limits.linger_bytes:
             return
-        if self._waiting is _Wait.LINGER:
+        if self._waiting is _LINGER:
             self._close()
         else:  # answers are still owed
             self.flow.pause_reading()
@@ -301,22 +310,22 @@ class HttpProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close if idle, else after the last request that has begun to arrive. Called by uvicorn when it stops."""
         self._shutting_down = True
-        if self._meter.part is Part.BETWEEN and self._active is None and not self._stopped:
+        if self._meter.part is BETWEEN and self._active is None and not self._stopped:
             self._close()
 
     # --- deadlines
 
     def _watch(self) -> None:
         """Decide what is waited for now that bytes have come."""
-        if self._waiting is _Wait.LINGER or self.transport.is_closing():
+        if self._waiting is _LINGER or self.transport.is_closing():
             return
         if self._stopped:
             self._rest()
-        elif self._meter.part is Part.HEAD:
-            if self._waiting is not _Wait.HEAD:
-                self._wait(_Wait.HEAD, self.limits.header_timeout_s)
-        elif self._meter.part is Part.BODY:
-            self._wait(_Wait.BODY, self.limits.body_timeout_s)
+        elif self._meter.part is HEAD:
+            if self._waiting is not _HEAD:
+                self._wait(_HEAD, self.limits.header_timeout_s)
+        elif self._meter.part is BODY:
+            self._wait(_BODY, self.limits.body_timeout_s)
         elif self._active is not None:
             self._rest()
 
@@ -325,22 +334,22 @@ class HttpProtocol(HttpToolsProtocol):
         self._deadline.set(seconds)
 
     def _rest(self) -> None:
-        self._waiting = _Wait.NOTHING
+        self._waiting = _NOTHING
         self._deadline.clear()
 
     def _overdue(self) -> None:
-        if self._waiting not in (_Wait.HEAD, _Wait.BODY):
+        if self._waiting not in (_HEAD, _BODY):
             self._close()
         elif self._excused():
             self._wait(self._waiting, self.limits.body_timeout_s)
         else:
-            what = "body" if self._waiting is _Wait.BODY else "headers"
+            what = "body" if self._waiting is _BODY else "headers"
             self._stop(ScoringError(Kind.READ_TIMEOUT, f"the rest of the request's {what} did not come in time"))
             self._watch()
 
     def _excused(self) -> bool:
         """Whether the client's silence is our doing: we do not read, or owe it a 100 Continue."""
-        return self.flow.read_paused or (self._waiting is _Wait.BODY and self.cycle.waiting_for_100_continue)
+        return self.flow.read_paused or (self._waiting is _BODY and self.cycle.waiting_for_100_continue)
 
     def pause_writing(self) -> None:
         super().pause_writing()
