@@ -27,6 +27,7 @@ from accelserve.frontends.grpc_server import build_grpc_server, listen
 from accelserve.frontends.grpc_tfserving import TfServingGrpc
 from accelserve.frontends.http_app import build_app
 from accelserve.frontends.http_exchange import HttpExchange
+from accelserve.frontends.http_lane import HttpLane
 from accelserve.frontends.http_ops import Operations
 from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits
 from accelserve.frontends.http_raw import RawScoring
@@ -119,12 +120,11 @@ class Runtime:
         most = self._config.max_body_bytes
         scorer = Scorer(models, self._clock)
         exchange = HttpExchange(self._metrics, self._clock)
-        app = build_app(
-            RawScoring(scorer, pictures, exchange, most),
-            TfServingRest(scorer, models, pictures, exchange, most),
-            Operations(models, self._metrics, self._lifecycle),
-        )
-        return build_http_server(app, self._policy, self._config.drain_timeout_s)
+        raw = RawScoring(scorer, pictures, exchange, most)
+        rest = TfServingRest(scorer, models, exchange, most)
+        app = build_app(raw, rest, Operations(models, self._metrics, self._lifecycle))
+        lane = HttpLane(app, raw.handle, rest.handle)
+        return build_http_server(lane, self._policy, self._config.drain_timeout_s)
 
     def _grpc(self, models: ModelManager, pictures: PictureDecoder) -> grpc.aio.Server:
         tfserving = TfServingGrpc(Scorer(models, self._clock), models, pictures)

@@ -38,18 +38,19 @@ class _Group:
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
-        self.entries: LazyHeap[_Entry] = LazyHeap(_is_live)
+        self.entries: LazyHeap[_Entry] = LazyHeap()
         self.items = 0
         self.rows = 0
         self.due = 0
 
 
 class _Entry:
-    """One waiting item. listed: it is in the heap of heads. A dead entry has no item, so the payload is free."""
+    """One waiting item. listed: it is in the heap of heads. item: None when dead, so that the payload is free."""
 
-    __slots__ = ("arrived_ns", "due", "group", "item", "listed", "order", "rank", "rows")
+    __slots__ = ("arrived_ns", "due", "group", "item", "listed", "live", "order", "rank", "rows")
 
     def __init__(self, item: Pending, group: _Group, order: int, due: bool) -> None:
+        self.live = True
         self.item: Pending | None = item
         self.group = group
         self.rows = item.rows
@@ -58,10 +59,6 @@ class _Entry:
         self.rank = (item.priority << 60) + order  # by priority, then by arrival
         self.due = due
         self.listed = False
-
-
-def _is_live(entry: _Entry) -> bool:
-    return entry.item is not None
 
 
 class BatchQueue:
@@ -81,9 +78,9 @@ class BatchQueue:
         self._entries: dict[Pending, _Entry] = {}
         self._expired: dict[Pending, None] = {}  # deadline passed, not handed out yet
         self._groups: dict[Hashable, _Group] = {}
-        self._heads: LazyHeap[_Entry] = LazyHeap(_is_live)  # holds at least the head of every group that may leave
-        self._waiting: LazyHeap[_Entry] = LazyHeap(_is_live)  # entries that are not due, by when they will be
-        self._deadlines: LazyHeap[_Entry] = LazyHeap(_is_live)
+        self._heads: LazyHeap[_Entry] = LazyHeap()  # holds at least the head of every group that may leave
+        self._waiting: LazyHeap[_Entry] = LazyHeap()  # entries that are not due, by when they will be
+        self._deadlines: LazyHeap[_Entry] = LazyHeap()
         self._rows = 0
         self._nbytes = 0
         self._added = 0
@@ -103,14 +100,12 @@ class BatchQueue:
 
     def add(self, item: Pending) -> None:
         """Raises ScoringError(OVERLOADED, reason "queue_full") when it does not fit; an empty queue takes anything."""
-        self.add_all((item,))
+        self._admit(item.rows, item.nbytes)
+        self._insert(item)
 
     def add_all(self, items: Sequence[Pending]) -> None:
         """All of them or, raising as `add` does, none: the parts of one request."""
-        rows, nbytes = sum(item.rows for item in items), sum(item.nbytes for item in items)
-        self._admit(rows, nbytes)
-        self._rows += rows
-        self._nbytes += nbytes
+        self._admit(sum(item.rows for item in items), sum(item.nbytes for item in items))
         for item in items:
             self._insert(item)
 
@@ -136,6 +131,8 @@ class BatchQueue:
         self._added += 1
         entry = _Entry(item, group, self._added, due=leave_ns <= item.arrived_ns)
         self._entries[item] = entry
+        self._rows += item.rows
+        self._nbytes += item.nbytes
         group.entries.push(entry.rank, entry.order, entry)
         group.items += 1
         group.rows += item.rows
@@ -240,10 +237,8 @@ class BatchQueue:
 
     def _list_head(self, group: _Group) -> None:
         """Restore the promise of `_heads` after a change of this group."""
-        if not self._may_leave(group):
-            return
         head = group.entries.first()
-        if head is not None and not head.listed:
+        if head is not None and not head.listed and self._may_leave(group):
             head.listed = True
             self._heads.push(head.rank, head.order, head)
 
@@ -258,6 +253,7 @@ class BatchQueue:
         item, group = entry.item, entry.group
         assert item is not None
         entry.item = None
+        entry.live = False
         group.items -= 1
         group.rows -= item.rows
         group.due -= entry.due

@@ -1,10 +1,14 @@
 """A heap whose entries may die while they are in it."""
 
 import heapq
-from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
-T = TypeVar("T")
+
+class Mortal(Protocol):
+    live: bool
+
+
+T = TypeVar("T", bound=Mortal)
 
 _FEW = 32  # dead entries that are not worth a sweep
 
@@ -12,14 +16,13 @@ _FEW = 32  # dead entries that are not worth a sweep
 class LazyHeap(Generic[T]):
     """Entries under a key, smallest key first.
 
-    Who kills an entry calls `bury` once for each heap that holds it. The dead leave when they surface, or all
-    together when they outnumber the living, so memory follows the number of the living.
+    Who makes an entry not `live` calls `bury`, once for each heap that holds it. The dead leave when they surface, or
+    all together when they outnumber the living, so memory follows the number of the living.
     """
 
-    __slots__ = ("_dead", "_is_live", "_pairs")
+    __slots__ = ("_dead", "_pairs")
 
-    def __init__(self, is_live: Callable[[T], bool]) -> None:
-        self._is_live = is_live
+    def __init__(self) -> None:
         self._pairs: list[tuple[int, int, T]] = []
         self._dead = 0
 
@@ -36,7 +39,7 @@ class LazyHeap(Generic[T]):
         pairs = self._pairs
         while pairs:
             entry = pairs[0][2]
-            if self._is_live(entry):
+            if entry.live:
                 return entry
             heapq.heappop(pairs)
             self._dead -= 1
@@ -58,6 +61,6 @@ class LazyHeap(Generic[T]):
         """An entry in here has died."""
         self._dead += 1
         if self._dead > _FEW and self._dead * 2 > len(self._pairs):
-            self._pairs = [pair for pair in self._pairs if self._is_live(pair[2])]
+            self._pairs = [pair for pair in self._pairs if pair[2].live]
             heapq.heapify(self._pairs)
             self._dead = 0

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from accelserve.batching.batch_queue import Pending
 from accelserve.batching.batch_run import Outcome, Run
@@ -105,13 +104,15 @@ class Request:
         return join_rows(parts)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Part:
     """What one place in the queue stands for: the whole request, or a piece of one over `max_batch_size`."""
 
-    request: Request
-    work: Work
-    index: int
+    __slots__ = ("index", "request", "work")
+
+    def __init__(self, request: Request, work: Work, index: int) -> None:
+        self.request = request
+        self.work = work
+        self.index = index
 
     @staticmethod
     def of(pending: Pending) -> "Part":

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_protocol import HttpConnectionPolicy, protocol_class
@@ -22,7 +22,7 @@ class HttpServer(uvicorn.Server):
         yield
 
 
-def build_http_server(app: FastAPI, policy: HttpConnectionPolicy, drain_timeout_s: float) -> HttpServer:
+def build_http_server(app: ASGIApp, policy: HttpConnectionPolicy, drain_timeout_s: float) -> HttpServer:
     """A server that listens nowhere yet; hand the socket to `serve`."""
     config = uvicorn.Config(
         app,

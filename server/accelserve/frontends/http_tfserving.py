@@ -17,7 +17,6 @@ from accelserve.codecs.tfserving_json import (
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_exchange import Answer, HttpExchange, priority
 from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
-from accelserve.frontends.pictures import PictureDecoder
 from accelserve.messages import ModelRef, ScoreRequest
 from accelserve.models.manager import ModelManager
 from accelserve.models.servable import Servable
@@ -40,7 +39,6 @@ class TfServingRest:
 
     scorer: Scorer
     models: ModelManager
-    pictures: PictureDecoder
     exchange: HttpExchange
     max_body_bytes: int
 

@@ -1,0 +1,73 @@
+"""The short way for scoring: from ASGI to the handler and back, past FastAPI's routing and dependencies.
+
+Measured on one core with a tiny model: FastAPI's own work on a request is larger than all of ours. Both ways lead to
+the same handlers and give the same bytes (tests/frontends/test_http_lane.py replays every case through both).
+"""
+
+from urllib.parse import parse_qsl
+
+from fastapi import FastAPI
+from starlette.types import Receive, Scope, Send
+
+from accelserve.frontends.http_app import Handle
+from accelserve.frontends.http_messages import HttpRequest, HttpResponse
+
+
+class HttpLane:
+    """An ASGI application: scoring and /v1/ here, everything else FastAPI's.
+
+    app: who gets the rest. raw, rest: handlers of raw scoring and of TF Serving's paths.
+    """
+
+    def __init__(self, app: FastAPI, raw: Handle, rest: Handle) -> None:
+        self._app = app
+        self._raw = raw
+        self._rest = rest
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        handle = self._handle_for(scope["path"]) if scope["type"] == "http" else None
+        if handle is None:
+            await self._app(scope, receive, send)
+        elif (body := await _body(receive)) is not None:
+            await _send(send, await handle(_request(scope, body)), scope["method"])
+
+    def _handle_for(self, path: str) -> Handle | None:
+        if path == "/score" or is_service_path(path):
+            return self._raw
+        return self._rest if path.startswith("/v1/") else None
+
+
+def is_service_path(path: str) -> bool:
+    """`/api/v1/service/NAME/score`."""
+    parts = path.split("/")
+    return len(parts) == 6 and parts[:4] == ["", "api", "v1", "service"] and bool(parts[4]) and parts[5] == "score"
+
+
+async def _body(receive: Receive) -> bytes | None:
+    """The whole body, whose size the protocol class limits; None when the client left."""
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        return bytes(message.get("body", b""))
+    parts = []
+    while message["type"] == "http.request":
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
+    return None
+
+
+def _request(scope: Scope, body: bytes) -> HttpRequest:
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    query = scope["query_string"]
+    pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+    return HttpRequest(scope["method"], scope["path"], pairs, headers, body)
+
+
+async def _send(send: Send, answer: HttpResponse, method: str) -> None:
+    """In the order and the spelling of Starlette's Response, so that both ways give the same bytes."""
+    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
+    headers.append((b"content-length", str(len(answer.body)).encode()))
+    headers.append((b"content-type", answer.content_type.encode("latin-1")))
+    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
