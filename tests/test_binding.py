@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from accelserve.binding import bind
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import ScoreRequest

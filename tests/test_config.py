@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from accelserve.config import OPTIONS, ConfigError, ModelConfig, ServerConfig, load_config, parse_bytes
 
 MODEL = ["m=/models/m.onnx"]

@@ -13,7 +13,17 @@ PACKAGE = Path(__file__).parents[1] / "server" / "accelserve"
 THE_PACKAGE = "accelserve"  # its own __init__, which holds the version and imports nothing
 
 # A unit is a module of the root or a folder. It may import itself, the base, and what stands here.
-BASE = {"messages", "tensors", "errors", "config", "preprocessing", "clock", "lifecycle", "observability"}
+BASE = {
+    "messages",
+    "tensors",
+    "errors",
+    "config",
+    "preprocessing",
+    "image_signature",
+    "clock",
+    "lifecycle",
+    "observability",
+}
 ARROWS: dict[str, set[str]] = {
     **{unit: set() for unit in BASE},
     "wire": set(),

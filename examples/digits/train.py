@@ -10,6 +10,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
+
 from digit_network import CHANNELS, FEATURES, MIN_VARIANCE, SIZE, Weights, onnx_model, read_weights, write_saved_model
 from digit_pictures import (
     Picture,
@@ -23,7 +25,6 @@ from digit_pictures import (
     shrink,
     split_digits,
 )
-from numpy.typing import NDArray
 
 SHIPPED = Path(__file__).parents[2] / "server/accelserve/builtin/digits/1/model.onnx"
 SEED = 7

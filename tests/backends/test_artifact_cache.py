@@ -3,6 +3,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from accelserve.backends.artifact_cache import FolderArtifactCache, digest_of
 from accelserve.errors import Kind, ScoringError
 

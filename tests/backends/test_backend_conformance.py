@@ -1,9 +1,10 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-import model_builders
 import numpy as np
 import pytest
+
+import model_builders
 from accelserve.backends.base import Backend, Capabilities, Device, DeviceKind, ModelArtifact
 from accelserve.backends.conformance import BackendConformance
 from accelserve.backends.cuda_probe import find_devices

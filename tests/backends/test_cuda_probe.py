@@ -1,4 +1,5 @@
 import pytest
+
 from accelserve.backends.cuda_probe import (
     DRIVER,
     LIBRARIES,

@@ -4,6 +4,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+
 from accelserve.backends import discovery, probes
 from accelserve.backends.base import API_VERSION, Device, DeviceKind, Inventory, ModelArtifact, Offer
 from accelserve.backends.discovery import BackendPool, DeviceRequest, discover, load_backend, parse_device_request

@@ -1,6 +1,7 @@
 import os
 
 import pytest
+
 from accelserve.backends.host import cpu_device, usable_cpus
 
 

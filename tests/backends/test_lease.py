@@ -3,8 +3,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import accelserve
 import pytest
+
+import accelserve
 from accelserve.backends.lease import acquire_lease
 from accelserve.errors import Kind, ScoringError
 

@@ -1,4 +1,5 @@
 import pytest
+
 from accelserve.backends.onnx_errors import kind_of, one_line
 from accelserve.errors import Kind
 

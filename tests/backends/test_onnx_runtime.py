@@ -1,17 +1,18 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import model_builders
 import numpy as np
 import onnxruntime
 import pytest
+from onnx import TensorProto, helper
+from test_cuda_probe import Driver, host
+
+import model_builders
 from accelserve.backends.base import Batch, Device, DeviceKind, DeviceState, ModelArtifact, SessionOptions
 from accelserve.backends.cuda_probe import DRIVER, LIBRARIES
 from accelserve.backends.onnx_runtime import CPU, CUDA, OnnxRuntimeBackend
 from accelserve.backends.onnx_signature import read_signature
 from accelserve.errors import Kind, ScoringError
-from onnx import TensorProto, helper
-from test_cuda_probe import Driver, host
 
 THE_GPU = Device("gpu:0", DeviceKind.GPU, "NVIDIA T4")
 A_GPU_HOST = host({DRIVER: Driver(gpus=("NVIDIA T4",)), **dict.fromkeys(LIBRARIES, object())})

@@ -1,4 +1,5 @@
 import pytest
+
 from accelserve.backends.run_gate import RunGate
 from accelserve.errors import Kind, ScoringError
 

@@ -2,9 +2,10 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import model_builders
 import numpy as np
 import pytest
+
+import model_builders
 from accelserve.backends.base import Batch, DeviceState, ModelArtifact, SessionOptions
 from accelserve.backends.synthetic import SyntheticBackend
 from accelserve.backends.synthetic_spec import parse_spec

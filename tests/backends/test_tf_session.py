@@ -5,10 +5,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import accelserve
-import model_builders
 import numpy as np
 import pytest
+
+import accelserve
+import model_builders
 from accelserve.backends.base import Batch, Device, DeviceKind, ModelArtifact, Prepared, SessionOptions
 from accelserve.backends.discovery import BackendPool, parse_device_request
 from accelserve.backends.probes import tf_session

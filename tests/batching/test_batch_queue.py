@@ -5,6 +5,7 @@ import random
 import weakref
 
 import pytest
+
 from accelserve.batching.batch_queue import DEADLINE_MARGIN_NS, BatchQueue, Pending
 from accelserve.batching.policy import BatchPolicy
 from accelserve.errors import Kind, ScoringError
@@ -260,15 +261,15 @@ WAYS_OUT = {
 
 @pytest.mark.parametrize("alone", [False, True])
 @pytest.mark.parametrize("way_out", WAYS_OUT)
-def test_a_payload_is_free_without_the_garbage_collector(alone, way_out):
-    item = pending(alone=alone, deadline_ns=10, payload=Payload())
-    watch = weakref.ref(item.payload)
+def test_payload_and_group_are_free_without_the_garbage_collector(alone, way_out):
+    item = pending(group=Payload(), alone=alone, deadline_ns=10, payload=Payload())
+    watches = [weakref.ref(item.payload), weakref.ref(item.group)]
     queue = queue_of(item)
     gc.disable()
     try:
         assert WAYS_OUT[way_out](queue, item) == [item]
         del item
-        assert watch() is None
+        assert [watch() for watch in watches] == [None, None]
     finally:
         gc.enable()
 

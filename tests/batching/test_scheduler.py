@@ -8,6 +8,7 @@ import weakref
 
 import numpy as np
 import pytest
+
 from accelserve.backends.base import BatchResult, Device, DeviceKind, Placement
 from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.scheduler import Scheduler, Work
@@ -167,7 +168,9 @@ def test_what_differs_in_dtype_or_inner_shape_or_outputs_rides_apart():
         assert await outcomes(*map(scheduler.submit, works)) == [2] * 5
         assert session.runs == [(1, 1), (1, 1), (1, 1), (2, 2)]
 
-    play(scenario)
+    observer = Observer()
+    play(scenario, observer=observer)
+    assert [rows for rows, _, _ in observer.seen] == [1, 1, 1, 2]  # and none that failed to be stacked
 
 
 def test_a_model_without_a_batch_axis_runs_requests_one_by_one_and_unpadded():
@@ -272,7 +275,7 @@ def test_waiting_requests_share_one_timer():
         await asyncio.sleep(0)
         futures += [scheduler.submit(work(1)) for _ in range(20)]
         await asyncio.sleep(0)
-        assert len([timer for timer in timers if not timer.cancelled()]) == 1
+        assert len(timers) == 1
         for future in futures:
             future.cancel()
         loop.call_later = call_later
@@ -741,6 +744,30 @@ def test_leaving_answers_what_was_accepted_and_ends_the_threads():
         assert all(future.done() for future in futures)
         assert await outcomes(*futures) == [2, 4]
         assert not [thread for thread in threading.enumerate() if thread.name.startswith("short lived")]
+
+    asyncio.run(scenario())
+
+
+def test_whoever_waits_is_told_when_leaving_is_cancelled():
+    session = FakeSession()
+
+    async def scenario():
+        futures = []
+
+        async def serve():
+            async with Scheduler(session, BatchPolicy(), FakeClock()) as scheduler:
+                session.gate.clear()
+                futures.append(scheduler.submit(work(1)))
+                await session.is_running()
+                futures.append(scheduler.submit(work(2)))
+
+        serving = asyncio.ensure_future(serve())
+        while len(futures) < 2:
+            await asyncio.sleep(0)
+        serving.cancel()
+        await asyncio.wait([serving])
+        assert await outcomes(*futures) == [Kind.DRAINING] * 2
+        session.gate.set()
 
     asyncio.run(scenario())
 

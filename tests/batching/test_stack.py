@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from accelserve.batching.stack import cut_rows, join_rows, split_rows, stack_rows
 from accelserve.errors import Kind, ScoringError
 

@@ -11,9 +11,10 @@ import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from PIL import Image
+
 from accelserve.builtin import digits_path, pictures
 from accelserve.preprocessing import Preprocessing
-from PIL import Image
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "digits"
 MODEL = digits_path() / "1" / "model.onnx"

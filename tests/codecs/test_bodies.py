@@ -9,6 +9,7 @@ import zlib
 import ml_dtypes
 import numpy as np
 import pytest
+
 from accelserve.codecs.bodies import body_format, decode_npy, decode_octets, gunzip, single_file
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import BY_NAME, TensorSpec

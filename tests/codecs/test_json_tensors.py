@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+
 from accelserve.codecs.json_tensors import assemble, is_b64, quick_tensor, tensor_of, walk
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import BY_NAME, DTYPES, Tensor

@@ -7,6 +7,7 @@ import re
 import ml_dtypes
 import numpy as np
 import pytest
+
 from accelserve.codecs.json_text import dumps, json_rows, json_type, json_value, parse_json, show
 from accelserve.errors import Kind, ScoringError
 

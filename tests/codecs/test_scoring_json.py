@@ -6,6 +6,7 @@ import math
 import ml_dtypes
 import numpy as np
 import pytest
+
 from accelserve.codecs.scoring_json import encode_scores, encode_top, parse_scoring, top_output
 from accelserve.codecs.tfserving_json import bind_predict
 from accelserve.errors import Kind, ScoringError

@@ -6,6 +6,7 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+
 from accelserve.codecs.tensor_proto import PaddingBudget, decode_tensor, encode_tensor
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import BY_NAME, DTYPES

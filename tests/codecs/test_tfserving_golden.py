@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from accelserve.codecs.tfserving_proto import decode_metadata_call, decode_predict, decode_status_call
 from accelserve.messages import ModelRef
 from accelserve.tensors import BY_NAME, DTYPES, dtype_of

@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+
 from accelserve.codecs.tfserving_json import (
     bind_predict,
     encode_error,

@@ -2,6 +2,7 @@ import re
 
 import numpy as np
 import pytest
+
 from accelserve.codecs.tfserving_proto import (
     SIGNATURE_DEF_TYPE_URL,
     decode_metadata_call,

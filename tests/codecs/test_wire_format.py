@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+
 from accelserve.codecs.wire_format import field, field_head, memory_of, packed_varints, varint
 
 

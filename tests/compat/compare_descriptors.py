@@ -8,11 +8,12 @@ import sys
 
 sys.path.insert(0, sys.argv[1])
 
-from accelserve.wire import error_codes_pb2, tensorflow_pb2, tfserving_pb2
 from google.protobuf import descriptor_pool
 from tensorflow.core.example import example_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import model_service_pb2, prediction_service_pb2
+
+from accelserve.wire import error_codes_pb2, tensorflow_pb2, tfserving_pb2
 
 LOADED = (example_pb2, meta_graph_pb2, model_service_pb2, prediction_service_pb2)  # they fill the default pool
 PACKAGES = (

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
+
 from accelserve.codecs.tfserving_proto import encode_metadata, encode_predict, encode_status
 from accelserve.messages import ScoreResponse, VersionStatus
 from accelserve.tensors import BY_NAME, DTYPES, Signature, TensorSpec

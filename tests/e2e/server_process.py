@@ -38,7 +38,18 @@ class Server:
 
 def start(arguments, log: Path, environ: Mapping[str, str] | None = None) -> subprocess.Popen:
     """`accelserve serve` on free ports, without a grace period unless the arguments say so."""
-    command = [sys.executable, "-m", "accelserve", "serve", "--http-port", "0", "--grpc-port", "0", "--grace-period", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "accelserve",
+        "serve",
+        "--http-port",
+        "0",
+        "--grpc-port",
+        "0",
+        "--grace-period",
+        "0",
+    ]
     with log.open("wb") as errors:
         return subprocess.Popen(
             [*command, *map(str, arguments)],

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 import grpc
 import numpy as np
 import pytest
+
 from accelserve.client import GrpcClient, ServerError
 from accelserve.codecs.tfserving_proto import (
     PredictCall,

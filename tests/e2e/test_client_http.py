@@ -10,6 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
+
 from accelserve.client import Client, ServerError, as_tensor
 
 METADATA = {

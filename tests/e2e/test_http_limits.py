@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 import uvicorn
+
 from accelserve.errors import Kind
 from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits, protocol_class
 

@@ -1,7 +1,8 @@
 import pytest
+from grpc_reflection.v1alpha import reflection, reflection_pb2
+
 from accelserve.frontends.grpc_reflection import reflection_pool
 from accelserve.wire import tensorflow_pb2, tfserving_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 
 def test_services_are_found_under_upstreams_names():

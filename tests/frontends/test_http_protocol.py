@@ -6,10 +6,11 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import pytest
-from accelserve.errors import Kind
-from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits, close_idle, protocol_class
 from uvicorn.config import Config
 from uvicorn.server import ServerState
+
+from accelserve.errors import Kind
+from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits, close_idle, protocol_class
 
 LIMITS = HttpLimits(
     max_request_line_bytes=100,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from accelserve.backends.artifact_cache import FolderArtifactCache
 from accelserve.backends.discovery import BackendPool
 from accelserve.backends.probes import synthetic

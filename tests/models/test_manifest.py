@@ -1,6 +1,7 @@
 """accelserve.toml: what it may say, and that nothing else passes unnoticed."""
 
 import pytest
+
 from accelserve.batching.policy import BatchPolicy
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.manifest import Manifest, read_manifest, with_signature

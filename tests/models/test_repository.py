@@ -1,6 +1,7 @@
 """What a path given by the user holds."""
 
 import pytest
+
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.repository import find_models
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from accelserve.backends.base import BatchResult, Device, DeviceKind, Placement
 from accelserve.batching.policy import BatchPolicy
 from accelserve.codecs.round_trip import check_round_trip

@@ -6,6 +6,7 @@ import logging
 import re
 
 import pytest
+
 from accelserve.observability.logs import clean_request_id, configure_logging, new_request_id
 
 

@@ -4,12 +4,13 @@ import asyncio
 import random
 
 import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
+from prometheus_client.parser import text_string_to_metric_families as parse_text
+
 from accelserve.errors import Kind, Outcome, ScoringError
 from accelserve.messages import Timing
 from accelserve.observability.histograms import LATENCY_EDGES_NS, Histogram
 from accelserve.observability.metrics import Gauge, Metrics, RequestRecord, code_of
-from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
-from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 
 class FakeClock:

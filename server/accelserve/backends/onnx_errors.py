@@ -20,7 +20,7 @@ _MEMORY = re.compile(
 # A graph's operator that meets a shape it cannot work with reports FAIL or RUNTIME_EXCEPTION, not INVALID_ARGUMENT.
 _SHAPE = re.compile(
     r"cannot be reshaped|shape mismatch|dimensions? mismatch|[Ii]ncompatible dimensions|[Uu]nequal (?:rank|dim)"
-    r"|attempting to broadcast|out of (?:data )?bounds|[Ii]nvalid (?:rank|dimensions)"
+    r"|[Aa]ttempting to broadcast|out of (?:data )?bounds|[Ii]nvalid (?:rank|dimensions)"
 )
 _INPUT_EXCEPTIONS = frozenset({"InvalidArgument", "ValueError", "TypeError"})
 _UNCONVERTIBLE = re.compile(r"can't be converted to MLDataType|Input must be a list of dictionaries")

@@ -105,14 +105,18 @@ class BatchQueue:
 
     def add_all(self, items: Sequence[Pending]) -> None:
         """All of them or, raising as `add` does, none: the parts of one request."""
-        self._admit(sum(item.rows for item in items), sum(item.nbytes for item in items))
+        rows = nbytes = 0
+        for item in items:
+            rows += item.rows
+            nbytes += item.nbytes
+        self._admit(rows, nbytes)
         for item in items:
             self._insert(item)
 
     def _admit(self, rows: int, nbytes: int) -> None:
         policy = self._policy
         fits = self._rows + rows <= policy.max_queue_rows and self._nbytes + nbytes <= policy.max_queue_bytes
-        if fits or not len(self):
+        if fits or not len(self):  # what no queue would ever hold would otherwise be refused forever
             return
         raise ScoringError(
             Kind.OVERLOADED,

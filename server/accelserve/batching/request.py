@@ -55,6 +55,7 @@ class Request:
         elif not self._answers:
             queue_ns = run.started_ns - self._submitted_ns
             timing = Timing(queue_ns, run.compute_ns, run.rows, run.modelled_device_ns)
+            self.pendings = []
             self.future.set_result(Scored(outcome, timing))
         else:
             self._answers[index] = (run, outcome)

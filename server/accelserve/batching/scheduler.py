@@ -149,11 +149,12 @@ class Scheduler:
 
     def _withdraw(self, request: Request) -> None:
         """Take what is left of a settled request out of the queue."""
-        for pending in request.let_go():
-            self._queue.remove(pending)
-        self._note_idle()
+        if request.pendings:
+            for pending in request.let_go():
+                self._queue.remove(pending)
+            self._note_idle()
 
-    # -- on the loop ---------------------------------------------------------------------------------------------------
+    # -- on the loop --------------------------------------------------------------------------------------------
 
     def _poke_soon(self) -> None:
         """Once per iteration of the loop, so that all requests read in it ride together."""
@@ -270,8 +271,11 @@ class Scheduler:
             return False
         return True
 
+    def _is_idle(self) -> bool:
+        return not self._running and not len(self._queue)
+
     def _note_idle(self) -> None:
-        if not self._accepting and not self._running and not len(self._queue):
+        if not self._accepting and self._is_idle():
             self._idle.set()
 
     def _abandon(self) -> None:
@@ -285,6 +289,8 @@ class Scheduler:
     def _stop(self) -> None:
         self._accepting = False
         self._cancel_timer()
+        if not self._abandoned and not self._is_idle():  # leaving was itself cancelled
+            self._abandon()
         for _ in self._threads:
             self._jobs.put(None)
         if self._running:

@@ -15,6 +15,7 @@ PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _EXIF_PREFIX = b"Exif\0\0"
 _ORIENTATION_TAG = 0x0112
 _SHORT = 3
+_FRAME_MARKERS = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # SOF0 to SOF15, less DHT, JPG and DAC
 _MAX_CHUNKS = 2**16  # of a PNG; one of 64 MiB with libpng's 8 KiB chunks has 8192
 _MAX_SEGMENTS = 1024  # of a JPEG, searched for EXIF, which comes first
 _KNOWN_STRANGERS = (
@@ -107,22 +108,41 @@ def exif_orientation(data: Buffer) -> int:
     return _tiff_orientation(tiff) if tiff is not None else 1
 
 
+def jpeg_frame_size(data: Buffer) -> tuple[int, int] | None:
+    """(height, width) of a JPEG by its frame header; None if it has none, no area, or no end after it.
+
+    For the rare one whose header the decoder does not understand. Only an end that is there shows that nothing is
+    missing: inside the pixels its two bytes cannot occur.
+    """
+    for marker, body in _jpeg_segments(memoryview(data)):
+        if marker in _FRAME_MARKERS and len(body) >= 6:
+            height, width = struct.unpack_from(">HH", body, 1)
+            ended = bytes(data).rfind(b"\xff\xd9") > bytes(data).find(b"\xff\xda") > 0
+            return (height, width) if height and width and ended else None
+    return None
+
+
 def _jpeg_exif(data: memoryview) -> memoryview | None:
+    segments = _jpeg_segments(data)
+    return next((body[6:] for marker, body in segments if marker == 0xE1 and body[:6] == _EXIF_PREFIX), None)
+
+
+def _jpeg_segments(data: memoryview) -> Iterator[tuple[int, memoryview]]:
+    """(marker, body) of a JPEG's header up to its pixels; stops where anything is unusual, so that no decoder could
+    have read on and found another frame."""
     at = 2
     for _ in range(_MAX_SEGMENTS):
         if at + 4 > len(data) or data[at] != 0xFF:
-            return None
+            return
         marker = data[at + 1]
         if marker == 0xFF:  # fill byte
             at += 1
             continue
-        if marker in (0xDA, 0xD9):  # pixels or the end: no header any more
-            return None
         end = at + 2 + int.from_bytes(data[at + 2 : at + 4])
-        if marker == 0xE1 and data[at + 4 : at + 10] == _EXIF_PREFIX:
-            return data[at + 10 : end]
-        at = max(end, at + 4)
-    return None
+        if marker < 0xC0 or 0xD0 <= marker <= 0xDA or end < at + 4:  # no segment, or the pixels
+            return
+        yield marker, data[at + 4 : end]
+        at = end
 
 
 def _png_exif(data: Buffer) -> memoryview | None:

@@ -36,7 +36,7 @@ _JSON_BODY: dict[str, Any] = {
 
 def build_app(raw: RawScoring, rest: TfServingRest, operations: Operations) -> FastAPI:
     """All routes. Answers do not depend on FastAPI: handlers map plain values to plain values."""
-    app = FastAPI(title="accelserve", version=__version__, openapi_url="/swagger.json", redoc_url=None)
+    app = FastAPI(title="accelserve", version=__version__, openapi_url="/swagger.json", redoc_url=None, redirect_slashes=False)
 
     def route(path: str, handle: Handle, methods: list[str], summary: str, extra: dict[str, Any] | None = None) -> None:
         app.add_api_route(
@@ -60,7 +60,8 @@ def build_app(raw: RawScoring, rest: TfServingRest, operations: Operations) -> F
     route("/v1/models/{name}", rest.handle, ["GET"], "State of a model's versions, as TF Serving says it")
     route("/v1/models/{name}/metadata", rest.handle, ["GET"], "Signatures of a model, as TF Serving says them")
     route("/v1/models/{name}:predict", rest.handle, ["POST"], "Predict, row or columnar form", _JSON_BODY)
-    hidden("/v1/{rest:path}", rest.handle, _EVERY_METHOD)
+    for version in ("v1", "V1"):  # TF Serving reads its paths in any case
+        hidden(f"/{version}/{{rest:path}}", rest.handle, _EVERY_METHOD)
     route("/healthz", operations.healthz, ["GET"], "Alive")
     route("/readyz", operations.readyz, ["GET"], "Ready: every model has settled and one is available")
     route("/readyz/{name}", operations.readyz, ["GET"], "Ready: this model is available")

@@ -6,7 +6,10 @@ Hot routes will branch off in `on_headers_complete`, where a request lacks nothi
 """
 
 import asyncio
+import fcntl
 import logging
+import sys
+import termios
 from collections import deque
 from collections.abc import Iterable
 from enum import Enum, auto
@@ -372,6 +375,14 @@ def _problem(error: httptools.HttpParserError) -> ScoringError | None:
         _LOG.error("unforeseen while parsing a request", exc_info=cause)
         return ScoringError(Kind.INTERNAL, "internal error")
     return ScoringError(Kind.MALFORMED, f"malformed HTTP request: {cause or error}")
+
+
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """What the kernel holds of a request that the loop has not read yet."""
+    connected = transport.get_extra_info("socket")
+    if connected is None or transport.is_closing():
+        return 0
+    return int.from_bytes(fcntl.ioctl(connected.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def protocol_class(policy: HttpConnectionPolicy) -> type[HttpProtocol]:

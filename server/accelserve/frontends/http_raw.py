@@ -20,6 +20,7 @@ from accelserve.tensors import Signature, Tensor, TensorSpec
 
 _SERVICE = re.compile(r"/api/v1/service/([^/]+)/score")
 _PICTURES = ("jpeg", "png")
+_NOT_JSON = (*_PICTURES, "npy", "gzip")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ class RawScoring:
 
     async def _decode(self, request: HttpRequest, servable: Servable, signature: Signature) -> Decoded:
         body = request.body
-        if "gzip" in request.headers.get("content-encoding", ""):
+        if "gzip" in request.headers.get("content-encoding", "").lower():
             body = gunzip(body, self._max_body_bytes)
         content_type = request.headers.get("content-type", "")
         if content_type.lower().startswith("multipart/form-data"):
@@ -73,6 +74,8 @@ class RawScoring:
         if not body:
             raise ScoringError(Kind.INVALID, f"the body is empty; {_wanted(servable, signature)}")
         if len(signature.inputs) != 1:
+            if (form := body_format(body)) in _NOT_JSON:
+                raise _does_not_fit(form, servable, signature)
             return self._decode_json(body, signature)
         return await self._decode_only(body, content_type, servable, signature)
 
@@ -92,8 +95,7 @@ class RawScoring:
             row = await self._pictures.decode([body], preprocessing, spec.dtype)
             return Decoded({spec.name: row}, single=True)
         if form in _PICTURES:
-            message = f"the body is a {form.upper()}, and {_wanted(servable, signature)}"
-            raise ScoringError(Kind.UNSUPPORTED_MEDIA, message)
+            raise _does_not_fit(form, servable, signature)
         return Decoded({spec.name: decode_octets(body, spec)}, single=False)
 
     @staticmethod
@@ -102,7 +104,7 @@ class RawScoring:
 
 
 def _model_of(request: HttpRequest) -> ModelRef:
-    service = _SERVICE.fullmatch(request.path)
+    service = _SERVICE.match(request.path)  # the path fits a route, which a newline at its end may follow
     return ModelRef(service[1] if service else request.query.get("model", ""))
 
 
@@ -125,6 +127,11 @@ def _with_batch_axis(spec: TensorSpec, tensor: Tensor) -> Decoded:
     """A row without its batch axis gets one."""
     lacks_axis = spec.has_batch_axis and spec.shape is not None and tensor.ndim == len(spec.shape) - 1
     return Decoded({spec.name: tensor[None] if lacks_axis else tensor}, single=lacks_axis)
+
+
+def _does_not_fit(form: str, servable: Servable, signature: Signature) -> ScoringError:
+    message = f"the body is a {form.upper()}, and {_wanted(servable, signature)}"
+    return ScoringError(Kind.UNSUPPORTED_MEDIA, message)
 
 
 def _wanted(servable: Servable, signature: Signature) -> str:

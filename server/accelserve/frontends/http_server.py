@@ -1,8 +1,12 @@
 """The HTTP listener: uvicorn on uvloop with our protocol class."""
 
+import asyncio
 import contextlib
+import ctypes
 import errno
+import logging
 import socket
+import struct
 from collections.abc import Iterator
 
 import uvicorn
@@ -12,14 +16,27 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_protocol import HttpConnectionPolicy, protocol_class
 
 _BACKLOG = 2048
+_LAST_CALL_S = 0.1  # at the end, the loop takes and reads what the kernel has accepted
+_LOG = logging.getLogger("accelserve.frontends.http")
+
+_SO_ATTACH_FILTER = 26  # asm-generic/socket.h; the socket module lacks it
+# Classic BPF over the TCP header: drop a segment with SYN among its flags (byte 13), pass all others.
+_DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0, 0xFFFFFFFF))
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn's server, without its signal handlers: the runtime has its own."""
+    """uvicorn's server, without its signal handlers (the runtime has its own), and losing no connection at the end."""
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Closing a listening socket resets what its queue holds: let nothing more in, and empty it first."""
+        for listener in sockets or ():
+            _refuse_newcomers(listener)
+        await asyncio.sleep(_LAST_CALL_S)
+        await super().shutdown(sockets)
 
 
 def build_http_server(app: ASGIApp, policy: HttpConnectionPolicy, drain_timeout_s: float) -> HttpServer:
@@ -55,3 +72,14 @@ def open_http_socket(host: str, port: int) -> socket.socket:
         raise ScoringError(Kind.CONFLICT, message) from error
     opened.setblocking(False)
     return opened
+
+
+def _refuse_newcomers(listener: socket.socket) -> None:
+    """Let the kernel drop attempts to connect; once the socket is closed, the next attempt finds it closed."""
+    code = b"".join(struct.pack("HBBI", *instruction) for instruction in _DROP_SYN)
+    kept = ctypes.create_string_buffer(code, len(code))  # the kernel copies it during the call
+    try:
+        program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(kept))
+        listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+    except OSError as error:
+        _LOG.debug("connections made while the socket closes may be reset: %s", error)

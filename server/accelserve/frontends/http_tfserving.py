@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import dataclass
-from urllib.parse import unquote
 
 import orjson
 
@@ -31,6 +30,7 @@ _STATUS = re.compile(_MODEL, re.IGNORECASE)
 _METADATA = re.compile(_MODEL + r"/metadata", re.IGNORECASE)
 _LIST = re.compile(r"/v1/models/?", re.IGNORECASE)
 _INT64_MAX = 2**63 - 1
+_INT64_DIGITS = 19
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +77,7 @@ class TfServingRest:
             raise ScoringError(Kind.UNSUPPORTED, message)
         started_ns = self.exchange.now_ns()
         body = request.body
-        if "gzip" in request.headers.get("content-encoding", ""):
+        if "gzip" in request.headers.get("content-encoding", "").lower():
             body = gunzip(body, self.max_body_bytes)
         parsed = parse_predict(body)
         servable = self.scorer.resolve(_ref(found))
@@ -102,10 +102,7 @@ def _signature(servable: Servable, name: str) -> Signature:
 
 def _ref(found: re.Match[str]) -> ModelRef:
     version, label = found["version"], found["label"]
-    if version is not None and int(version) > _INT64_MAX:
+    # Python refuses to read numbers of thousands of digits.
+    if version is not None and (len(version.lstrip("0")) > _INT64_DIGITS or int(version[-_INT64_DIGITS:]) > _INT64_MAX):
         raise ScoringError(Kind.INVALID, f"Failed to convert version: {version} to numeric.")
-    return ModelRef(
-        unquote(found["name"]),
-        int(version) if version is not None else None,
-        unquote(label) if label is not None else None,
-    )
+    return ModelRef(found["name"], int(version[-_INT64_DIGITS:]) if version is not None else None, label)

@@ -21,11 +21,11 @@ from accelserve.backends.lease import acquire_lease
 from accelserve.batching.policy import BatchPolicy
 from accelserve.config import ModelConfig
 from accelserve.errors import Kind, ScoringError
+from accelserve.image_signature import check_fits, guess_preprocessing
 from accelserve.models.manifest import Manifest, read_manifest, with_signature
 from accelserve.models.repository import find_models
 from accelserve.models.self_check import CheckReport, CodecCheck, check_session
 from accelserve.models.servable import LoadedModel, LoadReport
-from accelserve.codecs.image_signature import check_fits, guess_preprocessing
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Signature
 

@@ -1,8 +1,9 @@
 """Which inputs are pictures, and what is guessed for them."""
 
 import pytest
-from accelserve.codecs.image_signature import check_fits, guess_preprocessing, takes_encoded_pictures
+
 from accelserve.errors import Kind, ScoringError
+from accelserve.image_signature import check_fits, guess_preprocessing, takes_encoded_pictures
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import BY_NAME, TensorSpec
 
