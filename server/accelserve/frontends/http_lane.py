@@ -29,7 +29,7 @@ class HttpLane:
         if handle is None:
             await self._app(scope, receive, send)
         elif (body := await _body(receive)) is not None:
-            await _send(send, await handle(_request(scope, body)), scope["method"])
+            await _send(send, await handle(_request(scope, body)))
 
     def _handle_for(self, path: str) -> Handle | None:
         if path == "/score" or is_service_path(path):
@@ -64,10 +64,10 @@ def _request(scope: Scope, body: bytes) -> HttpRequest:
     return HttpRequest(scope["method"], scope["path"], pairs, headers, body)
 
 
-async def _send(send: Send, answer: HttpResponse, method: str) -> None:
+async def _send(send: Send, answer: HttpResponse) -> None:
     """In the order and the spelling of Starlette's Response, so that both ways give the same bytes."""
     headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
     headers.append((b"content-length", str(len(answer.body)).encode()))
     headers.append((b"content-type", answer.content_type.encode("latin-1")))
     await send({"type": "http.response.start", "status": answer.status, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if method == "HEAD" else answer.body})
+    await send({"type": "http.response.body", "body": answer.body})
