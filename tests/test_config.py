@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from accelserve.config import OPTIONS, ConfigError, ModelConfig, ServerConfig, load_config, parse_bytes
+from accelserve.config import OPTIONS, ModelConfig, ServerConfig, parse_bytes
+from accelserve.config_sources import ConfigError, load_config
 
 MODEL = ["m=/models/m.onnx"]
 

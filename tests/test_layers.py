@@ -18,6 +18,7 @@ BASE = {
     "tensors",
     "errors",
     "config",
+    "config_sources",
     "preprocessing",
     "image_signature",
     "clock",

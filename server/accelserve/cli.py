@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from accelserve import __version__
-from accelserve.config import OPTIONS, ConfigError, Loaded, Option, load_config
+from accelserve.config import OPTIONS, Option, ServerConfig
+from accelserve.config_sources import ConfigError, Loaded, load_config
 from accelserve.errors import ExitCode, ScoringError
 
 _SERVE_EPILOG = """\
@@ -84,7 +85,14 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
     if option.is_switch:
         parser.add_argument(option.flag, dest=option.name, action="store_const", const="true", help=option.help)
     else:
-        parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=option.help)
+        parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=_help(option))
+
+
+def _help(option: Option) -> str:
+    """The option's words, with its default where they do not name it themselves."""
+    default = getattr(ServerConfig(), option.name)
+    said = "default" in option.help or default in (None, "")
+    return option.help if said else f"{option.help} (default: {default})"
 
 
 def _serve(parsed: argparse.Namespace) -> ExitCode:

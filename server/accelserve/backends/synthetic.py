@@ -132,6 +132,8 @@ class SyntheticSession:
         with self._lock:
             self._runs += 1
             jitter_ms = self._random.uniform(0, spec.jitter_ms)
+            if spec.delay_if_contains is not None and not _contains(batch, spec.delay_if_contains):
+                return self._runs, 0.0
             return self._runs, (spec.delay_ms + spec.delay_per_row_ms * batch.rows + jitter_ms) / 1e3
 
     def _fail_if_asked(self, number: int, batch: Batch) -> None:
@@ -142,7 +144,7 @@ class SyntheticSession:
         if spec.fail_every is not None and number % spec.fail_every == 0:
             raise ScoringError(Kind.INTERNAL, f"{self._model}: run {number} failed, as asked for")
         guilty = spec.fail_if_contains
-        if guilty is not None and any(bool(np.any(_equals(t, guilty))) for t in batch.inputs.values()):
+        if guilty is not None and _contains(batch, guilty):
             raise ScoringError(Kind.INVALID, f"{self._model}: the input contains {guilty}")
 
     def _item_errors(self, batch: Batch) -> dict[int, ScoringError]:
@@ -162,6 +164,10 @@ class SyntheticSession:
 
 def _file(path: Path) -> Path:
     return path / FILE_NAME if path.is_dir() else path
+
+
+def _contains(batch: Batch, number: float) -> bool:
+    return any(bool(np.any(_equals(tensor, number))) for tensor in batch.inputs.values())
 
 
 def _equals(tensor: Tensor, number: float) -> "np.ndarray[tuple[int, ...], np.dtype[np.bool_]]":

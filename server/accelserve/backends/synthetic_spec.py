@@ -26,6 +26,7 @@ class SyntheticSpec:
 
     behaviour: "echo" answers with the inputs, "double" with twice the inputs (bool and strings cannot).
     delay_ms + delay_per_row_ms * rows + uniform(0, jitter_ms): how long a run takes; `seed` makes the jitter repeat.
+    delay_if_contains: only batches with an element of this value take that long, all others no time.
     fail_every: every n-th run fails as INTERNAL. lose_device_after: all runs after the n-th fail as DEVICE_LOST.
     fail_if_contains: a batch with an element of this value fails whole, as INVALID. item_error_if_contains: a row with
     an element of this value is reported as that row's own error. load_error: loading fails with this reason.
@@ -37,6 +38,7 @@ class SyntheticSpec:
     delay_ms: float = 0.0
     delay_per_row_ms: float = 0.0
     jitter_ms: float = 0.0
+    delay_if_contains: float | None = None
     seed: int = 0
     fail_every: int | None = None
     fail_if_contains: float | None = None

@@ -154,7 +154,7 @@ class HttpProtocol(HttpToolsProtocol):
         headers = self.headers
         if len(headers) >= self.limits.max_headers:
             raise self._meter.too_many_headers()
-        name = name.lower()
+        name, value = name.lower(), value.rstrip(b" \t")  # RFC 9110 5.5; httptools leaves them
         if name == b"expect" and value.lower() == b"100-continue":
             self.expect_100_continue = True
         headers.append((name, value))

@@ -29,8 +29,11 @@ def configure_logging(*, json: bool, level: str, stream: TextIO | None = None) -
     """
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(JsonFormatter() if json else PlainFormatter())
-    for name in ("accelserve", "uvicorn.error"):
-        _set_up(logging.getLogger(name), [handler]).setLevel(level.upper())
+    accelserve = _set_up(logging.getLogger("accelserve"), [handler])
+    accelserve.setLevel(level.upper())
+    # uvicorn's lines about starting and stopping repeat the runtime's, so only debugging shows them.
+    quiet = accelserve.level if accelserve.level <= logging.DEBUG else max(accelserve.level, logging.WARNING)
+    _set_up(logging.getLogger("uvicorn.error"), [handler]).setLevel(quiet)
     _set_up(logging.getLogger("uvicorn"), [])
     _set_up(logging.getLogger("uvicorn.access"), [])
 
