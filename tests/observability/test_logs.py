@@ -126,10 +126,11 @@ def test_an_exception_that_cannot_be_shown_loses_only_itself(logger):
 
 def test_uvicorns_errors_come_along_and_its_access_log_does_not(logger):
     stream = configured(as_json=False)
-    logging.getLogger("uvicorn.error").info("Started", extra={"color_message": "\x1b[36mStarted"})
+    logging.getLogger("uvicorn.error").info("Started server process")
+    logging.getLogger("uvicorn.error").error("Broken", extra={"color_message": "\x1b[36mBroken"})
     logging.getLogger("uvicorn.access").info("GET /")
     (line,) = stream.getvalue().splitlines()
-    assert line.endswith("INFO uvicorn.error Started")
+    assert line.endswith("ERROR uvicorn.error Broken")
     assert not logging.getLogger("uvicorn.access").hasHandlers()  # what uvicorn asks before it formats a line
 
 
