@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,10 +35,10 @@ from accelserve.frontends.http_server import HttpServer, build_http_server, open
 from accelserve.frontends.http_tfserving import TfServingRest
 from accelserve.frontends.pictures import PictureDecoder
 from accelserve.lifecycle import Lifecycle
-from accelserve.messages import ModelRef
+from accelserve.models.gauges import model_gauges
 from accelserve.models.loading import Loader
-from accelserve.models.manager import ModelManager, ModelState
-from accelserve.observability.metrics import Gauge, Metrics
+from accelserve.models.manager import ModelManager
+from accelserve.observability.metrics import Metrics
 from accelserve.scoring import Scorer
 
 logger = logging.getLogger("accelserve.runtime")
@@ -100,9 +100,10 @@ class Runtime:
             self._metrics.gauges = lambda: model_gauges(models)
             pictures = PictureDecoder(_decode_threads(self._config.decode_threads), self._config.max_pixels)
             stack.callback(pictures.close)
-            grpc_server = self._grpc(models, pictures)
+            scorer = Scorer(models, self._clock)
+            grpc_server = self._grpc(scorer, models, pictures)
             grpc_port = listen(grpc_server, self._config.host, self._config.grpc_port)
-            http_server = self._http(models, pictures)
+            http_server = self._http(scorer, models, pictures)
             await stack.enter_async_context(models)
             await grpc_server.start()
             http_task = asyncio.create_task(http_server.serve(sockets=[http_socket]))
@@ -116,9 +117,8 @@ class Runtime:
         loader = build_loader(config.device, config.threads)
         return ModelManager(config.models, loader, self._clock, self._metrics, config.default_model)
 
-    def _http(self, models: ModelManager, pictures: PictureDecoder) -> HttpServer:
+    def _http(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder) -> HttpServer:
         most = self._config.max_body_bytes
-        scorer = Scorer(models, self._clock)
         exchange = HttpExchange(self._metrics, self._clock)
         raw = RawScoring(scorer, pictures, exchange, most)
         rest = TfServingRest(scorer, models, exchange, most)
@@ -126,8 +126,8 @@ class Runtime:
         lane = HttpLane(app, raw.handle, rest.handle)
         return build_http_server(lane, self._policy, self._config.drain_timeout_s)
 
-    def _grpc(self, models: ModelManager, pictures: PictureDecoder) -> grpc.aio.Server:
-        tfserving = TfServingGrpc(Scorer(models, self._clock), models, pictures)
+    def _grpc(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder) -> grpc.aio.Server:
+        tfserving = TfServingGrpc(scorer, models, pictures)
         handlers = tfserving.handlers(GrpcCalls(self._metrics, self._clock))
         health = GrpcHealth(models, self._lifecycle).handlers()
         return build_grpc_server((*handlers, health), self._config.grpc_max_message_bytes)
@@ -195,37 +195,6 @@ async def _first(wanted: Coroutine[Any, Any, None], stop: asyncio.Task[bool]) ->
         return waiting.done()
     finally:
         waiting.cancel()
-
-
-def model_gauges(models: ModelManager) -> Iterator[Gauge]:
-    """What /metrics says of models at the moment it is asked."""
-    for name in models.names():
-        status = models.statuses(ModelRef(name))[0]
-        labels = {"model": name, "version": str(status.version)}
-        for state in ModelState:
-            help_text = "1 for the state that the model is in"
-            yield Gauge(
-                "accelserve_model_state",
-                help_text,
-                {**labels, "state": state.value},
-                float(state.value == status.state),
-            )
-    for servable in models.servables():
-        labels = {"model": servable.name, "version": str(servable.version)}
-        device = servable.model.session.device
-        where = {
-            "backend": servable.model.backend,
-            "device": device.id,
-            "device_name": device.name,
-            "emulated": str(device.emulated).lower(),
-        }
-        yield Gauge("accelserve_device_info", "where the model runs", {**labels, **where}, 1.0)
-        for provider, count in servable.model.session.placement.nodes.items():
-            yield Gauge("accelserve_nodes", "graph nodes by where they run", {**labels, "provider": provider}, count)
-        queue = servable.scheduler
-        yield Gauge("accelserve_queue_rows", "rows waiting", labels, queue.queue_rows)
-        yield Gauge("accelserve_queue_bytes", "bytes of tensors waiting", labels, queue.queue_bytes)
-        yield Gauge("accelserve_batches_running", "batches that the model is running", labels, queue.inflight)
 
 
 def build_loader(device: str = "auto", threads: int | None = None) -> Loader:
