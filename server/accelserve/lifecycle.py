@@ -4,8 +4,9 @@
 class Lifecycle:
     """Moved by the runtime, read by everybody else; only the event loop touches it.
 
-    stopping: readiness is off; what still arrives is answered until the sockets close.
+    stopping: readiness is off; what still arrives is answered until the sockets close. closing: they do so now.
     """
 
     def __init__(self) -> None:
         self.stopping = False
+        self.closing = False

@@ -43,6 +43,9 @@ from accelserve.scoring import Scorer
 
 logger = logging.getLogger("accelserve.runtime")
 _FORCED_CLOSE_S = 1.0
+# Models are taken down after the sockets, when nobody waits for an answer any more.
+_LAST_DRAIN_S = 1.0
+_LAST_CALL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +110,7 @@ class Runtime:
             await stack.enter_async_context(models)
             await grpc_server.start()
             http_task = asyncio.create_task(http_server.serve(sockets=[http_socket]))
-            stack.push_async_callback(self._close, http_server, http_task, grpc_server)
+            stack.push_async_callback(self._close, models, http_server, http_task, grpc_server)
             return await self._serve(models, signals, lambda: on_ready(self._ready(models, http_socket, grpc_port)))
 
     # -- parts ------------------------------------------------------------------------------------------------------
@@ -115,7 +118,8 @@ class Runtime:
     def _models(self) -> ModelManager:
         config = self._config
         loader = build_loader(config.device, config.threads)
-        return ModelManager(config.models, loader, self._clock, self._metrics, config.default_model)
+        # The front ends close first: a batch that runs when the models close runs for nobody.
+        return ModelManager(config.models, loader, self._clock, self._metrics, config.default_model, _FORCED_CLOSE_S)
 
     def _http(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder) -> HttpServer:
         most = self._config.max_body_bytes
@@ -128,7 +132,7 @@ class Runtime:
 
     def _grpc(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder) -> grpc.aio.Server:
         tfserving = TfServingGrpc(scorer, models, pictures)
-        handlers = tfserving.handlers(GrpcCalls(self._metrics, self._clock))
+        handlers = tfserving.handlers(GrpcCalls(self._metrics, self._clock, self._lifecycle))
         health = GrpcHealth(models, self._lifecycle).handlers()
         return build_grpc_server((*handlers, health), self._config.grpc_max_message_bytes)
 
@@ -174,15 +178,24 @@ class Runtime:
         await models.announce()
         await asyncio.sleep(grace_s)
 
-    async def _close(self, http: HttpServer, http_task: asyncio.Task[None], grpc_server: grpc.aio.Server) -> None:
+    async def _close(
+        self, models: ModelManager, http: HttpServer, http_task: asyncio.Task[None], grpc_server: grpc.aio.Server
+    ) -> None:
         """Sockets first; what was accepted is answered within the drain timeout."""
         self._lifecycle.stopping = True
         self._policy.draining = True
         http.should_exit = True
         await asyncio.gather(
             asyncio.wait({http_task}, timeout=self._config.drain_timeout_s + _FORCED_CLOSE_S),
-            grpc_server.stop(self._config.drain_timeout_s),
+            self._close_grpc(models, grpc_server),
         )
+
+    async def _close_grpc(self, models: ModelManager, grpc_server: grpc.aio.Server) -> None:
+        """Clients hear UNAVAILABLE before the listener goes, and watchers are let go."""
+        self._lifecycle.closing = True
+        await models.announce()
+        await asyncio.sleep(_LAST_CALL_S)
+        await grpc_server.stop(self._config.drain_timeout_s)
 
 
 async def _first(wanted: Coroutine[Any, Any, None], stop: asyncio.Task[bool]) -> bool:

@@ -269,6 +269,7 @@ def test_payload_and_group_are_free_without_the_garbage_collector(alone, way_out
     try:
         assert WAYS_OUT[way_out](queue, item) == [item]
         del item
+        queue.wake_at_ns()  # the dead surface
         assert [watch() for watch in watches] == [None, None]
     finally:
         gc.enable()

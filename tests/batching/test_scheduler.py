@@ -752,7 +752,7 @@ def test_whoever_waits_is_told_when_leaving_is_cancelled():
     session = FakeSession()
 
     async def scenario():
-        futures = []
+        futures, submitted = [], asyncio.Event()
 
         async def serve():
             async with Scheduler(session, BatchPolicy(), FakeClock()) as scheduler:
@@ -760,10 +760,10 @@ def test_whoever_waits_is_told_when_leaving_is_cancelled():
                 futures.append(scheduler.submit(work(1)))
                 await session.is_running()
                 futures.append(scheduler.submit(work(2)))
+                submitted.set()
 
         serving = asyncio.ensure_future(serve())
-        while len(futures) < 2:
-            await asyncio.sleep(0)
+        await submitted.wait()
         serving.cancel()
         await asyncio.wait([serving])
         assert await outcomes(*futures) == [Kind.DRAINING] * 2

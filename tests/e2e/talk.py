@@ -107,7 +107,7 @@ def ask_all(
         try:
             async with asyncio.timeout(PATIENCE_S):
                 for (_, writer), (path, body) in zip(streams, asked, strict=True):
-                    writer.write(request_bytes(path, body, headers))
+                    writer.write(request_bytes(path, body))
                 return await asyncio.gather(*(_read(reader) for reader, _ in streams))
         finally:
             for _, writer in streams:

@@ -21,6 +21,7 @@ from model_builders import synthetic_model
 
 DOUBLE = 'behaviour = "double"\n{settings}\n[inputs.x]\ndtype = "float32"\nshape = [-1, 2]\noutput = "y"\n'
 PREDICT = "/v1/models/m:predict"
+SLOW = 7.0
 NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
 
@@ -131,13 +132,19 @@ def test_during_the_grace_period_readiness_is_off_and_requests_are_answered(tmp_
 
 
 def test_what_is_in_flight_when_the_listeners_close_is_answered(tmp_path):
-    with serving_model(tmp_path, "delay_ms = 700.0") as server, Calls(server) as calls, ThreadPoolExecutor(3) as pool:
-        over_grpc = [calls.start("m", {"x": row(i, i)}) for i in range(3)]
-        over_http = [in_background(lambda: ask(server, PREDICT, instances((5, 5))), pool) for _ in range(3)]
+    with (
+        serving_model(tmp_path, f"delay_ms = 700.0\ndelay_if_contains = {SLOW}") as server,
+        Calls(server) as calls,
+        ThreadPoolExecutor(3) as pool,
+    ):
+        over_grpc = [calls.start("m", {"x": row(i, SLOW)}) for i in range(3)]
+        over_http = [in_background(lambda: ask(server, PREDICT, instances((5, SLOW))), pool) for _ in range(3)]
         wait_until(lambda: in_flight(server) == 6)
         assert server.stop() == 0
-        assert [outputs_of(call.result())["y"].tolist() for call in over_grpc] == [[[2.0 * i] * 2] for i in range(3)]
-        assert [answer().json["predictions"] for answer in over_http] == [[[10.0, 10.0]]] * 3
+        assert [outputs_of(call.result())["y"].tolist() for call in over_grpc] == [
+            [[2.0 * i, 2 * SLOW]] for i in range(3)
+        ]
+        assert [answer().json["predictions"] for answer in over_http] == [[[10.0, 2 * SLOW]]] * 3
 
 
 def in_flight(server: Server) -> float:
@@ -192,12 +199,12 @@ def test_a_health_watch_is_told_and_does_not_hold_the_server_up(tmp_path):
 
 def test_a_request_that_outlasts_the_drain_timeout_is_told_and_the_server_ends(tmp_path):
     with (
-        serving_model(tmp_path, "delay_ms = 60000.0", "--drain-timeout=1") as server,
+        serving_model(tmp_path, f"delay_ms = 60000.0\ndelay_if_contains = {SLOW}", "--drain-timeout=1") as server,
         Connection(server.http_port) as connection,
         Calls(server) as calls,
     ):
-        connection.send(PREDICT, instances((1, 1)))
-        call = calls.start("m", {"x": row(1, 1)})
+        connection.send(PREDICT, instances((1, SLOW)))
+        call = calls.start("m", {"x": row(1, SLOW)})
         wait_until(lambda: in_flight(server) == 2)
         started = time.monotonic()
         assert server.stop() == 0
@@ -221,12 +228,12 @@ def test_ctrl_c_once_ends_with_0_and_without_the_grace_period(tmp_path):
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_ctrl_c_ends_at_once_whatever_is_running(tmp_path, first):
-    settings = "delay_ms = 60000.0"
+    settings = f"delay_ms = 60000.0\ndelay_if_contains = {SLOW}"
     with (
         serving_model(tmp_path, settings, "--grace-period=60") as server,
         Connection(server.http_port) as connection,
     ):
-        connection.send(PREDICT, instances((1, 1)))
+        connection.send(PREDICT, instances((1, SLOW)))
         wait_until(lambda: in_flight(server) == 1)
         server.process.send_signal(first)
         wait_until(lambda: "told to stop" in server.log.read_text())

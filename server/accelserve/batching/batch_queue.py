@@ -241,7 +241,7 @@ class BatchQueue:
 
     def _list_head(self, group: _Group) -> None:
         """Restore the promise of `_heads` after a change of this group."""
-        head = group.entries.first()
+        head = group.entries.first()  # in an emptied group this drops the dead, which point back to it: no cycle stays
         if head is not None and not head.listed and self._may_leave(group):
             head.listed = True
             self._heads.push(head.rank, head.order, head)
@@ -270,7 +270,6 @@ class BatchQueue:
             self._deadlines.bury()
         del self._entries[item]
         if not group.items:
-            group.entries.first()  # lets go of the dead, which point back here: no cycle is left to the collector
             del self._groups[group.key]
         return item
 

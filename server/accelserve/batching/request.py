@@ -67,7 +67,7 @@ class Request:
         """Fail with an error of its own: one that is raised collects its raiser's frames."""
         if not self.future.done():
             own = ScoringError(error.kind, error.message, reason=error.reason, retry_after_s=error.retry_after_s)
-            own.__cause__ = error.__cause__
+            own.__cause__ = error.__cause__ or (error if error.kind is Kind.INTERNAL else None)  # for the log
             self.future.set_exception(own)
 
     def expired(self, now_ns: int, where: str) -> None:

@@ -30,7 +30,17 @@ def provenance(response: ScoreResponse, decode_ns: int) -> dict[str, str]:
     return headers
 
 
+class _NotedError(ScoringError):
+    """Its origin is in the log already."""
+
+
+def note_internal(error: ScoringError, request_id: str) -> None:
+    """Log an error that is ours or the model's, not the client's, with where it came from."""
+    if error.kind is Kind.INTERNAL and not isinstance(error, _NotedError):
+        logger.error("%s", error.message, exc_info=error, extra={"request_id": request_id})
+
+
 def unforeseen(error: Exception, request_id: str) -> ScoringError:
     """For the client a request id; the traceback goes to the log only."""
     logger.error("unforeseen", exc_info=error, extra={"request_id": request_id})
-    return ScoringError(Kind.INTERNAL, f"internal error; the server's log has it under request id {request_id}")
+    return _NotedError(Kind.INTERNAL, f"internal error; the server's log has it under request id {request_id}")

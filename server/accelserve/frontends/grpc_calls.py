@@ -6,8 +6,9 @@ from typing import TypeAlias
 import grpc
 
 from accelserve.clock import Clock
-from accelserve.errors import ScoringError
-from accelserve.frontends.exchange import parse_priority, provenance, unforeseen
+from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.exchange import note_internal, parse_priority, provenance, unforeseen
+from accelserve.lifecycle import Lifecycle
 from accelserve.messages import Priority, ScoreResponse
 from accelserve.observability.logs import clean_request_id, new_request_id
 from accelserve.observability.metrics import Metrics, RequestRecord
@@ -44,9 +45,12 @@ class GrpcCall:
 class GrpcCalls:
     """Makes gRPC handlers out of functions from bytes to bytes."""
 
-    def __init__(self, metrics: Metrics, clock: Clock, new_id: Callable[[], str] = new_request_id) -> None:
+    def __init__(
+        self, metrics: Metrics, clock: Clock, lifecycle: Lifecycle, new_id: Callable[[], str] = new_request_id
+    ) -> None:
         self._metrics = metrics
         self._clock = clock
+        self._lifecycle = lifecycle
         self._new_id = new_id
 
     def counted(self, work: Counted) -> grpc.RpcMethodHandler:
@@ -57,6 +61,7 @@ class GrpcCalls:
                 call = GrpcCall(context, self._clock, self._new_id)
                 record.bytes_in = len(data)
                 try:
+                    self._refuse_at_the_end()
                     answer, response = await work(data, call, record)
                 except ScoringError as error:
                     await self._refuse(context, error, call.request_id, record)
@@ -85,11 +90,17 @@ class GrpcCalls:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
+    def _refuse_at_the_end(self) -> None:
+        """grpcio cancels the calls that reach it while it stops, and clients do not try those again."""
+        if self._lifecycle.closing:
+            raise ScoringError(Kind.DRAINING, "the server is stopping", retry_after_s=1)
+
     @staticmethod
     async def _refuse(
         context: Context, error: ScoringError, request_id: str, record: RequestRecord | None = None
     ) -> None:
         """Ends the call; always raises."""
+        note_internal(error, request_id)
         code = _STATUS[error.kind.grpc_code]
         if record is not None:
             record.failed(error, code.name)

@@ -63,11 +63,11 @@ class GrpcHealth:
     async def watch(
         self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
     ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
-        """Each change of the status, the present one first."""
-        while True:
+        """Each change of the status, the present one first; ends with the server."""
+        while not self.lifecycle.closing:
             status = self.status(request.service)
             yield _Status(status=_Status.SERVICE_UNKNOWN if status is None else status)
             await self.models.changed(partial(self._differs, request.service, status))
 
     def _differs(self, service: str, status: int | None) -> bool:
-        return self.status(service) != status
+        return self.lifecycle.closing or self.status(service) != status

@@ -36,7 +36,9 @@ _JSON_BODY: dict[str, Any] = {
 
 def build_app(raw: RawScoring, rest: TfServingRest, operations: Operations) -> FastAPI:
     """All routes. Answers do not depend on FastAPI: handlers map plain values to plain values."""
-    app = FastAPI(title="accelserve", version=__version__, openapi_url="/swagger.json", redoc_url=None, redirect_slashes=False)
+    app = FastAPI(
+        title="accelserve", version=__version__, openapi_url="/swagger.json", redoc_url=None, redirect_slashes=False
+    )
 
     def route(path: str, handle: Handle, methods: list[str], summary: str, extra: dict[str, Any] | None = None) -> None:
         app.add_api_route(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends.exchange import parse_priority, provenance, unforeseen
+from accelserve.frontends.exchange import note_internal, parse_priority, provenance, unforeseen
 from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
 from accelserve.messages import Priority, ScoreResponse
 from accelserve.observability.logs import clean_request_id, new_request_id
@@ -53,6 +53,7 @@ class HttpExchange:
             return HttpResponse(200, answer.body, headers)
 
     def _failed(self, record: RequestRecord, error: ScoringError, ids: dict[str, str]) -> HttpResponse:
+        note_internal(error, ids["x-request-id"])
         # Every counted route takes POST alone.
         allow = {"allow": "POST"} if error.kind is Kind.METHOD else {}
         response = error_response(error, {**ids, **allow})

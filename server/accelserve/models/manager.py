@@ -9,7 +9,7 @@ from enum import Enum
 from types import TracebackType
 from typing import Protocol, Self, TypeVar
 
-from accelserve.batching.scheduler import Scheduler
+from accelserve.batching.scheduler import DRAIN_TIMEOUT_S, Scheduler
 from accelserve.clock import Clock
 from accelserve.config import ModelConfig
 from accelserve.errors import Kind, ScoringError
@@ -66,17 +66,27 @@ class ModelManager:
     """Loads the configured models, each on its own, and finds the one a request means.
 
     Entering starts all loads and returns at once; leaving drains and closes what is loaded. A model that fails ends
-    in END with its error and leaves the others alone.
+    in END with its error and leaves the others alone. drain_timeout_s: how long leaving waits for accepted requests,
+    and then for the session to close.
+
+    drain_timeout_s: how long leaving waits for batches that run; one that takes longer is left to end by itself.
     """
 
     def __init__(
-        self, configs: Sequence[ModelConfig], loader: Loader, clock: Clock, metrics: BatchMetrics, default: str = ""
+        self,
+        configs: Sequence[ModelConfig],
+        loader: Loader,
+        clock: Clock,
+        metrics: BatchMetrics,
+        default: str = "",
+        drain_timeout_s: float = DRAIN_TIMEOUT_S,
     ) -> None:
         self._entries = {config.name: _Entry(config) for config in configs}
         self._loader = loader
         self._clock = clock
         self._metrics = metrics
         self._default = default
+        self._drain_timeout_s = drain_timeout_s
         self._changed = asyncio.Condition()
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -225,8 +235,10 @@ class ModelManager:
         if servable is None:
             return
         await self._move(entry, ModelState.UNLOADING)
+        drained = await servable.scheduler.drain(self._drain_timeout_s)
         await servable.scheduler.__aexit__(None, None, None)
-        await _in_thread(servable.model.close)
+        if drained:  # closing a session waits for its runs
+            await _in_thread(servable.model.close)
         entry.servable = None
         await self._move(entry, ModelState.END)
 
