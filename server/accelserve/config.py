@@ -13,6 +13,8 @@ from typing import Any
 from accelserve.preprocessing import DEFAULT_MAX_PIXELS
 
 ENV_PREFIX = "ACCELSERVE_"
+# As backends.discovery.parse_device_request reads it, so that a mistake is told with all the others.
+_DEVICE = re.compile(r"auto|cpu|fpga-emulator|gpu(:[0-9]+(,[0-9]+)*)?|fpga(:[^\s,]+(,[^\s,]+)*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,13 @@ def parse_bytes(text: str) -> int:
     return number * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[found[2].lower()]
 
 
+def parse_device(text: str) -> str:
+    """A device request that is well-formed; whether the device is here is the back ends' to say."""
+    if not _DEVICE.fullmatch(text.strip()):
+        raise ValueError("want auto, cpu, gpu, gpu:0, gpu:0,1, fpga, fpga:ID or fpga-emulator")
+    return text.strip()
+
+
 def _flag(text: str) -> bool:
     if text.lower() in ("1", "true", "yes", "on"):
         return True
@@ -127,7 +136,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("host", str, "ADDRESS", "address to listen on; 0.0.0.0 for all"),
     Option("http_port", _port, "PORT", "HTTP port; 0 takes a free one"),
     Option("grpc_port", _port, "PORT", "gRPC port; 0 takes a free one"),
-    Option("device", str, "DEVICE", "auto, cpu, gpu[:N], fpga[:ID] or fpga-emulator; all but auto are requirements"),
+    Option("device", parse_device, "DEVICE", "auto, cpu, gpu[:N], fpga[:ID], fpga-emulator; all but auto are required"),
     Option("threads", _positive, "N", "CPU threads of each model's session (default: the back end's choice)"),
     Option("default_model", str, "NAME", "model for requests that name none (default: the only one)"),
     Option("max_body_bytes", parse_bytes, "BYTES", "largest HTTP body; more is refused with 413 at the header"),

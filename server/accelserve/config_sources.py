@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelserve.config import ENV_PREFIX, OPTIONS, ModelConfig, Option, ServerConfig
+from accelserve.config import ENV_PREFIX, OPTIONS, ModelConfig, Option, ServerConfig, parse_device
 
 # Kubernetes injects ACCELSERVE_SERVICE_HOST, ACCELSERVE_PORT_8501_TCP, ... for a Service named accelserve.
 _KUBERNETES = re.compile(r"ACCELSERVE_(SERVICE_|PORT($|_))")
@@ -95,7 +95,8 @@ class _Reader:
         try:
             # A relative path is meant from where the file stands.
             place = path.parent / Path(table["path"]).expanduser()
-            self.models[name] = ModelConfig(_model_name(name), place, table.get("device"), threads)
+            device = parse_device(str(table["device"])) if "device" in table else None
+            self.models[name] = ModelConfig(_model_name(name), place, device, threads)
         except ValueError as error:
             self.problems.append(f"{where}: {error}")
 

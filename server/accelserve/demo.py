@@ -3,6 +3,7 @@
 The server is a process of its own, started by the command that users type; this one is its client.
 """
 
+import signal
 import subprocess
 import sys
 import threading
@@ -25,7 +26,8 @@ def run_demo(model: Path | None, http_port: int, grpc_port: int, *, stop_after_a
     command = [sys.executable, "-m", "accelserve", "serve", "--model", f"digits={path}", "--grace-period", "0"]
     command += ["--http-port", str(http_port), "--grpc-port", str(grpc_port), "--log-level", "warning"]
     started = time.monotonic()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
+    # A session of its own: Ctrl-C reaches this process alone, which then asks the server once.
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as server:
         try:
             line = _ready_line(server)
             if line is None:
@@ -96,7 +98,7 @@ def _picture_input(client: GrpcClient) -> str:
 
 
 def _stop(server: "subprocess.Popen[str]") -> None:
-    server.terminate()
+    server.send_signal(signal.SIGINT)
     try:
         server.wait(_STOP_LIMIT_S)
     except subprocess.TimeoutExpired:

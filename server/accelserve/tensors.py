@@ -128,7 +128,12 @@ class TensorSpec:
         """Whether a tensor of `shape` fits."""
         if self.shape is None:
             return True
-        return len(shape) == len(self.shape) and all(w in (-1, g) for w, g in zip(self.shape, shape, strict=True))
+        if len(shape) != len(self.shape):
+            return False
+        for wanted, got in zip(self.shape, shape, strict=True):  # a loop: a generator costs as much again, per request
+            if wanted not in (-1, got):
+                return False
+        return True
 
     @property
     def has_batch_axis(self) -> bool:

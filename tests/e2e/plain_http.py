@@ -2,39 +2,28 @@
 
 import json
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass
 from http.client import HTTPConnection
-from typing import Any
 
-from prometheus_client.parser import text_string_to_metric_families
+import talk
 from server_process import Server, wait_until
+from talk import PATIENCE_S, Scrape
 
-PATIENCE_S = 30.0
 
-
-@dataclass(frozen=True)
-class Answer:
-    """headers: lower-case names."""
-
-    status: int
-    headers: Mapping[str, str]
-    body: bytes
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
+class Answer(talk.Answer):
+    """An answer that knows how an error must look."""
 
     @property
     def error(self) -> str:
-        """The message, once it is sure that this is how an error must look."""
+        """The message of `{"error": message}`; fails for anything else."""
         assert self.status >= 400, (self.status, self.body[:500])
         assert self.headers["content-type"] == "application/json"
         document = json.loads(self.body)
         assert document.keys() == {"error"}
         message = document["error"]
-        assert isinstance(message, str) and message
-        assert "Traceback" not in message and 'File "' not in message, message
+        assert isinstance(message, str)
+        assert message
+        assert "Traceback" not in message
+        assert 'File "' not in message
         return message
 
 
@@ -70,7 +59,7 @@ def read_all(client: socket.socket) -> bytes:
     return b"".join(parts)
 
 
-def talk(server: Server, *pieces: bytes) -> bytes:
+def exchange(server: Server, *pieces: bytes) -> bytes:
     """Send on one connection, then read until the server closes it."""
     with connect(server) as client:
         for piece in pieces:
@@ -97,37 +86,27 @@ def head_of(method: str, path: str, *lines: str) -> bytes:
     return "\r\n".join((f"{method} {path} HTTP/1.1", "Host: x", *lines, "", "")).encode("latin-1")
 
 
-def samples(server: Server) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
-    """The metrics page."""
-    page = get(server, "/metrics").body.decode()
-    families = text_string_to_metric_families(page)
-    return {(s.name, frozenset(s.labels.items())): s.value for family in families for s in family.samples}
-
-
 def ended(server: Server, **labels: str) -> float:
     """How many requests ended with these labels."""
-    wanted = labels.items()
-    return sum(
-        value for (name, has), value in samples(server).items() if name == "accelserve_requests_total" and wanted <= has
-    )
+    return Scrape(server).sum("accelserve_requests_total", **labels)
 
 
 def check_books(server: Server) -> None:
     """Nothing is in flight or queued any more, and every request that was received ended once."""
-    wait_until(lambda: _idle(samples(server)))
-    now = samples(server)
-    for (name, labels), received in now.items():
-        if name == "accelserve_requests_received_total":
-            (protocol,) = (value for key, value in labels if key == "protocol")
-            assert received == ended(server, protocol=protocol), f"{protocol}: the counters do not add up"
+    wait_until(lambda: _idle(Scrape(server)))
+    now = Scrape(server)
+    for protocol in ("http", "grpc"):
+        received = now.sum("accelserve_requests_received_total", protocol=protocol)
+        assert received == now.sum("accelserve_requests_total", protocol=protocol), f"{protocol} does not add up"
 
 
-def _idle(now: Mapping[tuple[str, frozenset[tuple[str, str]]], float]) -> bool:
+def _idle(now: Scrape) -> bool:
     busy = ("accelserve_requests_in_flight", "accelserve_queue_rows", "accelserve_batches_running")
-    return all(value == 0 for (name, _), value in now.items() if name in busy)
+    return all(now.sum(name) == 0 for name in busy)
 
 
 def check_log(server: Server) -> None:
     """Nothing unforeseen happened so far."""
     log = server.log.read_text(errors="replace")
-    assert "Traceback" not in log and "unforeseen" not in log, log
+    assert "Traceback" not in log, log
+    assert "unforeseen" not in log, log

@@ -1,4 +1,4 @@
-"""Small ONNX models whose answers depend on every element that they are given, and ONNX Runtime to run them directly."""
+"""Small ONNX models whose answers depend on every element that they are given, and ONNX Runtime to run them."""
 
 from collections.abc import Sequence
 from pathlib import Path

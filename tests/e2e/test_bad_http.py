@@ -11,10 +11,8 @@ import time
 import zlib
 from collections.abc import Iterator
 
-import model_builders
 import numpy as np
 import pytest
-from accelserve.builtin import digits_path, pictures
 from onnx import TensorProto
 from PIL import Image
 from plain_http import (
@@ -23,15 +21,18 @@ from plain_http import (
     check_log,
     connect,
     ended,
-    get,
+    exchange,
     head_of,
     parse_answers,
     post,
     read_all,
-    talk,
 )
 from server_process import Server, serving, wait_until
 from small_networks import identity
+from talk import Scrape
+
+import model_builders
+from accelserve.builtin import digits_path, pictures
 
 MAX_BODY_BYTES = 16 * 2**20
 READ_TIMEOUT_S = 1
@@ -177,7 +178,7 @@ def test_a_hundred_megabytes_are_413_at_the_header(server):
 
 def test_a_client_that_waits_for_100_continue_gets_413_instead(server):
     head = head_of("POST", "/score", f"Content-Length: {100 * 2**20}", "Expect: 100-continue")
-    assert only_answer(talk(server, head)).status == 413
+    assert only_answer(exchange(server, head)).status == 413
 
 
 def test_a_client_that_sends_its_hundred_megabytes_anyway_still_reads_413(server):
@@ -242,14 +243,14 @@ def test_an_endless_header_is_431(server):
 
 @pytest.mark.parametrize(("count", "size"), [(101, 10), (5000, 10), (90, 1000)])
 def test_a_flood_of_headers_is_431(server, count, size):
-    answer = only_answer(talk(server, head_of("GET", "/healthz", *(f"h{i}: {'v' * size}" for i in range(count)))))
+    answer = only_answer(exchange(server, head_of("GET", "/healthz", *(f"h{i}: {'v' * size}" for i in range(count)))))
     assert answer.status == 431
     assert answer.error
 
 
 @pytest.mark.parametrize("path", ["/" + "a" * 9000, "/score?model=" + "m" * 9000, "/" + "%00" * 5000])
 def test_a_long_request_line_is_414(server, path):
-    answer = only_answer(talk(server, head_of("POST", path, "Content-Length: 0")))
+    answer = only_answer(exchange(server, head_of("POST", path, "Content-Length: 0")))
     assert answer.status == 414
     assert answer.error
 
@@ -280,13 +281,13 @@ def test_a_long_request_line_is_414(server, path):
     ],
 )
 def test_what_is_not_http_is_a_clients_mistake(server, data):
-    answers = parse_answers(talk(server, data))
+    answers = parse_answers(exchange(server, data))
     assert all(400 <= answer.status < 500 or answer.status in (200, 501) for answer in answers), answers
     assert all(answer.error for answer in answers if answer.status != 200)
 
 
 def test_another_transfer_encoding_is_501(server):
-    answer = only_answer(talk(server, head_of("POST", "/score", "Transfer-Encoding: gzip, chunked")))
+    answer = only_answer(exchange(server, head_of("POST", "/score", "Transfer-Encoding: gzip, chunked")))
     assert answer.status == 501
     assert answer.error
 
@@ -325,7 +326,7 @@ def test_another_transfer_encoding_is_501(server):
 def test_a_path_that_means_to_escape_finds_nothing(server, path):
     body = b'{"instances": [[1]]}'
     head = head_of("POST", path, f"Content-Length: {len(body)}", "Connection: close")
-    answer = only_answer(talk(server, head + body))
+    answer = only_answer(exchange(server, head + body))
     assert answer.status in (400, 404, 405), answer
     assert "root:" not in answer.error
     assert "x-evil" not in answer.headers
@@ -446,7 +447,7 @@ def test_no_rows_give_no_rows(server):
 def test_half_a_request_and_silence_is_408(server, begun):
     started = time.monotonic()
     before = ended(server, protocol="http", code="408")
-    answer = only_answer(talk(server, begun))
+    answer = only_answer(exchange(server, begun))
     assert answer.status == 408
     assert answer.error
     assert time.monotonic() - started < READ_TIMEOUT_S + AT_ONCE_S
@@ -497,13 +498,8 @@ def test_a_client_that_leaves_while_its_model_runs_is_counted_as_cancelled(serve
     for _ in range(3):
         with connect(server) as client:
             client.sendall(head_of("POST", "/v1/models/slow:predict", f"Content-Length: {len(body)}") + body)
-            wait_until(lambda: _in_flight(server) > 0)
+            wait_until(lambda: Scrape(server).sum("accelserve_requests_in_flight") > 0)
     wait_until(lambda: ended(server, protocol="http", outcome="cancelled") == before + 3)
-
-
-def _in_flight(server: Server) -> float:
-    page = get(server, "/metrics").body.decode().splitlines()
-    return sum(float(line.split()[-1]) for line in page if line.startswith("accelserve_requests_in_flight{"))
 
 
 def test_a_client_that_leaves_within_a_large_answer_leaves_nothing_behind(server):
@@ -540,7 +536,9 @@ def test_a_client_that_never_reads_its_answer_is_dropped(server):
 def test_good_and_bad_requests_on_one_connection_are_answered_in_order(server):
     wrong = head_of("POST", "/score", "Content-Length: 4") + b"\xff\xd8\xff\xd9"
     nowhere = head_of("GET", "/nowhere")
-    answers = parse_answers(talk(server, seven() + wrong + nowhere + seven() + b"NOT HTTP AT ALL\r\n\r\n" + seven()))
+    answers = parse_answers(
+        exchange(server, seven() + wrong + nowhere + seven() + b"NOT HTTP AT ALL\r\n\r\n" + seven())
+    )
     assert [answer.status for answer in answers] == [200, 422, 404, 200, 400]
     assert answers[0].body == answers[3].body
     assert all(answer.error for answer in answers if answer.status != 200)
@@ -549,7 +547,7 @@ def test_good_and_bad_requests_on_one_connection_are_answered_in_order(server):
 def test_a_body_cannot_smuggle_a_request(server):
     inner = head_of("GET", "/nowhere")
     outer = head_of("POST", "/score", f"Content-Length: {len(inner)}", "Connection: close") + inner
-    assert [answer.status for answer in parse_answers(talk(server, outer))] == [415]
+    assert [answer.status for answer in parse_answers(exchange(server, outer))] == [415]
 
 
 def test_good_requests_beside_attackers_all_get_their_answers(server):

@@ -1,5 +1,6 @@
 """Opened means closed: SIGTERM under load loses nothing that was accepted, and every way to stop ends with 0."""
 
+import asyncio
 import signal
 import socket
 import threading
@@ -13,10 +14,14 @@ from pathlib import Path
 
 import grpc
 import pytest
+import uvicorn
+import uvloop
 from grpc_health.v1 import health_pb2
 from server_process import Server, end, serving, start, wait_until
-from talk import Calls, Connection, Scrape, ask, in_background, instances, outputs_of, row
+from talk import Answer, Calls, Connection, Scrape, ask, in_background, instances, outputs_of, row
+from uvicorn.server import ServerState
 
+from accelserve.frontends.http_protocol import HttpConnectionPolicy, protocol_class
 from model_builders import synthetic_model
 
 DOUBLE = 'behaviour = "double"\n{settings}\n[inputs.x]\ndtype = "float32"\nshape = [-1, 2]\noutput = "y"\n'
@@ -113,6 +118,36 @@ def test_requests_that_the_kernel_took_while_the_server_stood_still_are_answered
         for connection in (*kept, *fresh):
             connection.close()
     assert [answer.json["predictions"] for answer in answers] == [[[2.0 * i, 0.0]] for i in range(48)]
+
+
+@pytest.mark.parametrize("new_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+def test_a_request_that_lies_unread_in_the_kernel_keeps_its_connection_open(new_loop):
+    async def app(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def main() -> tuple[Answer, bytes]:
+        config = uvicorn.Config(app, http=protocol_class(HttpConnectionPolicy()), lifespan="off", log_config=None)
+        config.load()
+        state = ServerState()
+        server = await asyncio.get_running_loop().create_server(
+            lambda: config.http_protocol_class(config, state, {}), "127.0.0.1", 0
+        )
+        async with server:
+            asked, idle = (Connection(server.sockets[0].getsockname()[1]) for _ in range(2))
+            with asked, idle:
+                while len(state.connections) < 2:  # noqa: ASYNC110 - uvicorn has no event for it
+                    await asyncio.sleep(0)
+                asked.send("/")  # without giving the loop a chance to read it
+                for connection in list(state.connections):
+                    connection.shutdown()
+                answer = await asyncio.to_thread(asked.read)
+                return answer, await asyncio.to_thread(idle.socket.recv, 1)
+
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        answer, end_of_idle = runner.run(main())
+    assert (answer.status, answer.headers["connection"]) == (200, "close")
+    assert end_of_idle == b""
 
 
 def test_during_the_grace_period_readiness_is_off_and_requests_are_answered(tmp_path):

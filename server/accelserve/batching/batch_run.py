@@ -1,6 +1,7 @@
 """One batch through a session, on the model thread: stack, run, split; and again one by one if that fails."""
 
 import logging
+import traceback
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -91,10 +92,13 @@ class BatchRunner:
             outcomes = _split(works, padded, result, self.name)
         except ScoringError as error:
             outcomes = error
+            if error.kind is Kind.INTERNAL:
+                _note_origin(error)
         except BaseException as error:  # even SystemExit: a model must not end its thread
             logger.exception("%s failed with %d requests, %d rows", self.name, len(works), rows)
             outcomes = ScoringError(Kind.INTERNAL, f"{self.name} failed: unforeseen {type(error).__name__}")
             outcomes.__cause__ = error
+            _note_origin(error)
         _forget_tracebacks(outcomes)
         run = Run(rows, padded, started_ns, self.clock.now_ns() - started_ns, modelled_ns)
         return run, outcomes
@@ -149,6 +153,12 @@ def _errors_by_work(counts: Sequence[int], item_errors: Mapping[int, ScoringErro
         if index < len(counts):
             errors.setdefault(index, item_errors[row])
     return errors
+
+
+def _note_origin(error: BaseException) -> None:
+    """Keep as text where it came from, for the log of the request that it fails."""
+    if not getattr(error, "__notes__", None):  # a session may raise one object again and again
+        error.add_note("Traceback of the model's thread:\n" + "".join(traceback.format_tb(error.__traceback__)))
 
 
 def _forget_tracebacks(outcomes: list[Outcome] | ScoringError) -> None:

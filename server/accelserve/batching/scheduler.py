@@ -23,6 +23,10 @@ logger = logging.getLogger("accelserve.batching")
 
 DRAIN_TIMEOUT_S = 30.0  # leaving the context waits this long for what was accepted
 _JOIN_TIMEOUT_S = 1.0  # an idle model thread ends at once
+# grpc.aio hands over one call in about four iterations of the loop, HTTP all that has come in one. An iteration that
+# finds nothing takes 1 us: that is what a lone request waits.
+_QUIET_ITERATIONS = 5
+_MOST_GATHERING_NS = 1_000_000
 
 
 class _Job:
@@ -46,8 +50,8 @@ class _Job:
 class Scheduler:
     """Gathers requests into batches and runs them, one batch per model thread at a time.
 
-    Work-conserving: a free thread takes what the current iteration of the loop has read; while all are busy requests
-    gather. All methods belong to the event loop; enter and leave it there. A submitted request ends in its future:
+    Work-conserving: a free thread takes what the loop has read once no more comes, a few microseconds later; while all
+    are busy requests gather. All methods belong to the event loop; enter and leave it there. A submitted request ends in its future:
     with `Scored`, or a ScoringError, or cancelled by its caller, which frees its rows and leaves its neighbours alone.
 
     max_inflight: batches that may run at the same time, each on a thread of its own.
@@ -76,7 +80,7 @@ class Scheduler:
         self._threads: list[threading.Thread] = []
         self._accepting = False
         self._abandoned = False
-        self._poke_due = False
+        self._gathering = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._idle = asyncio.Event()
@@ -157,14 +161,24 @@ class Scheduler:
     # -- on the loop --------------------------------------------------------------------------------------------
 
     def _poke_soon(self) -> None:
-        """Once per iteration of the loop, so that all requests read in it ride together."""
-        if not self._poke_due:
-            self._poke_due = True
-            self._loop.call_soon(self.poke)
+        """When the loop has read what there is, so that all of it rides together."""
+        if not self._gathering:
+            self._gathering = True
+            until_ns = self._clock.now_ns() + _MOST_GATHERING_NS
+            self._loop.call_soon(self._gather, self._queue.rows, 0, until_ns)
+
+    def _gather(self, rows: int, quiet: int, until_ns: int) -> None:
+        """rows: that waited an iteration ago. quiet: iterations, one after the other, that have brought none."""
+        waiting = self._queue.rows
+        quiet = quiet + 1 if waiting == rows else 0
+        if quiet < _QUIET_ITERATIONS and waiting < self._most_rows and self._clock.now_ns() < until_ns:
+            self._loop.call_soon(self._gather, waiting, quiet, until_ns)
+        else:
+            self._gathering = False
+            self.poke()
 
     def poke(self) -> None:
         """Look at the clock: fail what has expired, start what may leave."""
-        self._poke_due = False
         now_ns = self._clock.now_ns()
         for pending in self._queue.expire(now_ns):
             Part.of(pending).request.expired(now_ns, self._name)

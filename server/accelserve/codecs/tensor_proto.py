@@ -7,6 +7,7 @@ without elements. Writing fills the typed fields, which is what public clients r
 
 import math
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 
 import numpy as np
@@ -81,11 +82,11 @@ def _shape(proto: TensorProto, dtype: DType) -> Shape:
     dims = proto.tensor_shape.dim
     if len(dims) > _MAX_RANK:
         raise _Unreadable(f"a tensor has at most {_MAX_RANK} dimensions, got {len(dims)}")
-    shape = tuple(dim.size for dim in dims)
-    if any(size < 0 for size in shape):
+    shape = tuple([dim.size for dim in dims])
+    if shape and min(shape) < 0:
         raise _Unreadable(f"a size is negative in {describe(dtype, shape)}")
     # Zeros do not count: numpy, too, refuses an empty array whose other axes overflow.
-    if math.prod(size or 1 for size in shape) * dtype.numpy.itemsize > _MAX_BYTES:
+    if math.prod([size or 1 for size in shape]) * dtype.numpy.itemsize > _MAX_BYTES:
         raise _Unreadable(f"{describe(dtype, shape)} is too large")
     return shape
 
@@ -196,7 +197,7 @@ def tensor_parts(tensor: Tensor, *, as_content: bool = False) -> list[Part]:
     Raises ScoringError(INVALID) for a dtype outside the table.
     """
     dtype = dtype_of(tensor)
-    head = b"\x08" + varint(dtype.tf) + field(TensorProto.TENSOR_SHAPE_FIELD_NUMBER, _shape_wire(tensor.shape))
+    head = _head(dtype, tensor.shape)
     if tensor.size == 0:
         return [head]
     number = _FIELD_NUMBERS[dtype.tf_field]
@@ -210,8 +211,11 @@ def tensor_parts(tensor: Tensor, *, as_content: bool = False) -> list[Part]:
     return [head + field_head(number, len(values)), values]
 
 
-def _shape_wire(shape: Shape) -> bytes:
-    return b"".join(field(2, b"\x08" + varint(size) if size else b"") for size in shape)
+@lru_cache(maxsize=1024)
+def _head(dtype: DType, shape: Shape) -> bytes:
+    """Type and shape. A model answers in few of them, again and again."""
+    dims = b"".join(field(2, b"\x08" + varint(size) if size else b"") for size in shape)
+    return b"\x08" + varint(dtype.tf) + field(TensorProto.TENSOR_SHAPE_FIELD_NUMBER, dims)
 
 
 # Fields of varints; the others carry the elements' own bytes.

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TypeVar
 
 from google.protobuf.any_pb2 import Any as AnyProto
@@ -72,12 +73,13 @@ def decode_predict(data: bytes, *, strict: bool = True) -> PredictCall:
     Raises ScoringError(INVALID): bytes that are no such message, an undecodable tensor, a repeated output_filter.
     """
     request = _parse(PredictRequest, data)
-    output_filter = tuple(request.output_filter)
-    _refuse_repeated(output_filter)
+    spec, output_filter = request.model_spec, tuple(request.output_filter)
+    if output_filter:
+        _refuse_repeated(output_filter)
     budget = PaddingBudget()
     return PredictCall(
-        model=_ref(request.model_spec),
-        signature=request.model_spec.signature_name,
+        model=_ref(spec),
+        signature=spec.signature_name,
         inputs={name: decode_tensor(proto, name, budget, strict=strict) for name, proto in request.inputs.items()},
         output_filter=output_filter,
         has_model_spec=request.HasField("model_spec"),
@@ -89,9 +91,16 @@ def encode_predict(response: ScoreResponse, *, as_content: bool = False) -> byte
 
     as_content: TF Serving's `--enable_serialization_as_tensor_content`; public clients read the typed fields.
     """
-    spec = _spec(ModelRef(response.model, response.version), response.signature)
-    tail = PredictResponse(model_spec=spec).SerializeToString()
-    return b"".join([*_tensor_map(PredictResponse.OUTPUTS_FIELD_NUMBER, response.outputs, as_content), tail])
+    parts = _tensor_map(PredictResponse.OUTPUTS_FIELD_NUMBER, response.outputs, as_content)
+    parts.append(_origin(response.model, response.version, response.signature))
+    return b"".join(parts)
+
+
+@lru_cache(maxsize=1024)
+def _origin(model: str, version: int, signature: str) -> bytes:
+    """A PredictResponse with nothing but who answered: the end of every answer of one model."""
+    encoded: bytes = PredictResponse(model_spec=_spec(ModelRef(model, version), signature)).SerializeToString()
+    return encoded
 
 
 def encode_predict_request(
@@ -185,10 +194,16 @@ def _tensor_map(number: int, tensors: Mapping[str, Tensor], as_content: bool) ->
     parts: list[Part] = []
     for name, tensor in tensors.items():
         value = tensor_parts(tensor, as_content=as_content)
-        size = sum(map(len, value))
-        key_and_head = field(1, name.encode()) + field_head(2, size)
-        parts += [field_head(number, len(key_and_head) + size) + key_and_head, *value]
+        parts.append(_entry_head(number, name, sum([len(part) for part in value])))
+        parts += value
     return parts
+
+
+@lru_cache(maxsize=1024)
+def _entry_head(number: int, name: str, size: int) -> bytes:
+    """What stands before the `size` bytes of a tensor; a model's answers have few sizes."""
+    key_and_head = field(1, name.encode()) + field_head(2, size)
+    return field_head(number, len(key_and_head) + size) + key_and_head
 
 
 def _signature_def(signature: Signature) -> SignatureDef:

@@ -12,10 +12,14 @@ from accelserve.tensors import Tensor
 Part = bytes | memoryview  # a memoryview is of unsigned bytes, so that len() counts bytes
 
 _BLOCK = 65_536  # values packed at once; bounds the scratch memory at 5 MB
+_SMALL_BYTES = 4096  # copying so few is cheaper than making views of them
+_SEPTETS = tuple(bytes((value,)) for value in range(0x80))
 
 
 def varint(value: int) -> bytes:
     """`value` in base 128, low septet first; a negative one as its two's complement in 64 bits (10 bytes)."""
+    if 0 <= value < 0x80:
+        return _SEPTETS[value]
     value &= 2**64 - 1
     septets = bytearray()
     while value > 0x7F:
@@ -58,6 +62,8 @@ def _pack_block(values: NDArray[np.uint64]) -> bytes:
     return packed
 
 
-def memory_of(tensor: Tensor) -> memoryview:
-    """The elements' bytes in row order, without a copy when they lie so; the tensor must not change meanwhile."""
+def memory_of(tensor: Tensor) -> Part:
+    """The elements' bytes in row order, many without a copy when they lie so; the tensor must not change meanwhile."""
+    if tensor.nbytes <= _SMALL_BYTES:
+        return tensor.tobytes()
     return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8).data

@@ -18,7 +18,8 @@ Counted = Callable[[bytes, "GrpcCall", RequestRecord], Awaitable[tuple[bytes, Sc
 Plain = Callable[[bytes], bytes]
 
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
-_MAX_MESSAGE = 1024  # TF Serving cuts here, and a header block has to hold it
+# TF Serving cuts here. A byte may become three on the wire, and clients refuse more than 8 KiB of trailing metadata.
+_MAX_MESSAGE_BYTES = 1024
 
 
 class GrpcCall:
@@ -111,4 +112,7 @@ class GrpcCalls:
 
 
 def _short(message: str) -> str:
-    return message if len(message) <= _MAX_MESSAGE else message[:_MAX_MESSAGE] + "...TRUNCATED"
+    data = message.encode(errors="replace")
+    if len(data) <= _MAX_MESSAGE_BYTES:
+        return message
+    return data[:_MAX_MESSAGE_BYTES].decode(errors="ignore") + "...TRUNCATED"

@@ -313,7 +313,8 @@ class HttpProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """Close if idle, else after the last request that has begun to arrive. Called by uvicorn when it stops."""
         self._shutting_down = True
-        if self._meter.part is BETWEEN and self._active is None and not self._stopped:
+        idle = self._meter.part is BETWEEN and self._active is None and not self._stopped
+        if idle and not _unread_bytes(self.transport):
             self._close()
 
     # --- deadlines

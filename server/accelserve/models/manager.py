@@ -128,7 +128,7 @@ class ModelManager:
             return self._entries[self._default]
         if len(self._entries) == 1:
             return next(iter(self._entries.values()))
-        names = ", ".join(sorted(self._entries))
+        names = ", ".join(sorted(name for name, entry in self._entries.items() if entry.error is None))
         message = f"the request names no model and there is no default one; say one of: {names}"
         raise ScoringError(Kind.INVALID, message, reason="model_not_named")
 
