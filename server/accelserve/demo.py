@@ -26,6 +26,7 @@ def run_demo(model: Path | None, http_port: int, grpc_port: int, *, stop_after_a
     command = [sys.executable, "-m", "accelserve", "serve", "--model", f"digits={path}", "--grace-period", "0"]
     command += ["--http-port", str(http_port), "--grpc-port", str(grpc_port), "--log-level", "warning"]
     started = time.monotonic()
+    signal.signal(signal.SIGTERM, _interrupt)
     # A session of its own: Ctrl-C reaches this process alone, which then asks the server once.
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as server:
         try:
@@ -42,6 +43,11 @@ def run_demo(model: Path | None, http_port: int, grpc_port: int, *, stop_after_a
             return ExitCode.OK
         finally:
             _stop(server)
+
+
+def _interrupt(number: int, frame: object) -> None:
+    """SIGTERM ends the demo as Ctrl-C does, and the server with it."""
+    raise KeyboardInterrupt
 
 
 def _ready_line(server: "subprocess.Popen[str]") -> str | None:
