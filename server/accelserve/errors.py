@@ -71,8 +71,13 @@ class ExitCode(IntEnum):
 
     @classmethod
     def of(cls, kind: Kind) -> "ExitCode":
-        """The code for a process that ends because of an error of `kind` while it starts."""
-        special = {Kind.NOT_FOUND: cls.NOT_FOUND, Kind.CONFLICT: cls.CONFLICT, Kind.DEVICE_MISSING: cls.DEVICE_MISSING}
+        """The code for a process that ends because no model is left to serve, by the error that was decisive."""
+        special = {
+            Kind.NOT_FOUND: cls.NOT_FOUND,
+            Kind.CONFLICT: cls.CONFLICT,
+            Kind.DEVICE_MISSING: cls.DEVICE_MISSING,
+            Kind.DEVICE_LOST: cls.DEVICE_MISSING,
+        }
         return special.get(kind, cls.LOAD_FAILED)
 
 
@@ -87,8 +92,10 @@ class ScoringError(Exception):
     def __init__(
         self, kind: Kind, message: str, *, reason: str | None = None, retry_after_s: int | None = None
     ) -> None:
-        super().__init__(message)
+        # A path or a client's word may hold what UTF-8 cannot say, and every protocol has to say the message.
+        text = message if message.isascii() else message.encode("utf-8", "replace").decode("utf-8")
+        super().__init__(text)
         self.kind = kind
-        self.message = message
+        self.message = text
         self.reason = reason or kind.reason
         self.retry_after_s = retry_after_s

@@ -18,6 +18,7 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.messages import ModelRef, Priority, ScoreRequest
 from accelserve.models.loading import Loader, fit_policy
 from accelserve.models.manager import ModelManager
+from accelserve.models.servable import LoadedModel
 from accelserve.scoring import Scorer
 
 GOOD = 'behaviour = "double"\n[inputs.x]\ndtype = "float32"\nshape = [-1, 2]\noutput = "y"\n'
@@ -125,6 +126,37 @@ def test_a_missing_path_is_not_found(tmp_path):
     asyncio.run(main())
 
 
+def test_a_model_that_loses_its_device_is_unavailable_and_no_longer_ready(tmp_path):
+    async def main():
+        losing = model(tmp_path, "losing", "lose_device_after = 8\n" + GOOD)
+        async with managing(tmp_path, losing, model(tmp_path, "good")) as manager:
+            scorer, servable = Scorer(manager, MonotonicClock()), manager.resolve(ModelRef("losing"))
+            request = ScoreRequest({"x": np.ones((1, 2), np.float32)})
+            asked = [scorer.score(servable, servable.signature(""), request) for _ in range(20)]
+            answers = [await gathered(one) for one in asked]
+            assert Kind.DEVICE_LOST in answers
+            async with asyncio.timeout(5):
+                await manager.changed(lambda: not manager.ready("losing"))
+            error = refused(Kind.DEVICE_LOST, manager.resolve, ModelRef("losing"))
+            assert error.startswith("model losing is unavailable")
+            assert manager.ready("good")
+
+    asyncio.run(main())
+
+
+def test_a_broken_queue_leaves_no_session_open(tmp_path, monkeypatch):
+    closed = []
+    monkeypatch.setattr(LoadedModel, "close", lambda self: closed.append(self.artifact.name))
+    monkeypatch.setattr("accelserve.models.manager.Scheduler", None)
+
+    async def main():
+        async with managing(tmp_path, model(tmp_path, "m")) as manager:
+            assert manager.first_error().kind is Kind.INTERNAL
+
+    asyncio.run(main())
+    assert closed == ["m"]
+
+
 def test_leaving_closes_the_session(tmp_path):
     async def main():
         async with managing(tmp_path, model(tmp_path, "m")) as manager:
@@ -185,6 +217,15 @@ def test_a_policy_is_cut_to_what_the_device_takes():
     cut = fit_policy(BatchPolicy(max_batch_size=8, allowed_batch_sizes=(1, 2, 8)), capabilities)
     assert cut.allowed_batch_sizes == (1, 2, 4)
     assert fit_policy(BatchPolicy(max_batch_size=2), capabilities).max_batch_size == 2
+
+
+async def gathered(answer):
+    """The kind of error that a request ended with; None for an answer."""
+    try:
+        await answer
+    except ScoringError as error:
+        return error.kind
+    return None
 
 
 def synthetic_capabilities(max_batch):

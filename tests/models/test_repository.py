@@ -63,3 +63,19 @@ def test_an_empty_newest_version_is_an_error_not_a_silent_older_one(tmp_path):
 
 def test_another_file_is_no_model(tmp_path):
     assert "no model" in refused(touch(tmp_path / "weights.bin"), Kind.PRECONDITION)
+
+
+def test_a_folder_that_is_no_version_does_not_read_a_strangers_file(tmp_path):
+    touch(tmp_path / "sm" / "saved_model.pb")
+    touch(tmp_path / "accelserve.toml")
+    assert find_models("m", tmp_path / "sm").manifest == tmp_path / "sm" / "accelserve.toml"
+
+
+def test_version_0_is_version_0_given_directly_too(tmp_path):
+    touch(tmp_path / "0" / "model.onnx")
+    assert find_models("m", tmp_path / "0").versions[0].version == find_models("m", tmp_path).versions[0].version == 0
+
+
+def test_an_onnx_file_of_another_name_is_pointed_at(tmp_path):
+    touch(tmp_path / "resnet.onnx")
+    assert "resnet.onnx" in refused(tmp_path, Kind.PRECONDITION)

@@ -129,3 +129,28 @@ def test_a_model_without_a_batch_axis_runs_once_as_it_is():
     session = FakeSession(lambda x: x, shape=(4,))
     assert check(session).passed
     assert session.ran == [4]
+
+
+@pytest.mark.parametrize("dtype", ["int64", "bool", "string", "uint8", "float16"])
+def test_a_model_that_gives_every_row_the_first_rows_answer_fails_for_every_dtype(dtype):
+    def first_row(x):
+        return np.repeat(x[:1], len(x), axis=0)
+
+    session = FakeSession(first_row, shape=(-1, 1), dtype=BY_NAME[dtype])
+    session.signatures = {
+        "serving_default": Signature(
+            "serving_default", {"x": spec("x", (-1, 1), BY_NAME[dtype])}, {"y": spec("y", (-1, 1), BY_NAME[dtype])}
+        )
+    }
+    with pytest.raises(ScoringError, match="differs from the same row alone"):
+        check(session)
+
+
+def test_an_output_named_like_an_input_does_not_hide_it_from_the_codecs():
+    seen = []
+    session = FakeSession(lambda x: x * 2)
+    inputs = session.signatures["serving_default"].inputs
+    session.signatures = {"serving_default": Signature("serving_default", inputs, {"x": spec("x", (-1, 3))})}
+    session.run = lambda batch: BatchResult({"x": batch.inputs["x"] * 2})
+    check(session, codecs=lambda tensors: seen.append(tensors["x"].sum()))
+    assert seen[1] == pytest.approx(2 * seen[0])

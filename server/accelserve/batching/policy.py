@@ -32,7 +32,8 @@ class BatchPolicy:
             if value < 1:
                 raise ScoringError(Kind.INVALID, f"{name} must be at least 1, got {value}")
         if self.max_queue_delay_ns < 0:
-            raise ScoringError(Kind.INVALID, f"max_queue_delay_us must not be negative, got {self.max_queue_delay_ns}")
+            got = self.max_queue_delay_ns // 1000
+            raise ScoringError(Kind.INVALID, f"max_queue_delay_us must not be negative, got {got}")
         sizes = self.allowed_batch_sizes
         if sizes and (sizes[0] < 1 or list(sizes) != sorted(set(sizes)) or sizes[-1] != self.max_batch_size):
             wanted = f"ascending, from 1 or more up to max_batch_size ({self.max_batch_size})"

@@ -84,6 +84,8 @@ class Loader:
             capabilities = backend.capabilities(device)
             policy = fit_policy(source.manifest.batching, capabilities)
             preprocessing = picture_preprocessing(source.manifest, session.signatures)
+            _tell_guesses(source.artifact.name, preprocessing)
+            check_labels(source.manifest, session.signatures)
             check = self._check(session, policy, capabilities)
         except BaseException:
             session.close()
@@ -116,6 +118,38 @@ def fit_policy(policy: BatchPolicy, capabilities: Capabilities) -> BatchPolicy:
         return policy
     sizes = tuple(size for size in policy.allowed_batch_sizes if size < most)
     return replace(policy, max_batch_size=most, allowed_batch_sizes=(*sizes, most) if sizes else ())
+
+
+def _tell_guesses(model: str, preprocessing: Mapping[str, Preprocessing]) -> None:
+    for signature, steps in preprocessing.items():
+        if steps.guessed:
+            logger.info(
+                "%s: pictures for %s are decoded as the signature suggests: %s to %dx%d, %s, %s, x * %.4g; "
+                "say otherwise in the model's accelserve.toml",
+                model,
+                signature,
+                steps.resize,
+                *steps.size,
+                steps.channel_order,
+                steps.layout,
+                steps.scale[0],
+            )
+
+
+def check_labels(manifest: Manifest, signatures: Mapping[str, Signature]) -> None:
+    """Labels must be as many as the classes, where a signature says how many these are.
+
+    Raises ScoringError(PRECONDITION).
+    """
+    if manifest.labels is None:
+        return
+    for signature in signatures.values():
+        shapes = [spec.shape for spec in signature.outputs.values() if spec.dtype.numpy.kind == "f"]
+        widths = {shape[-1] for shape in shapes if shape is not None and len(shape) == 2 and shape[-1] > 0}
+        if widths and len(manifest.labels) not in widths:
+            classes = " or ".join(map(str, sorted(widths)))
+            message = f"{manifest.source}: {len(manifest.labels)} labels, but the model has {classes} classes"
+            raise ScoringError(Kind.PRECONDITION, message)
 
 
 def picture_preprocessing(manifest: Manifest, signatures: Mapping[str, Signature]) -> dict[str, Preprocessing]:

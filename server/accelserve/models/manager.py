@@ -15,10 +15,11 @@ from accelserve.config import ModelConfig
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import ModelRef, VersionStatus
 from accelserve.models.loading import Loader
-from accelserve.models.servable import LoadedModel, Servable
+from accelserve.models.servable import LoadedModel, Servable, WatchedSession
 
 logger = logging.getLogger("accelserve.models")
 T = TypeVar("T")
+_LOST_RETRY_S = 5  # another replica, or this one started anew
 
 
 class ModelState(Enum):
@@ -88,19 +89,21 @@ class ModelManager:
         self._default = default
         self._drain_timeout_s = drain_timeout_s
         self._changed = asyncio.Condition()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._loads: list[asyncio.Task[None]] = []
+        self._losses: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._tasks = [asyncio.create_task(self._bring_up(entry)) for entry in self._entries.values()]
+        self._loads = [asyncio.create_task(self._bring_up(entry)) for entry in self._entries.values()]
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for task in self._tasks:
+        for task in self._loads:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await asyncio.gather(*(self._take_down(entry) for entry in self._entries.values()))
+        await asyncio.gather(*self._loads, return_exceptions=True)
+        # What loses its device meanwhile is taken down by its own task.
+        await asyncio.gather(*self._losses, *(self._take_down(entry) for entry in self._entries.values()))
 
     # -- what is asked ------------------------------------------------------------------------------------------
 
@@ -135,6 +138,10 @@ class ModelManager:
     @staticmethod
     def _not_available(entry: _Entry, ref: ModelRef) -> ScoringError:
         name = entry.config.name
+        if entry.error is not None and entry.error.kind is Kind.DEVICE_LOST:
+            return ScoringError(
+                Kind.DEVICE_LOST, f"model {name} is unavailable: {entry.error.message}", retry_after_s=5
+            )
         if entry.error is not None:
             message = f"Servable not found for request: {_asked(ref, name)}; it failed to load: {entry.error.message}"
             return ScoringError(Kind.NOT_FOUND, message, reason="load_failed")
@@ -187,12 +194,17 @@ class ModelManager:
 
     async def _bring_up(self, entry: _Entry) -> None:
         try:
-            source = self._loader.find(entry.config)
+            source = await _in_thread(lambda: self._loader.find(entry.config))
             entry.version = source.artifact.version
             await self._move(entry, ModelState.LOADING)
             logger.info("loading %s:%d from %s", entry.config.name, entry.version, source.artifact.path)
             model = await _in_thread(lambda: self._loader.load(entry.config, source), LoadedModel.close)
-            await self._open(entry, model)
+            try:
+                await self._open(entry, model)
+            except BaseException:
+                if entry.servable is None:  # else leaving takes it down
+                    await _in_thread(model.close)
+                raise
         except ScoringError as error:
             await self._fail(entry, error)
         except Exception as error:
@@ -201,8 +213,10 @@ class ModelManager:
 
     async def _open(self, entry: _Entry, model: LoadedModel) -> None:
         observer = _Observer(self._metrics, entry.config.name, entry.version)
+        loop = asyncio.get_running_loop()
+        session = WatchedSession(model.session, lambda error: loop.call_soon_threadsafe(self._lose, entry, error))
         scheduler = Scheduler(
-            model.session,
+            session,
             model.policy,
             self._clock,
             max_inflight=model.capabilities.max_inflight,
@@ -230,8 +244,15 @@ class ModelManager:
         entry.error = error
         await self._move(entry, ModelState.END)
 
+    def _lose(self, entry: _Entry, error: ScoringError) -> None:
+        """The model's device is gone: no new requests, and what is accepted fails as it comes to run."""
+        if entry.error is None:
+            logger.error("model %s is lost: %s", entry.config.name, error.message)
+            entry.error = error
+            self._losses.append(asyncio.get_running_loop().create_task(self._take_down(entry)))
+
     async def _take_down(self, entry: _Entry) -> None:
-        servable = entry.servable
+        servable, entry.servable = entry.servable, None
         if servable is None:
             return
         await self._move(entry, ModelState.UNLOADING)
@@ -239,7 +260,6 @@ class ModelManager:
         await servable.scheduler.__aexit__(None, None, None)
         if drained:  # closing a session waits for its runs
             await _in_thread(servable.model.close)
-        entry.servable = None
         await self._move(entry, ModelState.END)
 
     async def _move(self, entry: _Entry, state: ModelState) -> None:

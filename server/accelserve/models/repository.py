@@ -30,9 +30,11 @@ def find_models(name: str, path: Path) -> Found:
         raise ScoringError(Kind.NOT_FOUND, f"model {name!r}: no such file or folder: {path}")
     if path.is_file():
         return _lone_file(name, path)
-    if (single := _artifact(name, path, _version_of(path) or 1)) is not None:
-        beside = path / FILE_NAME
-        return Found((single,), beside if beside.exists() else path.parent / FILE_NAME)
+    version = _version_of(path)
+    if (single := _artifact(name, path, 1 if version is None else version)) is not None:
+        # A version folder's siblings share the model's file; any other folder's parent is a stranger.
+        shared = version is not None and not (path / FILE_NAME).exists()
+        return Found((single,), (path.parent if shared else path) / FILE_NAME)
     return Found(_versions(name, path), path / FILE_NAME)
 
 
@@ -50,7 +52,9 @@ def _versions(name: str, base: Path) -> tuple[ModelArtifact, ...]:
     numbered = {number: child for child in sorted(base.iterdir()) if (number := _version_of(child)) is not None}
     if not numbered:
         holds = ", ".join(_CONTENT[i][0] for i in (0, 1))
-        message = f"model {name!r}: {base} holds neither {holds} nor a version folder such as {base.name}/1"
+        seen = ", ".join(sorted(child.name for child in base.glob("*.onnx")))
+        hint = f"; there is {seen}: serve that file, or call it model.onnx" if seen else ""
+        message = f"model {name!r}: {base} holds neither {holds} nor a version folder such as {base.name}/1{hint}"
         raise ScoringError(Kind.PRECONDITION, message)
     found = [_artifact(name, numbered[number], number) for number in sorted(numbered, reverse=True)]
     if found[0] is None:

@@ -50,12 +50,13 @@ def check_session(session: Session, policy: BatchPolicy, check_codecs: CodecChec
     if signature is None or not signature.inputs:
         return CheckReport(False, "not run: no signature that can be asked without changing the model")
     try:
-        samples, alone = _first_accepted(session, signature)
+        samples, outputs = _first_accepted(session, signature)
     except ScoringError as error:
         if error.kind in _DEVICE_FAULTS:
             raise
         return CheckReport(False, f"not run: the model accepts no generated sample ({error.message})")
-    check_codecs({**samples, **alone})
+    check_codecs(samples)
+    check_codecs(outputs)
     if not signature.batched:
         return CheckReport(True, "codec round trip; no batch axis, requests run one by one", (1,))
     sizes = run_sizes(policy)
@@ -77,8 +78,8 @@ def _main_signature(signatures: Mapping[str, Signature]) -> Signature | None:
 def _first_accepted(session: Session, signature: Signature) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
     """Sample inputs of two rows that the model accepts, and its outputs for them."""
     error = ScoringError(Kind.INVALID, "no sample")
-    for text in (_tiny_png(), b"", b"0"):
-        samples = {name: sample(spec, 2, text) for name, spec in signature.inputs.items()}
+    for texts in ((_tiny_png(rising=True), _tiny_png(rising=False)), (b"0", b"1"), (b"", b"")):
+        samples = {name: sample(spec, 2, texts) for name, spec in signature.inputs.items()}
         try:
             return samples, _run(session, signature, samples, 2)
         except ScoringError as refused:
@@ -90,18 +91,19 @@ def _first_accepted(session: Session, signature: Signature) -> tuple[dict[str, T
     raise error
 
 
-def sample(spec: TensorSpec, rows: int, text: bytes) -> Tensor:
-    """Rows that differ from one another, the same in every process.
+def sample(spec: TensorSpec, rows: int, texts: tuple[bytes, bytes]) -> Tensor:
+    """Rows of which neighbours differ (unless both texts are equal), the same in every process.
 
-    Floats lie in [0, 1); integers are 0 and 1, which any table has; free inner axes get a small size.
+    Floats lie in [0, 1); integers are 0 and 1, which any table has; strings are the two texts in turn; free inner axes
+    get a small size.
     """
     shape = _sample_shape(spec, rows)
-    if spec.dtype.is_string:
-        return np.full(shape, text, dtype=object)
-    generator = np.random.default_rng(20190501)
-    if spec.dtype.numpy.kind in "iub":
-        return generator.integers(0, 2, shape).astype(spec.dtype.numpy)
-    return generator.random(shape, dtype=np.float32).astype(spec.dtype.numpy)
+    if spec.dtype.numpy.kind not in "iubO":
+        generator = np.random.default_rng(20190501)
+        return generator.random(shape, dtype=np.float32).astype(spec.dtype.numpy)
+    chessboard: Tensor = np.indices(shape).sum(axis=0) % 2
+    values: Tensor = np.array(texts if spec.dtype.is_string else (0, 1), dtype=spec.dtype.numpy)
+    return np.asarray(values[chessboard])
 
 
 def _sample_shape(spec: TensorSpec, rows: int) -> tuple[int, ...]:
@@ -156,12 +158,13 @@ def _close(left: Tensor, right: Tensor, tolerance: float) -> bool:
     return bool(np.allclose(wide_left, wide_right, rtol=0.0, atol=tolerance * scale, equal_nan=True))
 
 
-def _tiny_png() -> bytes:
+def _tiny_png(rising: bool) -> bytes:
     """A grey ramp of 8 x 8 pixels, RGB: what a model that decodes pictures itself can be asked with."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    rows = b"".join(b"\0" + bytes(8 * x + 4 * y for x in range(8) for _ in range(3)) for y in range(8))
+    columns = range(8) if rising else range(7, -1, -1)
+    rows = b"".join(b"\0" + bytes(8 * x + 4 * y for x in columns for _ in range(3)) for y in range(8))
     header = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")

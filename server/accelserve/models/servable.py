@@ -1,9 +1,9 @@
 """A version of a model that is loaded, and everything a request needs to know about it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from accelserve.backends.base import Capabilities, DeviceLease, ModelArtifact, Session
+from accelserve.backends.base import Batch, BatchResult, Capabilities, DeviceLease, ModelArtifact, Session
 from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.scheduler import Scheduler
 from accelserve.errors import Kind, ScoringError
@@ -44,6 +44,27 @@ class LoadedModel:
         self.session.close()
         if self.lease is not None:
             self.lease.release()
+
+
+class WatchedSession:
+    """A session that tells when its device is lost; everything else is the session's own."""
+
+    def __init__(self, session: Session, lost: Callable[[ScoringError], object]) -> None:
+        """lost: called from a model thread with the error, each time it happens."""
+        self.signatures = session.signatures
+        self.device = session.device
+        self.placement = session.placement
+        self.close = session.close
+        self._run = session.run
+        self._lost = lost
+
+    def run(self, batch: Batch) -> BatchResult:
+        try:
+            return self._run(batch)
+        except ScoringError as error:
+            if error.kind is Kind.DEVICE_LOST:
+                self._lost(error)
+            raise
 
 
 @dataclass(frozen=True, slots=True)
