@@ -20,6 +20,7 @@ from accelserve.backends.discovery import BackendPool
 from accelserve.clock import Clock, MonotonicClock
 from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ServerConfig
+from accelserve.cpus import usable_cpus
 from accelserve.errors import ExitCode, Kind, ScoringError
 from accelserve.frontends.grpc_calls import GrpcCalls
 from accelserve.frontends.grpc_health import GrpcHealth
@@ -43,8 +44,6 @@ from accelserve.scoring import Scorer
 
 logger = logging.getLogger("accelserve.runtime")
 _FORCED_CLOSE_S = 1.0
-# Models are taken down after the sockets, when nobody waits for an answer any more.
-_LAST_DRAIN_S = 1.0
 _LAST_CALL_S = 0.1
 
 
@@ -111,7 +110,12 @@ class Runtime:
             await grpc_server.start()
             http_task = asyncio.create_task(http_server.serve(sockets=[http_socket]))
             stack.push_async_callback(self._close, models, http_server, http_task, grpc_server)
-            return await self._serve(models, signals, lambda: on_ready(self._ready(models, http_socket, grpc_port)))
+            stop = asyncio.create_task(_stopped(signals, http_task))
+            stack.callback(stop.cancel)
+            if (code := await self._settle(models, stop)) is not None:
+                return code
+            on_ready(self._ready(models, http_socket, grpc_port))
+            return await self._serve(models, signals, stop)
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
@@ -149,25 +153,26 @@ class Runtime:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
-    async def _serve(self, models: ModelManager, signals: StopSignals, on_ready: Callable[[], None]) -> ExitCode:
-        stop = asyncio.create_task(signals.asked.wait())
-        try:
-            settled = models.changed(
-                lambda: models.settled() or (self._config.strict and models.first_error() is not None)
-            )
-            if not await _first(settled, stop):
-                return ExitCode.OK
-            error = models.first_error()
-            if error is not None and (self._config.strict or not models.ready()):
-                return ExitCode.of(error.kind)
-            on_ready()
-            if await _first(models.changed(lambda: not any(models.servables())), stop):
-                last = models.first_error()
-                return ExitCode.of(last.kind) if last is not None else ExitCode.LOAD_FAILED
+    async def _settle(self, models: ModelManager, stop: "asyncio.Task[None]") -> ExitCode | None:
+        """Wait for the loads. None when there is something to serve, else how the process ends."""
+
+        def enough() -> bool:
+            return models.settled() or (self._config.strict and models.first_error() is not None)
+
+        if not await _first(models.changed(enough), stop):
+            return ExitCode.OK
+        error = models.first_error()
+        if error is not None and (self._config.strict or not models.ready()):
+            return ExitCode.of(error.kind)
+        return None
+
+    async def _serve(self, models: ModelManager, signals: StopSignals, stop: "asyncio.Task[None]") -> ExitCode:
+        """Until told to stop, or until nothing is left to serve."""
+        if not await _first(models.changed(lambda: not any(models.servables())), stop):
             await self._say_goodbye(models, signals)
             return ExitCode.OK
-        finally:
-            stop.cancel()
+        error = models.first_error()
+        return ExitCode.of(error.kind) if error is not None else ExitCode.LOAD_FAILED
 
     async def _say_goodbye(self, models: ModelManager, signals: StopSignals) -> None:
         """Readiness off, and answer on for the grace period: endpoints learn late that this one is going."""
@@ -198,14 +203,26 @@ class Runtime:
         await grpc_server.stop(self._config.drain_timeout_s)
 
 
-async def _first(wanted: Coroutine[Any, Any, None], stop: asyncio.Task[bool]) -> bool:
-    """Whether `wanted` came before the signal to stop; what it raises is raised here."""
+async def _stopped(signals: StopSignals, http_task: "asyncio.Task[None]") -> None:
+    """Until told to stop. An HTTP server that ends by itself raises here, and ends the process."""
+    asked = asyncio.create_task(signals.asked.wait())
+    try:
+        await asyncio.wait({asked, http_task}, return_when=asyncio.FIRST_COMPLETED)
+        if http_task.done():
+            http_task.result()
+            raise RuntimeError("the HTTP server ended by itself")
+    finally:
+        asked.cancel()
+
+
+async def _first(wanted: Coroutine[Any, Any, None], stop: "asyncio.Task[None]") -> bool:
+    """Whether `wanted` came before the order to stop; what either raises is raised here."""
     waiting = asyncio.create_task(wanted)
     try:
-        await asyncio.wait({waiting, stop}, return_when=asyncio.FIRST_COMPLETED)
-        if waiting.done():
-            waiting.result()
-        return waiting.done()
+        done, _ = await asyncio.wait({waiting, stop}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        return waiting in done
     finally:
         waiting.cancel()
 
@@ -228,7 +245,7 @@ def _limits(config: ServerConfig) -> HttpLimits:
 
 
 def _decode_threads(wanted: int) -> int:
-    return wanted if wanted > 0 else max(1, (os.cpu_count() or 1) - 1)
+    return wanted if wanted > 0 else max(1, usable_cpus() - 1)
 
 
 def _cache_folder() -> Path:
