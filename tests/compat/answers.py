@@ -9,7 +9,7 @@ import grpc
 
 
 def tell(flows: Mapping[str, Callable[[], Any]]) -> None:
-    """Run all; stdout: {name: {"answer": ..., "took_s": ...}}, with {"code", "text"} in place of "answer" if refused."""
+    """Run all. stdout: {name: {"answer", "took_s"}}; "code" and "text" take the place of "answer" if it was refused."""
     told = {}
     for name, flow in flows.items():
         started = time.monotonic()

@@ -2,24 +2,21 @@
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from onnx import TensorProto, helper
+from server_process import Server, serving
+from small_networks import value, write
+
+from model_builders import import_tensorflow, jpeg, save_v1, synthetic_model, v1_signature
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 PYTHON = ROOT / ".venv-compat" / "bin" / "python"
-sys.path.append(str(HERE.parent / "e2e"))
-
-from onnx import TensorProto, helper  # noqa: E402
-from server_process import Server, serving  # noqa: E402
-from small_networks import value, write  # noqa: E402
-
-from model_builders import import_tensorflow, jpeg, save_v1, synthetic_model, v1_signature  # noqa: E402
 
 pytestmark = [
     pytest.mark.compat,
@@ -41,7 +38,7 @@ SLEEPER = 'delay_ms = 400\n[inputs.x]\ndtype = "float32"\nshape = [-1, 1]\noutpu
 
 
 def resnet(path: Path) -> Path:
-    """input_1 float32 ["batch", 224, 224, 3] -> activation_49 float32 ["batch", 1001], as resnet_client_grpc expects."""
+    """input_1 float32 ["batch", 224, 224, 3] -> activation_49 float32 ["batch", 1001], as resnet_client_grpc asks."""
     return write(
         path,
         [
@@ -87,7 +84,7 @@ def string_accel(path: Path) -> Path:
 
 
 def mnist(path: Path) -> Path:
-    """predict_images: images float32 [-1, 784] -> scores [-1, 10]; serving_default: serialised Examples, as upstream."""
+    """predict_images: images float32 [-1, 784] -> scores [-1, 10]; serving_default: Examples, as mnist_client asks."""
     tf = import_tensorflow()
     v1 = tf.compat.v1
     with v1.Graph().as_default():

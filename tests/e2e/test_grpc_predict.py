@@ -2,7 +2,6 @@
 
 import random
 import re
-import time
 from collections.abc import Iterator
 
 import grpc
@@ -61,7 +60,7 @@ def onnx_server(tmp_path_factory) -> Iterator[Server]:
     splits = half_plus_two(folder / "splits" / "1" / "model.onnx", "batch").parents[1]
     (splits / "accelserve.toml").write_text("[batching]\nmax_batch_size = 4\nallowed_batch_sizes = [1, 4]\n")
     half_plus_two(folder / "versions" / "123" / "model.onnx", "batch")
-    for model, delay_ms in (("slow", 300.0), ("quick", 2.0)):
+    for model, delay_ms in (("slow", 400.0), ("quick", 2.0)):
         synthetic_model(folder / f"{model}.synthetic.toml", ECHO.format(delay_ms=delay_ms))
     (folder / "slow.accelserve.toml").write_text(ONE_BY_ONE)
     models = {
@@ -442,6 +441,18 @@ def test_a_shape_that_the_graph_cannot_compute_with_is_the_clients_fault(saved_m
 
 
 @pytest.mark.tensorflow
+@pytest.mark.parametrize(
+    "sizes", [(), (0,), (3,), (2, 3), (1, 3, 3, 1), (0, 0), (1,) * 64], ids=lambda sizes: f"rank {len(sizes)}"
+)
+@pytest.mark.parametrize("model", ["default", "tf2", "half_plus_three", "matrix"])
+def test_whatever_shape_is_sent_a_saved_model_is_never_at_fault(saved_models, model, sizes):
+    asked = saved_models.start(request(model, x=floats(2.0, sizes=sizes) if np.prod(sizes) else floats(sizes=sizes)))
+    assert asked.code() in {OK, INVALID}, asked.details()
+    if asked.code() is OK:
+        assert sizes_of(asked.result().outputs["y"]) == sizes
+
+
+@pytest.mark.tensorflow
 def test_a_model_made_by_tf2_answers_and_fills_in_its_default(saved_models):
     assert values_of(saved_models.ask(request("tf2", x=floats(2.0)))) == [3.0]
     answer = saved_models.ask(request("tf2"))
@@ -659,10 +670,9 @@ def test_a_deadline_shorter_than_the_model_is_exceeded_on_time_and_counted(onnx,
     before = ended(onnx_server)
     head = onnx.start(request("slow", x=floats(1, sizes=[1, 1])))
     wait_until(lambda: Scrape(onnx_server).sum("accelserve_batches_running", model="slow") == 1)
-    started = time.monotonic()
     late = [onnx.start(request("slow", x=floats(2, sizes=[1, 1])), timeout_s=0.08) for _ in range(5)]
     assert [refusal_of(call).code for call in late] == [DEADLINE] * 5
-    assert time.monotonic() - started < 0.25
+    assert not head.done(), "answered only when the model was done"
     assert values_of(head.result()) == [1.0]
     since = ended_since(onnx_server, before, 6)
     assert since.pop("OK") == 1  # of the others the client, who hangs up, may have been first
@@ -671,10 +681,9 @@ def test_a_deadline_shorter_than_the_model_is_exceeded_on_time_and_counted(onnx,
 def test_the_server_itself_ends_a_call_at_its_deadline_in_the_queue_and_in_the_model(onnx, onnx_server):
     before = ended(onnx_server)
     header = [("grpc-timeout", "80m")]  # by hand: the client's library then does not watch the clock
-    started = time.monotonic()
     late = [onnx.start(request("slow", x=floats(2, sizes=[1, 1])), None, header) for _ in range(5)]
     assert [refusal_of(call).code for call in late] == [DEADLINE] * 5
-    assert time.monotonic() - started < 0.25, "answered only when the model was done"
+    assert Scrape(onnx_server).sum("accelserve_batches_running", model="slow") == 1, "the model was waited for"
     assert ended_since(onnx_server, before, 5) == {"DEADLINE_EXCEEDED": 5, "CANCELLED": 0, "OK": 0}
     wait_until(lambda: Scrape(onnx_server).sum("accelserve_batches_running", model="slow") == 0)
 
@@ -709,7 +718,6 @@ def test_an_answer_says_who_computed_it_and_where_the_time_went(stub):
     _, call = stub.predict.with_call(request("default", x=floats(2, 4)), timeout=30)
     trailing = dict(call.trailing_metadata())
     assert trailing["x-accelserve-device"] == "cpu:0"
-    assert trailing["x-accelserve-model"] == "default:123"
     assert re.fullmatch(r"queue=\d+us, decode=\d+us, compute=\d+us, batch=2", trailing["x-accelserve-timing"]), trailing
     assert re.fullmatch(r"[0-9A-Za-z-]{8,}", trailing["x-request-id"])
 

@@ -15,7 +15,7 @@ from talk import Answer, Calls, Connection, Scrape, ask, ask_all, instances, out
 
 from model_builders import jpeg, onnx_image, onnx_mlp, saved_model_jpeg, synthetic_model
 
-DOUBLE = 'behaviour = "double"\n{settings}\n[inputs.x]\ndtype = "float32"\nshape = [-1, 2]\noutput = "y"\n'
+DOUBLE = 'behaviour = "double"\n{settings}\n[inputs.x]\ndtype = "float32"\nshape = [-1, {columns}]\noutput = "y"\n'
 BROKEN_JPEG = jpeg()[:40] + bytes(400)
 GUILTY = 666.0
 SLOW = 7.0
@@ -25,9 +25,9 @@ FULL_BATCH = "[batching]\nmax_batch_size = 32\nmax_queue_delay_us = 5000000\n"  
 BIG_FEATURES = 2 * 2**20 // 4
 
 
-def double(folder: Path, name: str, settings: str = "", batching: str = "") -> str:
+def double(folder: Path, name: str, settings: str = "", batching: str = "", columns: int = 2) -> str:
     """A synthetic model that doubles x; the argument that serves it."""
-    path = synthetic_model(folder / f"{name}.synthetic.toml", DOUBLE.format(settings=settings))
+    path = synthetic_model(folder / f"{name}.synthetic.toml", DOUBLE.format(settings=settings, columns=columns))
     if batching:
         (folder / f"{name}.accelserve.toml").write_text(batching)
     return f"--model={name}={path}"
@@ -49,7 +49,7 @@ def server(tmp_path_factory) -> Iterator[Server]:
         double(folder, "quick", "delay_ms = 5.0"),
         double(folder, "guilty", f"fail_if_contains = {GUILTY}", FULL_BATCH),
         double(folder, "item", f"item_error_if_contains = {GUILTY}", FULL_BATCH),
-        double(folder, "steps", "delay_ms = 300.0", one_by_one.format(rows=100)),
+        double(folder, "steps", "delay_per_row_ms = 150.0", "[batching]\nmax_batch_size = 8\n", columns=-1),
         double(folder, "slow", SOMETIMES_SLOW, one_by_one.format(rows=100)),
         double(folder, "narrow", SOMETIMES_SLOW, one_by_one.format(rows=2)),
         double(folder, "halves", "", "[batching]\nmax_batch_size = 3\nallowed_batch_sizes = [2, 3]\n"),
@@ -395,16 +395,20 @@ def test_high_priority_overtakes_low(server, protocol):
     finished: list[str] = []
     with ThreadPoolExecutor(4) as pool, Calls(server) as calls:
 
-        def send(priority: str) -> None:
+        def send(priority: str, columns: int) -> None:
+            """Of a shape of its own, so that it rides alone."""
+            x = np.ones((1, columns), np.float32)
             if protocol == "http":
-                answer = ask(server, predict_path("steps"), instances((1, 1)), {"x-accelserve-priority": priority})
-                assert answer.status == 200
+                headers = {"x-accelserve-priority": priority}
+                assert ask(server, predict_path("steps"), instances(*x.tolist()), headers).status == 200
             else:
-                calls.start("steps", {"x": row(1, 1)}, metadata=[("x-accelserve-priority", priority)]).result()
+                calls.start("steps", {"x": x}, metadata=[("x-accelserve-priority", priority)]).result()
             finished.append(priority)
 
-        head = pool.submit(ask, server, predict_path("steps"), instances((1, 1)))
+        head = pool.submit(ask, server, predict_path("steps"), instances(*[(1, 1)] * 8))
         wait_until(lambda: running(server, "steps") == 1)
-        for future in [head, *(pool.submit(send, priority) for priority in ("low", "normal", "high"))]:
+        sent = [pool.submit(send, *each) for each in (("low", 3), ("normal", 4), ("high", 5))]
+        wait_until(lambda: queue_rows(server, "steps") == 3)
+        for future in (head, *sent):
             future.result()
     assert finished == ["high", "normal", "low"]
