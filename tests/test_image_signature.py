@@ -3,7 +3,7 @@
 import pytest
 
 from accelserve.errors import Kind, ScoringError
-from accelserve.image_signature import check_fits, guess_preprocessing, takes_encoded_pictures
+from accelserve.image_signature import check_fits, guess_preprocessing
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import BY_NAME, TensorSpec
 
@@ -57,16 +57,6 @@ def test_float_inputs_get_x_over_255(dtype):
 )
 def test_other_inputs_are_no_pictures(dtype, shape):
     assert guess_preprocessing(spec(dtype, shape)) is None
-
-
-@pytest.mark.parametrize("shape", [None, (), (-1,), (1,)])
-def test_a_string_input_takes_encoded_pictures(shape):
-    assert takes_encoded_pictures(spec("string", shape))
-
-
-@pytest.mark.parametrize(("dtype", "shape"), [("string", (-1, 2)), ("string", (8,)), ("uint8", (-1,)), ("uint8", None)])
-def test_other_inputs_do_not_take_encoded_pictures(dtype, shape):
-    assert not takes_encoded_pictures(spec(dtype, shape))
 
 
 @pytest.mark.parametrize(

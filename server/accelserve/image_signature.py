@@ -15,11 +15,6 @@ def holds_pixels(dtype: DType) -> bool:
     return dtype.name == "uint8" or dtype.name in _FLOATS
 
 
-def takes_encoded_pictures(spec: TensorSpec) -> bool:
-    """Whether the model decodes pictures itself: a string tensor of any number of strings, one, or unknown rank."""
-    return spec.dtype.is_string and spec.shape in (None, (), (-1,), (1,))
-
-
 def guess_preprocessing(spec: TensorSpec) -> Preprocessing | None:
     """What an image input wants, read from its signature alone; None when it is not one.
 

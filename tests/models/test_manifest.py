@@ -47,10 +47,13 @@ def test_everything_it_can_say_is_read(tmp_path):
         mean = [123.68, 116.779, 103.939]
         scale = 0.017
         exif = true
+        [backend]
+        spinning = true
         """,
     )
     manifest = read_manifest(path)
     assert manifest.labels == ("cat", "dog")
+    assert manifest.backend == {"spinning": True}
     assert (manifest.device, manifest.threads, manifest.source) == ("gpu:0", 2, path)
     assert manifest.batching == BatchPolicy(8, (1, 4, 8), 250_000, 64, 16 * 2**20)
     assert with_signature(manifest.preprocessing, None) == Preprocessing(
@@ -72,6 +75,8 @@ def test_everything_it_can_say_is_read(tmp_path):
         ("[preprocessing]\nsize = [1, 2, 3]", "want [height, width]"),
         ("[preprocessing]\nmean = [1, 2]", "mean must be 1 or 3 numbers"),
         ("threads = true", "threads: want int"),
+        ("threads = -3", "threads: want a number above 0"),
+        ("backend = 1", "want a table [backend]"),
         ("labels = 'nowhere.txt'", "cannot read"),
         ("batching = 3", "want a table [batching]"),
         ("this is no toml", "accelserve.toml"),

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from accelserve.backends.base import BatchResult, Device, DeviceKind, Placement
+from accelserve.backends.base import BatchResult, Device, Placement
 from accelserve.batching.policy import BatchPolicy
 from accelserve.codecs.round_trip import check_round_trip
+from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.self_check import check_session, run_sizes
 from accelserve.tensors import BY_NAME, STRING, Signature, TensorSpec

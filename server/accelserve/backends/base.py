@@ -8,25 +8,19 @@ Discovery is by entry points (group `accelserve.backends`): each names a probe w
 `Offer` and imports nothing heavy. `tests` of a third party run `accelserve.backends.conformance`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
+from accelserve.devices import DeviceKind
 from accelserve.errors import ScoringError
 from accelserve.tensors import Signature, Tensor
 
 API_VERSION = 1
 
 Progress = Callable[[str, float], None]  # (what is being done, fraction done from 0 to 1)
-
-
-class DeviceKind(Enum):
-    CPU = "cpu"
-    GPU = "gpu"
-    FPGA = "fpga"
-    FPGA_EMULATOR = "fpga-emulator"
 
 
 class DeviceState(Enum):
@@ -74,7 +68,6 @@ class Capabilities:
     formats: frozenset[str]
     numerics: str = "fp32"
     max_batch: int | None = None
-    preferred_batches: tuple[int, ...] = ()
     max_inflight: int = 1
     models_per_device: int | None = None
     deterministic: bool = False
@@ -235,4 +228,3 @@ class Offer:
 
 
 Probe = Callable[[], Offer]
-FormatNames: Sequence[str] = ("onnx", "saved_model", "synthetic")

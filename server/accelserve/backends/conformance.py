@@ -21,13 +21,13 @@ from accelserve.backends.base import (
     Batch,
     Capabilities,
     Device,
-    DeviceKind,
     DeviceState,
     ModelArtifact,
     Session,
     SessionOptions,
 )
 from accelserve.backends.lease import acquire_lease
+from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import DEFAULT_SIGNATURE, Shape, Tensor, dtype_of
 

@@ -7,55 +7,21 @@ import importlib
 import logging
 import threading
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 
 from accelserve.backends.base import (
     API_VERSION,
     Backend,
     Device,
-    DeviceKind,
     Inventory,
     ModelArtifact,
     Offer,
 )
+from accelserve.devices import DeviceKind, DeviceRequest
 from accelserve.errors import Kind, ScoringError
 
 GROUP = "accelserve.backends"
 logger = logging.getLogger("accelserve.backends")
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceRequest:
-    """Where a model is to run. kind None: a usable GPU, else the CPU. ids: "0" of "gpu:0"; empty: any of the kind."""
-
-    kind: DeviceKind | None = None
-    ids: tuple[str, ...] = ()
-
-    def __str__(self) -> str:
-        if self.kind is None:
-            return "auto"
-        return f"{self.kind.value}:{','.join(self.ids)}" if self.ids else self.kind.value
-
-
-def parse_device_request(text: str) -> DeviceRequest:
-    """`auto`, `cpu`, `gpu`, `gpu:0`, `gpu:0,1`, `fpga`, `fpga:0000:65:00.0`, `fpga-emulator`.
-
-    Raises ScoringError(INVALID) naming these.
-    """
-    word, colon, rest = text.strip().partition(":")
-    ids = tuple(part.strip() for part in rest.split(",")) if colon else ()
-    kind = next((k for k in DeviceKind if k.value == word), None)
-    numbered = kind in (DeviceKind.GPU, DeviceKind.FPGA)
-    well_formed = all(ids) and len(set(ids)) == len(ids) and (kind is not DeviceKind.GPU or all(map(_is_number, ids)))
-    if (kind is None and word != "auto") or (ids and not numbered) or not well_formed:
-        wanted = "auto, cpu, gpu, gpu:0, gpu:0,1, fpga, fpga:ID or fpga-emulator"
-        raise ScoringError(Kind.INVALID, f"device must be one of {wanted}, got {text!r}")
-    return DeviceRequest(kind, ids)
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and str(int(text)) == text
 
 
 def discover(allow: Collection[str] | None = None, found: Iterable[EntryPoint] | None = None) -> list[Offer]:

@@ -14,7 +14,6 @@ from accelserve.backends.base import (
     ArtifactCache,
     Capabilities,
     Device,
-    DeviceKind,
     DeviceLease,
     DeviceState,
     Health,
@@ -26,10 +25,12 @@ from accelserve.backends.base import (
 )
 from accelserve.backends.batch_check import label
 from accelserve.backends.cuda_probe import CudaReport, Loader, explain_gpu, find_devices, missing_libraries
-from accelserve.backends.host import cpu_device, usable_cpus
+from accelserve.backends.host import cpu_device
 from accelserve.backends.onnx_errors import kind_of, one_line
 from accelserve.backends.onnx_session import OnnxRuntimeSession, placement_of
 from accelserve.backends.onnx_signature import read_signature
+from accelserve.cpus import usable_cpus
+from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 
 logger = logging.getLogger("accelserve.backends")

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from importlib.util import find_spec
 
-from accelserve.backends.base import DeviceKind, Offer
+from accelserve.backends.base import Offer
+from accelserve.devices import DeviceKind
 
 Finder = Callable[[str], object | None]
 

@@ -17,7 +17,6 @@ from accelserve.backends.base import (
     BatchResult,
     Capabilities,
     Device,
-    DeviceKind,
     DeviceLease,
     DeviceState,
     Health,
@@ -29,10 +28,12 @@ from accelserve.backends.base import (
     SessionOptions,
 )
 from accelserve.backends.batch_check import check_names, label
-from accelserve.backends.host import cpu_device, usable_cpus
+from accelserve.backends.host import cpu_device
 from accelserve.backends.run_gate import RunGate
 from accelserve.backends.tf_errors import kind_of, one_line
 from accelserve.backends.tf_signatures import read_signatures
+from accelserve.cpus import usable_cpus
+from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Signature, Tensor
 

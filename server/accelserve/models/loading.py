@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from accelserve.backends.base import (
@@ -16,10 +17,11 @@ from accelserve.backends.base import (
     Session,
     SessionOptions,
 )
-from accelserve.backends.discovery import BackendPool, parse_device_request
+from accelserve.backends.discovery import BackendPool
 from accelserve.backends.lease import acquire_lease
 from accelserve.batching.policy import BatchPolicy
 from accelserve.config import ModelConfig
+from accelserve.devices import parse_device_request
 from accelserve.errors import Kind, ScoringError
 from accelserve.image_signature import check_fits, guess_preprocessing
 from accelserve.models.manifest import Manifest, read_manifest, with_signature
@@ -62,7 +64,8 @@ class Loader:
     def load(self, config: ModelConfig, source: Source) -> LoadedModel:
         """Make it resident, warmed and checked. Raises ScoringError; what was opened is closed again."""
         request = parse_device_request(config.device or source.manifest.device or self.device)
-        options = SessionOptions(threads=config.threads or source.manifest.threads or self.threads)
+        threads = config.threads or source.manifest.threads or self.threads
+        options = SessionOptions(threads, source.manifest.backend)
         backend, device = self.backends.choose(source.artifact, request)
         lease = acquire_lease(self.leases, device.id, config.name) if device.exclusive else None
         try:
@@ -76,7 +79,9 @@ class Loader:
         self, backend: Backend, device: Device, lease: DeviceLease | None, source: Source, options: SessionOptions
     ) -> LoadedModel:
         started = time.monotonic()
-        prepared = backend.prepare(source.artifact, device, options, self.cache, _log_progress)
+        prepared = backend.prepare(
+            source.artifact, device, options, self.cache, partial(_log_progress, source.artifact.name)
+        )
         prepared_at = time.monotonic()
         session = backend.load(prepared, device, options, lease)
         loaded_at = time.monotonic()
@@ -107,8 +112,8 @@ class Loader:
         return check_session(session, policy, self.check_codecs, capabilities.deterministic)
 
 
-def _log_progress(what: str, done: float) -> None:
-    logger.info("%s: %.0f %%", what, done * 100)
+def _log_progress(model: str, what: str, done: float) -> None:
+    logger.info("%s: %s, %.0f %%", model, what, done * 100)
 
 
 def fit_policy(policy: BatchPolicy, capabilities: Capabilities) -> BatchPolicy:

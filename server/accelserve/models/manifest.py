@@ -19,7 +19,8 @@ class Manifest:
     """What a model's own file says; what it leaves out is None or empty.
 
     labels: name of each class, by index. preprocessing: fields of `Preprocessing`, joined with what the signature
-    says once the model is loaded. source: the file, None when there is none.
+    says once the model is loaded. backend: settings that only the model's back end knows, which refuses unknown ones.
+    source: the file, None when there is none.
     """
 
     labels: tuple[str, ...] | None = None
@@ -27,6 +28,7 @@ class Manifest:
     threads: int | None = None
     batching: BatchPolicy = field(default_factory=BatchPolicy)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    backend: Mapping[str, Any] = field(default_factory=dict)
     source: Path | None = None
 
 
@@ -48,16 +50,24 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
-    _known(content, ("labels", "device", "threads", "batching", "preprocessing"), "")
+    _known(content, ("labels", "device", "threads", "batching", "preprocessing", "backend"), "")
     labels = _typed(content, "labels", str)
     return Manifest(
         labels=_read_labels(path.parent / labels) if labels else None,
         device=_typed(content, "device", str),
-        threads=_typed(content, "threads", int),
+        threads=_threads(content),
         batching=_batching(_table(content, "batching")),
         preprocessing=_preprocessing(_table(content, "preprocessing")),
+        backend=_table(content, "backend"),
         source=path,
     )
+
+
+def _threads(content: Mapping[str, Any]) -> int | None:
+    threads: int | None = _typed(content, "threads", int)
+    if threads is not None and threads < 1:
+        raise ScoringError(Kind.INVALID, f"threads: want a number above 0, got {threads}")
+    return threads
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
