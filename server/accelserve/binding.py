@@ -96,7 +96,7 @@ def _check_tensor(signature: Signature, spec: TensorSpec, tensor: Tensor, model:
 
 def _bind_outputs(signature: Signature, wanted: tuple[str, ...], by_key: bool) -> tuple[tuple[str, str], ...]:
     if not wanted:
-        return tuple((key if by_key else spec.tensor_name, key) for key, spec in signature.outputs.items())
+        return tuple([(key if by_key else spec.tensor_name, key) for key, spec in signature.outputs.items()])
     bound: dict[str, str] = {}
     for name in wanted:
         spec = find_spec(signature.outputs, name)

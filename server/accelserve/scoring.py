@@ -33,7 +33,7 @@ class Scorer:
         work = Work(
             signature,
             bound.inputs,
-            tuple(key for _, key in bound.outputs),
+            tuple([key for _, key in bound.outputs]),
             bound.rows,
             bound.batched,
             request.deadline_ns,

@@ -128,12 +128,7 @@ class TensorSpec:
         """Whether a tensor of `shape` fits."""
         if self.shape is None:
             return True
-        if len(shape) != len(self.shape):
-            return False
-        for wanted, got in zip(self.shape, shape, strict=True):  # a loop: a generator costs as much again, per request
-            if wanted not in (-1, got):
-                return False
-        return True
+        return len(shape) == len(self.shape) and all(w in (-1, g) for w, g in zip(self.shape, shape, strict=True))
 
     @property
     def has_batch_axis(self) -> bool:
@@ -150,6 +145,7 @@ class Signature:
     defaults: values for inputs that a request may leave out.
     strict_shapes: whether a shape that does not fit is refused before the model sees it. TF Serving does not look
     (specs/tfserving.md 1.5), so SavedModels have False and their graph decides.
+    batched: whether requests can ride together: every input and output has a free first axis.
     """
 
     name: str
@@ -158,12 +154,11 @@ class Signature:
     method_name: str = "tensorflow/serving/predict"
     defaults: Mapping[str, Tensor] = field(default_factory=dict)
     strict_shapes: bool = True
+    batched: bool = field(init=False, repr=False, compare=False)
 
-    @property
-    def batched(self) -> bool:
-        """Whether requests can ride together: every input and output has a free first axis."""
+    def __post_init__(self) -> None:
         specs = [*self.inputs.values(), *self.outputs.values()]
-        return bool(self.inputs) and all(s.has_batch_axis for s in specs)
+        object.__setattr__(self, "batched", bool(self.inputs) and all(spec.has_batch_axis for spec in specs))
 
 
 def find_spec(specs: Mapping[str, TensorSpec], name: str) -> TensorSpec | None:

@@ -9,10 +9,11 @@ import weakref
 import numpy as np
 import pytest
 
-from accelserve.backends.base import BatchResult, Device, DeviceKind, Placement
+from accelserve.backends.base import BatchResult, Device, Placement
 from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.scheduler import Scheduler, Work
 from accelserve.clock import MonotonicClock
+from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import Priority
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
@@ -102,6 +103,11 @@ async def outcomes(*futures):
     return [d.kind if isinstance(d, ScoringError) else d.outputs["y"].ravel()[0].item() for d in done]
 
 
+async def iterations(count):
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 async def behind_a_run(scheduler, session, *works):
     """Submit works while the model is busy with a request of value 0; open the gate to let it go on."""
     session.gate.clear()
@@ -130,6 +136,45 @@ def test_requests_of_one_loop_iteration_ride_together():
         assert session.runs == [(3, 3)]
 
     play(scenario)
+
+
+def test_requests_that_come_in_successive_iterations_ride_together():
+    """As from gRPC, which takes several iterations for each."""
+
+    async def scenario(scheduler, session):
+        futures = []
+        for value in (1, 2, 3):
+            futures.append(scheduler.submit(work(value)))
+            await iterations(4)
+        assert await outcomes(*futures) == [2, 4, 6]
+        assert session.runs == [(3, 3)]
+
+    play(scenario)
+
+
+def test_a_batch_that_is_full_leaves_though_more_may_come():
+    async def scenario(scheduler, session):
+        first, second = scheduler.submit(work(1)), scheduler.submit(work(2))
+        await iterations(2)
+        assert scheduler.inflight == 1
+        assert await outcomes(first, second) == [2, 4]
+
+    play(scenario, max_batch_size=2)
+
+
+def test_requests_that_keep_coming_hold_up_the_first_for_a_bounded_time():
+    clock = FakeClock()
+
+    async def scenario(scheduler, session):
+        futures = []
+        while not scheduler.inflight and len(futures) < 100:
+            futures.append(scheduler.submit(work(1)))
+            clock.advance(MS // 10)
+            await iterations(1)
+        assert len(futures) < 30
+        assert await outcomes(*futures) == [2] * len(futures)
+
+    play(scenario, clock=clock, max_batch_size=512)
 
 
 def test_requests_gather_while_the_model_is_busy():
@@ -272,9 +317,9 @@ def test_waiting_requests_share_one_timer():
         call_later = loop.call_later
         loop.call_later = lambda *args: timers.append(call_later(*args)) or timers[-1]
         futures = [scheduler.submit(work(v, deadline_ns=10**12)) for v in range(20)]
-        await asyncio.sleep(0)
+        await iterations(20)
         futures += [scheduler.submit(work(1)) for _ in range(20)]
-        await asyncio.sleep(0)
+        await iterations(20)
         assert len(timers) == 1
         for future in futures:
             future.cancel()

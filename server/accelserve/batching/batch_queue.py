@@ -13,9 +13,9 @@ from accelserve.messages import Priority
 DEADLINE_MARGIN_NS = 2_000_000
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)  # one for each request, and a frozen one takes three times as long to make
 class Pending:
-    """Rows that wait to be run; compared by identity.
+    """Rows that wait to be run; compared by identity, never changed.
 
     group: requests with equal groups can ride together. alone: a model without a batch axis, never joined with
     another. deadline_ns: from this moment on nobody waits any more. payload: the owner's, not looked at.

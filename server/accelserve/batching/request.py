@@ -1,7 +1,7 @@
 """One submitted request: from its parts' outcomes to its future."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from accelserve.batching.batch_queue import Pending
 from accelserve.batching.batch_run import Outcome, Run
@@ -15,14 +15,21 @@ from accelserve.tensors import Tensor, describe_tensor
 class Request:
     """Collects the outcomes of its parts, nearly always one, and settles its future once.
 
-    pendings: its parts in the queue, taken ones included, until it is settled. Belongs to the event loop; only `future`
-    is known outside.
+    pendings: its parts in the queue, taken ones included, until it is settled. withdraw: called a moment after
+    the future is done, if parts may be left. Belongs to the event loop; only `future` is known outside.
     """
 
-    __slots__ = ("_answers", "_deadline_ns", "_left", "_submitted_ns", "future", "pendings")
+    __slots__ = ("_answers", "_deadline_ns", "_left", "_submitted_ns", "_withdraw", "future", "pendings")
 
-    def __init__(self, future: asyncio.Future[Scored], works: Sequence[Work], submitted_ns: int) -> None:
+    def __init__(
+        self,
+        future: asyncio.Future[Scored],
+        works: Sequence[Work],
+        submitted_ns: int,
+        withdraw: "Callable[[Request], None]",
+    ) -> None:
         self.future = future
+        self._withdraw = withdraw
         self._submitted_ns = submitted_ns
         self._deadline_ns = works[0].deadline_ns
         self._left = len(works)
@@ -44,6 +51,13 @@ class Request:
             for index, work in enumerate(works)
         ]
 
+    def queued(self) -> None:
+        """From now on there is something to withdraw."""
+        self.future.add_done_callback(self._done)
+
+    def _done(self, _: asyncio.Future[Scored]) -> None:
+        self._withdraw(self)
+
     def part_done(self, index: int, run: Run, outcome: Outcome, now_ns: int) -> None:
         """Take the outcome of one part; the last one, or the first error, settles the request."""
         if self.future.done():
@@ -56,6 +70,7 @@ class Request:
             queue_ns = run.started_ns - self._submitted_ns
             timing = Timing(queue_ns, run.compute_ns, run.rows, run.modelled_device_ns)
             self.pendings = []
+            self.future.remove_done_callback(self._done)  # nothing is left to withdraw
             self.future.set_result(Scored(outcome, timing))
         else:
             self._answers[index] = (run, outcome)

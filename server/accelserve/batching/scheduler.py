@@ -23,10 +23,10 @@ logger = logging.getLogger("accelserve.batching")
 
 DRAIN_TIMEOUT_S = 30.0  # leaving the context waits this long for what was accepted
 _JOIN_TIMEOUT_S = 1.0  # an idle model thread ends at once
-# grpc.aio hands over one call in about four iterations of the loop, HTTP all that has come in one. An iteration that
-# finds nothing takes 1 us: that is what a lone request waits.
-_QUIET_ITERATIONS = 5
-_MOST_GATHERING_NS = 1_000_000
+# grpc.aio hands over one call in about four iterations of the loop, HTTP in one all that has come. An iteration that
+# finds nothing takes 1 µs, and eight are what a lone request waits.
+_QUIET_ITERATIONS = 8
+_MOST_GATHERING_NS = 2_000_000  # while requests keep coming, in which time the loop has enough to do
 
 
 class _Job:
@@ -50,9 +50,9 @@ class _Job:
 class Scheduler:
     """Gathers requests into batches and runs them, one batch per model thread at a time.
 
-    Work-conserving: a free thread takes what the loop has read once no more comes, a few microseconds later; while all
-    are busy requests gather. All methods belong to the event loop; enter and leave it there. A submitted request ends in its future:
-    with `Scored`, or a ScoringError, or cancelled by its caller, which frees its rows and leaves its neighbours alone.
+    Work-conserving: a free thread takes what the loop has read as soon as no more comes; while all are busy requests
+    gather. All methods belong to the event loop; enter and leave it there. A submitted request ends in its future: with
+    `Scored`, or a ScoringError, or cancelled by its caller, which frees its rows and leaves its neighbours alone.
 
     max_inflight: batches that may run at the same time, each on a thread of its own.
     name: the model's, for messages and the log.
@@ -129,13 +129,13 @@ class Scheduler:
         now_ns = self._clock.now_ns()
         self._refuse(work, now_ns)
         works = [work] if work.rows <= self._most_rows else work.cut(self._most_rows)
-        request = Request(self._loop.create_future(), works, now_ns)
+        request = Request(self._loop.create_future(), works, now_ns, self._withdraw)
         try:
             self._queue.add_all(request.pendings)
         except ScoringError:
             request.let_go()
             raise
-        request.future.add_done_callback(lambda _: self._withdraw(request))
+        request.queued()
         if len(self._running) < self._max_inflight:
             self._poke_soon()
         elif work.deadline_ns is not None:

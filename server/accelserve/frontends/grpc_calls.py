@@ -28,7 +28,8 @@ class GrpcCall:
     def __init__(self, context: Context, clock: Clock, new_id: Callable[[], str]) -> None:
         self._context = context
         self._clock = clock
-        self.metadata = {key: value for key, value in context.invocation_metadata() or () if isinstance(value, str)}
+        # Values are text under every key that does not end in "-bin", and we read no such.
+        self.metadata: dict[str, str] = dict(context.invocation_metadata() or ())
         self.request_id = clean_request_id(self.metadata.get("x-request-id", "")) or new_id()
 
     def now_ns(self) -> int:

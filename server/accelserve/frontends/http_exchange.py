@@ -49,7 +49,9 @@ class HttpExchange:
                 return self._failed(record, unforeseen(error, ids["x-request-id"]), ids)
             record.bytes_out = len(answer.body)
             record.answered(answer.response.timing)
-            headers = {**ids, **provenance(answer.response, record.decode_ns)}
+            response = answer.response
+            model = {"x-accelserve-model": f"{response.model}:{response.version}"}
+            headers = {**ids, **provenance(response, record.decode_ns), **model}
             return HttpResponse(200, answer.body, headers)
 
     def _failed(self, record: RequestRecord, error: ScoringError, ids: dict[str, str]) -> HttpResponse:

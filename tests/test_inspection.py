@@ -1,0 +1,58 @@
+"""What `accelserve show` and `accelserve devices` tell."""
+
+import json
+
+import pytest
+
+from accelserve.backends.base import DeviceKind, Offer
+from accelserve.backends.discovery import BackendPool
+from accelserve.backends.probes import onnx_runtime, synthetic
+from accelserve.builtin import digits_path
+from accelserve.errors import Kind, ScoringError
+from accelserve.inspection import describe_devices, describe_model, devices_as_text, model_as_text
+from accelserve.models.loading import Loader
+from model_builders import onnx_affine
+
+
+def loader(tmp_path):
+    from accelserve.backends.artifact_cache import FolderArtifactCache
+    from accelserve.codecs.round_trip import check_round_trip
+
+    pool = BackendPool([onnx_runtime(), synthetic()])
+    return Loader(pool, FolderArtifactCache(tmp_path / "cache"), tmp_path / "leases", check_round_trip)
+
+
+def test_show_says_what_a_picture_model_takes_gives_and_does(tmp_path):
+    about = describe_model(loader(tmp_path), digits_path(), None)
+    text = model_as_text(about)
+    for part in ("image: uint8[-1,32,32,3]", "scores: float32[-1,10]", "resize       stretch", "size         32 32"):
+        assert part in text
+    assert "labels         10" in text
+    assert "passed: codec round trip" in text
+    assert about["preprocessing"]["serving_default"]["source"] == "accelserve.toml"
+    assert about["device"]["id"] == "cpu:0"
+    json.dumps(about)
+
+
+def test_show_of_a_plain_model_has_no_pictures(tmp_path):
+    text = model_as_text(describe_model(loader(tmp_path), onnx_affine(tmp_path / "m.onnx"), "cpu"))
+    assert "pictures" not in text
+    assert "labels         none" in text
+    assert "up to 32 rows, delay none" in text
+
+
+def test_show_of_nothing_is_not_found(tmp_path):
+    with pytest.raises(ScoringError) as caught:
+        describe_model(loader(tmp_path), tmp_path / "nowhere.onnx", None)
+    assert caught.value.kind is Kind.NOT_FOUND
+
+
+def test_devices_names_what_is_there_and_what_is_missing():
+    broken = Offer("broken", frozenset({"vai"}), frozenset({DeviceKind.FPGA}), "", unavailable="no card in this host")
+    about = describe_devices(BackendPool([synthetic(), broken]))
+    text = devices_as_text(about)
+    assert "synthetic (runs synthetic)" in text
+    assert "cpu:0" in text
+    assert "no fpga" in text
+    assert "no card in this host" in text
+    json.dumps(about)
