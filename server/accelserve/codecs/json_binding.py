@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from accelserve.codecs.json_tensors import Leaves, assemble, is_b64, quick_tensor, tensor_of, walk
-from accelserve.codecs.json_text import CODE_NAMES, show
-from accelserve.errors import Kind, ScoringError
+from accelserve.codecs.json_text import show
+from accelserve.errors import GRPC_CODE_NAMES, Kind, ScoringError
 from accelserve.tensors import Tensor, TensorSpec, find_spec
 
 Specs = Mapping[str, TensorSpec]
@@ -113,7 +113,7 @@ def _like(before: Sequence[Leaves], item: Leaves) -> Leaves:
 
 
 def _in_element(where: str, error: ScoringError) -> ScoringError:
-    status = f"{CODE_NAMES[error.kind.grpc_code]}: {error.message}"
+    status = f"{GRPC_CODE_NAMES[error.kind.grpc_code]}: {error.message}"
     return ScoringError(error.kind, f"Failed to process element: {where} of 'instances' list. Error: {status}")
 
 

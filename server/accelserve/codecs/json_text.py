@@ -20,27 +20,6 @@ from accelserve.tensors import Tensor, dtype_of
 
 SHOWN_CHARACTERS = 256  # of a refused value, in an error text
 
-# google.rpc.Code, by number.
-CODE_NAMES = (
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-)
-
 _TF_WORDS: Mapping[str, str] = MappingProxyType({"float32": "float", "float64": "double", "float16": "half"})
 # A whole string (also one that never ends, so that a scan stays linear), or a bare Inf.
 _STRING_OR_INF = re.compile(r'"(?:[^"\\]++|\\.?)*+"?|Inf(?!inity)', re.DOTALL)

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelserve.codecs.json_binding import bind_columns, bind_rows
-from accelserve.codecs.json_text import CODE_NAMES, dumps, json_rows, json_value, parse_json, show
-from accelserve.errors import Kind, ScoringError
+from accelserve.codecs.json_text import dumps, json_rows, json_value, parse_json, show
+from accelserve.errors import GRPC_CODE_NAMES, Kind, ScoringError
 from accelserve.messages import VersionStatus
 from accelserve.tensors import Signature, Tensor, TensorSpec
 
@@ -157,7 +157,7 @@ def _status(status: VersionStatus) -> dict[str, Any]:
     return {
         "version": str(status.version),
         "state": status.state,
-        "status": {"error_code": CODE_NAMES[status.error_code], "error_message": status.error_message},
+        "status": {"error_code": GRPC_CODE_NAMES[status.error_code], "error_message": status.error_message},
     }
 
 

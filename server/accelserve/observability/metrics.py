@@ -12,33 +12,12 @@ from collections.abc import Iterable
 from types import TracebackType
 
 from accelserve.clock import Clock
-from accelserve.errors import Kind, Outcome, ScoringError
+from accelserve.errors import GRPC_CODE_NAMES, Kind, Outcome, ScoringError
 from accelserve.messages import Timing
 from accelserve.observability.exposition import Gauges, Page
 from accelserve.observability.series import Books, Gauge, ProtocolCounts
 
 __all__ = ["Gauge", "Gauges", "Metrics", "RequestRecord", "code_of"]
-
-# grpc/status.h; a base module does not import grpc.
-_GRPC_NAMES = (
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-)
 
 
 def no_gauges() -> Iterable[Gauge]:
@@ -47,7 +26,7 @@ def no_gauges() -> Iterable[Gauge]:
 
 def code_of(kind: Kind, protocol: str) -> str:
     """The `code` label of an error: HTTP's number or gRPC's name."""
-    return _GRPC_NAMES[kind.grpc_code] if protocol == "grpc" else str(kind.http_status)
+    return GRPC_CODE_NAMES[kind.grpc_code] if protocol == "grpc" else str(kind.http_status)
 
 
 class RequestRecord:
