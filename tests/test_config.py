@@ -8,6 +8,7 @@ from accelserve.config import OPTIONS, ModelConfig, ServerConfig, parse_bytes
 from accelserve.config_sources import ConfigError, load_config
 
 MODEL = ["m=/models/m.onnx"]
+OPTION = {option.name: option for option in OPTIONS}
 
 
 def load(flags=None, models=MODEL, environ=None, file=None):
@@ -101,3 +102,202 @@ def test_sizes_that_are_none_are_refused(text):
 
 def test_a_missing_config_file_is_named(tmp_path):
     assert "nowhere.toml" in problems(file=tmp_path / "nowhere.toml")[0]
+
+
+# --- what each option takes
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("threads", "0"),
+        ("threads", "-1"),
+        ("threads", "1025"),
+        ("decode_threads", "-7"),
+        ("decode_threads", "1025"),
+        ("http_port", "-1"),
+        ("http_port", "65536"),
+        ("read_timeout_s", "0"),
+        ("read_timeout_s", "-1"),
+        ("keep_alive_s", "-0.1"),
+        ("max_pixels", "0"),
+        ("max_pixels", "64M"),
+        ("grpc_max_message_bytes", "2GiB"),
+        ("host", ""),
+        ("host", "two words"),
+        ("host", "a" * 64),
+        ("host", "nul\0"),
+        ("device", "cpu:0"),
+        ("strict", "perhaps"),
+        ("log_format", "xml"),
+    ],
+)
+def test_a_value_that_an_option_cannot_use_is_refused_with_what_is_wanted(name, text):
+    (found,) = problems({name: text})
+    assert OPTION[name].flag in found
+    assert "want " in found
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "9" * 5000, "1e999", f"-{'9' * 400}", f"{'9' * 400}.0"])
+@pytest.mark.parametrize("option", [o for o in OPTIONS if not isinstance(getattr(ServerConfig(), o.name), str)])
+def test_numbers_without_an_end_are_refused_by_every_option_in_few_words(option, text):
+    (found,) = problems({option.name: text})
+    assert found.startswith(f"{option.flag}: ")
+    assert "want " in found
+    assert len(found) < 250
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("decode_threads", "0", 0),
+        ("decode_threads", "3", 3),
+        ("read_timeout_s", "0.1", 0.1),
+        ("keep_alive_s", "0", 0.0),
+        ("drain_timeout_s", "86400", 86400.0),
+        ("max_pixels", "1000000", 1_000_000),
+        ("grpc_max_message_bytes", "2047MiB", 2047 * 2**20),
+        ("host", "::1", "::1"),
+        ("host", "localhost", "localhost"),
+        ("device", " gpu:0 ", "gpu:0"),
+        ("strict", "Yes", True),
+        ("strict", "", False),
+        ("log_level", "INFO", "info"),
+    ],
+)
+def test_a_value_at_the_edge_is_taken(name, text, value):
+    assert getattr(load({name: text}).config, name) == value
+
+
+def test_the_pictures_limit_is_counted_in_pixels_not_in_bytes():
+    assert "pixels" in problems({"max_pixels": "many"})[0]
+    assert "bytes" not in problems({"max_pixels": "many"})[0]
+
+
+# --- the file
+
+
+def written(tmp_path, text):
+    (tmp_path / "server.toml").write_text(text)
+    return tmp_path / "server.toml"
+
+
+MODEL_TABLE = '[models.m]\npath = "m.onnx"\n'
+
+
+@pytest.mark.parametrize("line", ["threads = true", "threads = 0", "threads = 1.5", "device = 5", 'device = "gpuu"'])
+def test_a_models_table_takes_what_the_options_of_these_names_take(tmp_path, line):
+    (found,) = problems(models=[], file=written(tmp_path, f"{MODEL_TABLE}{line}\n"))
+    assert found.startswith(f"{tmp_path / 'server.toml'}: [models.m] {line.partition(' ')[0]}: ")
+    assert "want " in found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "models = 5\n",
+        "models = []\n",
+        "[[models]]\npath = 'm.onnx'\n",
+        "models.m = 'm.onnx'\n",
+        "[models.m]\npath = 5\n",
+    ],
+)
+def test_models_that_are_no_tables_with_a_path_are_one_mistake(tmp_path, text):
+    (found,) = problems(models=[], file=written(tmp_path, text))
+    assert "path = " in found
+
+
+@pytest.mark.parametrize(
+    "line", ["host = 5", "host = true", "default_model = 1979-05-27", "host = ['::1']", "device = {gpu = 0}"]
+)
+def test_a_value_of_another_kind_than_its_option_is_refused(tmp_path, line):
+    (found,) = problems(file=written(tmp_path, line))
+    assert "want " in found
+
+
+def test_numbers_flags_and_words_of_the_file_are_taken_as_toml_or_as_text(tmp_path):
+    file = written(
+        tmp_path, 'strict = true\nthreads = "2"\ngrace_period = 1\nmax_body_bytes = "1MiB"\nkeep_alive = 0.5\n'
+    )
+    config = load(file=file).config
+    assert (config.strict, config.threads, config.grace_period_s) == (True, 2, 1.0)
+    assert (config.max_body_bytes, config.keep_alive_s) == (2**20, 0.5)
+
+
+@pytest.mark.parametrize(
+    "content", [b"threads = " + b"9" * 5000, b"host = \xff", b"host = ", b"threads = 1\nthreads = 2\n"]
+)
+def test_a_file_that_is_no_toml_is_one_mistake_that_names_it(tmp_path, content):
+    (tmp_path / "server.toml").write_bytes(content)
+    (found,) = problems(models=[], file=tmp_path / "server.toml")
+    assert "server.toml" in found
+
+
+def test_a_missing_file_is_the_only_mistake_whatever_it_might_have_said(tmp_path):
+    assert len(problems({"default_model": "m"}, models=[], file=tmp_path / "nowhere.toml")) == 1
+    (found,) = problems(models=[], environ={"ACCELSERVE_CONFIG": str(tmp_path / "nowhere.toml")})
+    assert found.startswith("ACCELSERVE_CONFIG ")
+
+
+def test_the_environment_may_name_the_file_and_a_flag_another(tmp_path):
+    environ = {"ACCELSERVE_CONFIG": str(written(tmp_path, "http_port = 9000\n"))}
+    assert load(environ=environ).config.http_port == 9000
+    other = tmp_path / "other.toml"
+    other.write_text("http_port = 9001\n")
+    assert load(environ=environ, file=other).config.http_port == 9001
+
+
+# --- the models
+
+
+@pytest.mark.parametrize("text", ["m", "m=", "=m.onnx", "-m=m.onnx", "a b=m.onnx", "m=~nobody-of-this-name/m.onnx"])
+def test_a_model_that_is_not_name_and_path_is_the_only_mistake(text):
+    (found,) = problems(models=[text])
+    assert found.startswith("--model: ")
+
+
+def test_a_path_may_hold_an_equals_sign_and_start_at_home(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load(models=["m=~/a=b.onnx"]).config.models == (ModelConfig("m", Path("/home/me/a=b.onnx")),)
+
+
+def test_a_path_with_a_zero_byte_is_refused(tmp_path):
+    (found,) = problems(models=[], file=written(tmp_path, '[models.m]\npath = "a\\u0000b"\n'))
+    assert "[models.m]" in found
+
+
+def test_the_environment_may_name_several_models():
+    config = load(models=[], environ={"ACCELSERVE_MODEL": "a=a.onnx  b=b.onnx", "MODEL_NAME": "c"}).config
+    assert [model.name for model in config.models] == ["a", "b"]
+
+
+def test_the_models_of_a_flag_beat_those_of_the_environment_which_beat_those_of_the_file(tmp_path):
+    file = written(tmp_path, '[models.file]\npath = "f.onnx"\n')
+    environ = {"ACCELSERVE_MODEL": "environ=e.onnx", "MODEL_NAME": "tfs"}
+
+    def names(**sources):
+        return [model.name for model in load(**sources).config.models]
+
+    assert names(models=["flag=f.onnx"], environ=environ, file=file) == ["flag"]
+    assert names(models=[], environ=environ, file=file) == ["environ"]
+    assert names(models=[], environ={"MODEL_NAME": "tfs"}, file=file) == ["file"]
+
+
+def test_a_wrong_model_does_not_also_count_as_an_unknown_default_model(tmp_path):
+    file = written(tmp_path, '[models.m]\npth = "m.onnx"\n')
+    assert len(problems({"default_model": "m"}, models=[], file=file)) == 1
+    assert len(problems({"default_model": "m"}, models=["m="])) == 1
+
+
+def test_a_port_that_is_wrong_is_not_also_said_to_equal_the_other():
+    assert len(problems({"http_port": "many", "grpc_port": "8501"})) == 1
+
+
+def test_names_that_are_not_read_yet_are_told():
+    assert "ACCELSERVE_STORE" in load(environ={"ACCELSERVE_STORE": "/srv/store"}).warnings[0]
+    assert load(environ={"ACCELSERVE_MODEL": "a=b", "ACCELSERVE_CONFIG": ""}).warnings == ()
+
+
+def test_the_address_that_kubernetes_gives_a_service_called_accelserve_http_is_no_port():
+    loaded = load(environ={"ACCELSERVE_HTTP_PORT": "tcp://10.0.0.1:80", "ACCELSERVE_GRPC_PORT": "9000"})
+    assert (loaded.config.http_port, loaded.config.grpc_port) == (8501, 9000)

@@ -17,6 +17,8 @@ BASE = {
     "messages",
     "tensors",
     "errors",
+    "cpus",
+    "devices",
     "config",
     "config_sources",
     "preprocessing",

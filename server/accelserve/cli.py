@@ -4,12 +4,12 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from accelserve import __version__
-from accelserve.config import OPTIONS, Option, ServerConfig
+from accelserve.config import OPTIONS, Option, ServerConfig, parse_device, parse_port
 from accelserve.config_sources import ConfigError, Loaded, load_config
 from accelserve.errors import ExitCode, ScoringError
 
@@ -20,8 +20,12 @@ examples:
   curl --data-binary @photo.jpg http://127.0.0.1:8501/score
 
 Every option can also be an environment variable (ACCELSERVE_HTTP_PORT=9000) or a key of the --config file
-(http_port = 9000, models as [models.NAME] path = "..."). Flags win over the environment, the environment over the
-file. Without any model, MODEL_NAME and MODEL_BASE_PATH are read, as TF Serving's image does.
+(http_port = 9000, models as [models.NAME] path = "..."). ACCELSERVE_MODEL holds models as --model does, separated by
+spaces ("a=a.onnx b=b.onnx"); ACCELSERVE_CONFIG names the file. Flags win over the environment, the environment over
+the file. Without any model, MODEL_NAME and MODEL_BASE_PATH are read, as TF Serving's image does.
+
+fpga and fpga-emulator are names reserved for back ends that are not part of this version: a model that asks for one
+is refused with 6, unless a plug-in brings it. `accelserve devices` lists what is there.
 
 exit codes: 0 ok, 1 unforeseen, 2 usage or configuration, 3 model failed to load, 4 not found, 5 port in use or
 other conflict, 6 required device missing
@@ -49,12 +53,19 @@ def _parser() -> argparse.ArgumentParser:
         prog="accelserve", description="A model server for accelerators: SavedModel and ONNX over HTTP and gRPC."
     )
     parser.add_argument("--version", action="version", version=f"accelserve {__version__}")
-    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    commands = parser.add_subparsers(parser_class=_WholeFlags, title="commands", required=True, metavar="COMMAND")
     _add_serve(commands)
     _add_demo(commands)
     _add_show(commands)
     _add_devices(commands)
     return parser
+
+
+class _WholeFlags(argparse.ArgumentParser):
+    """An unknown flag is an error, also one that is the beginning of a known one."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{**options, "allow_abbrev": False})
 
 
 class _Commands(Protocol):
@@ -86,6 +97,18 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
         parser.add_argument(option.flag, dest=option.name, action="store_const", const="true", help=option.help)
     else:
         parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=_help(option))
+
+
+def _argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
+    """A parser that argparse repeats the words of."""
+
+    def parse_argument(text: str) -> Any:
+        try:
+            return parse(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
+
+    return parse_argument
 
 
 def _help(option: Option) -> str:
@@ -123,8 +146,14 @@ def _add_demo(commands: _Commands) -> None:
     demo = commands.add_parser("demo", help="serve the built-in digits model and score a picture")
     demo.add_argument("--exit", action="store_true", help="end after the two answers: 0 when both are right, else 1")
     demo.add_argument("--model", metavar="PATH", type=Path, help="serve this digits model instead of the built-in one")
-    demo.add_argument("--http-port", type=int, default=8501, metavar="PORT")
-    demo.add_argument("--grpc-port", type=int, default=8500, metavar="PORT")
+    for name, protocol in (("http_port", "HTTP"), ("grpc_port", "gRPC")):
+        demo.add_argument(
+            "--" + name.replace("_", "-"),
+            type=_argument(parse_port),
+            default=getattr(ServerConfig(), name),
+            metavar="PORT",
+            help=f"{protocol} port of the demo's server; 0 takes a free one (default: %(default)s)",
+        )
     demo.set_defaults(run=_demo)
 
 
@@ -137,7 +166,9 @@ def _demo(parsed: argparse.Namespace) -> ExitCode:
 def _add_show(commands: _Commands) -> None:
     show = commands.add_parser("show", help="load a model and say what it takes, gives and does to pictures")
     show.add_argument("model", metavar="PATH", help=_MODEL_HELP.removesuffix("; may be repeated"))
-    show.add_argument("--device", default="auto", help="as for serve")
+    show.add_argument(
+        "--device", type=_argument(parse_device), default="auto", metavar="DEVICE", help="as for serve (default: auto)"
+    )
     show.add_argument("--json", action="store_true", help="one JSON object instead of text")
     show.set_defaults(run=_show)
 

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from accelserve.devices import DEVICE_FORMS, parse_device_request
+from accelserve.errors import ScoringError
 from accelserve.preprocessing import DEFAULT_MAX_PIXELS
 
 ENV_PREFIX = "ACCELSERVE_"
-# As backends.discovery.parse_device_request reads it, so that a mistake is told with all the others.
-_DEVICE = re.compile(r"auto|cpu|fpga-emulator|gpu(:[0-9]+(,[0-9]+)*)?|fpga(:[^\s,]+(,[^\s,]+)*)?")
+_YEAR_S = 365 * 86400.0
+_MOST_MESSAGE_BYTES = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,40 +54,68 @@ class ServerConfig:
     log_level: str = "info"
 
 
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise ValueError("want a number above 0")
-    return number
+def _whole(least: int, most: int, wanted: str) -> Callable[[str], int]:
+    def parse(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:  # also for thousands of digits, which Python refuses to read
+            number = least - 1
+        if not least <= number <= most:
+            raise ValueError(f"want {wanted}")
+        return number
 
-
-def _port(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= 65535:
-        raise ValueError("want a port from 0 to 65535 (0 takes a free one)")
-    return number
+    return parse
 
 
 def _seconds(text: str) -> float:
-    number = float(text)
-    if not 0 <= number < float("inf"):
-        raise ValueError("want a number of seconds, 0 or more")
+    try:
+        number = float(text)
+    except ValueError:
+        number = -1
+    if not 0 <= number <= _YEAR_S:
+        raise ValueError("want a number of seconds from 0 to 31536000 (a year)")
     return number
+
+
+def _patience(text: str) -> float:
+    """Seconds that are never 0: nobody can be waited for without waiting."""
+    seconds = _seconds(text)
+    if not seconds:
+        raise ValueError("want a number of seconds above 0")
+    return seconds
 
 
 def parse_bytes(text: str) -> int:
     """`64MiB`, `64M`, `67108864` -> bytes. Units are powers of 1024."""
-    found = re.fullmatch(r"(\d+)\s*([kmg]?)(i?b)?", str(text).strip(), re.IGNORECASE)
+    found = re.fullmatch(r"([0-9]{1,15})\s*([kmg]?)(i?b)?", str(text).strip(), re.IGNORECASE)
     if not found or not (number := int(found[1])):
         raise ValueError("want a number of bytes above 0, such as 67108864 or 64MiB")
     return number * {"": 1, "k": 2**10, "m": 2**20, "g": 2**30}[found[2].lower()]
 
 
+def _message_bytes(text: str) -> int:
+    number = parse_bytes(text)
+    if number > _MOST_MESSAGE_BYTES:
+        raise ValueError("want at most 2147483647 bytes, which is all that gRPC can count; leave it out for no limit")
+    return number
+
+
 def parse_device(text: str) -> str:
-    """A device request that is well-formed; whether the device is here is the back ends' to say."""
-    if not _DEVICE.fullmatch(text.strip()):
-        raise ValueError("want auto, cpu, gpu, gpu:0, gpu:0,1, fpga, fpga:ID or fpga-emulator")
-    return text.strip()
+    """A device request that is well-formed; whether the device is here is the back ends' to say. Raises ValueError."""
+    try:
+        return str(parse_device_request(text))
+    except ScoringError as error:
+        raise ValueError(f"want {DEVICE_FORMS}") from error
+
+
+def _host(text: str) -> str:
+    try:
+        fits = bool(text.encode("idna")) and not re.search(r"[\s\0]", text)  # as a socket will encode it
+    except UnicodeError:
+        fits = False
+    if not fits:
+        raise ValueError("want an address or a host's name, such as 127.0.0.1 or 0.0.0.0")
+    return text
 
 
 def _flag(text: str) -> bool:
@@ -105,6 +135,12 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+parse_port = _whole(0, 65535, "a port from 0 to 65535 (0 takes a free one)")
+_threads = _whole(1, 1024, "a number of threads from 1 to 1024")
+_decode_threads = _whole(0, 1024, "a number of threads from 1 to 1024, or 0 for the default")
+_pixels = _whole(1, 10**12, "a number of pixels above 0, such as 100000000")
+
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """A row of the table. name: field of ServerConfig; parse: raises ValueError with what is wanted."""
@@ -113,6 +149,11 @@ class Option:
     parse: Callable[[str], Any]
     metavar: str
     help: str
+
+    @property
+    def is_text(self) -> bool:
+        """Whether the file must say it in quotes."""
+        return isinstance(getattr(ServerConfig(), self.name), str)
 
     @property
     def flag(self) -> str:
@@ -133,19 +174,21 @@ class Option:
 
 
 OPTIONS: tuple[Option, ...] = (
-    Option("host", str, "ADDRESS", "address to listen on; 0.0.0.0 for all"),
-    Option("http_port", _port, "PORT", "HTTP port; 0 takes a free one"),
-    Option("grpc_port", _port, "PORT", "gRPC port; 0 takes a free one"),
+    Option("host", _host, "ADDRESS", "address to listen on; 0.0.0.0 for all"),
+    Option("http_port", parse_port, "PORT", "HTTP port; 0 takes a free one"),
+    Option("grpc_port", parse_port, "PORT", "gRPC port; 0 takes a free one"),
     Option("device", parse_device, "DEVICE", "auto, cpu, gpu[:N], fpga[:ID], fpga-emulator; all but auto are required"),
-    Option("threads", _positive, "N", "CPU threads of each model's session (default: the back end's choice)"),
+    Option("threads", _threads, "N", "CPU threads of each model's session (default: the back end's choice)"),
     Option("default_model", str, "NAME", "model for requests that name none (default: the only one)"),
     Option("max_body_bytes", parse_bytes, "BYTES", "largest HTTP body; more is refused with 413 at the header"),
     Option("max_header_bytes", parse_bytes, "BYTES", "largest HTTP header block; more is refused with 431"),
-    Option("max_pixels", parse_bytes, "N", "most pixels of one picture (guards against decompression bombs)"),
-    Option("grpc_max_message_bytes", parse_bytes, "BYTES", "largest gRPC message (default: no limit)"),
-    Option("read_timeout_s", _seconds, "SECONDS", "silence allowed while a request is being sent"),
+    Option("max_pixels", _pixels, "PIXELS", "largest picture, in pixels; more is refused (decompression bombs)"),
+    Option("grpc_max_message_bytes", _message_bytes, "BYTES", "largest gRPC message (default: no limit)"),
+    Option("read_timeout_s", _patience, "SECONDS", "silence allowed while a request is being sent"),
     Option("keep_alive_s", _seconds, "SECONDS", "how long an idle HTTP connection is kept"),
-    Option("decode_threads", int, "N", "threads that decode pictures (default: cores - 1, at least 1)"),
+    Option(
+        "decode_threads", _decode_threads, "N", "threads that decode pictures (default 0: usable cores - 1, at least 1)"
+    ),
     Option("grace_period_s", _seconds, "SECONDS", "after SIGTERM: how long to keep answering, readiness off"),
     Option("drain_timeout_s", _seconds, "SECONDS", "after the grace period: how long accepted requests may take"),
     Option("strict", _flag, "", "exit as soon as one model fails to load"),

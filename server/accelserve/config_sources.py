@@ -2,18 +2,25 @@
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelserve.config import ENV_PREFIX, OPTIONS, ModelConfig, Option, ServerConfig, parse_device
+from accelserve.config import ENV_PREFIX, OPTIONS, ModelConfig, Option, ServerConfig
 
 # Kubernetes injects ACCELSERVE_SERVICE_HOST, ACCELSERVE_PORT_8501_TCP, ... for a Service named accelserve.
 _KUBERNETES = re.compile(r"ACCELSERVE_(SERVICE_|PORT($|_))")
+# A Service named accelserve-http brings a name that is ours; its value is an address and no port.
+_KUBERNETES_ADDRESS = re.compile(r"(tcp|udp|sctp)://")
 _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _BY_KEY = {option.key: option for option in OPTIONS}
-_OTHER_ENVIRONMENT = frozenset({"ACCELSERVE_MODEL", "ACCELSERVE_CONFIG", "ACCELSERVE_STORE"})
+_BY_ENV = {option.env: option for option in OPTIONS}
+_BY_NAME = {option.name: option for option in OPTIONS}
+_OTHER_ENVIRONMENT = frozenset({"ACCELSERVE_MODEL", "ACCELSERVE_CONFIG"})
+_MODEL_OPTIONS = ("device", "threads")  # of the server, that a model may choose for itself
+_MODEL_KEYS = "path, device, threads (batching and preprocessing live in the model's accelserve.toml)"
+_SHOWN = 60  # characters of a wrong value
 
 
 class ConfigError(Exception):
@@ -28,14 +35,29 @@ def parse_model(text: str) -> ModelConfig:
     """`NAME=PATH`. Raises ValueError."""
     name, equals, path = text.partition("=")
     if not equals or not path:
-        raise ValueError(f"{text!r}: want NAME=PATH, for example resnet50=models/resnet50.onnx")
-    return ModelConfig(_model_name(name), Path(path).expanduser())
+        raise ValueError(f"{_shown(text)}: want NAME=PATH, for example resnet50=models/resnet50.onnx")
+    return ModelConfig(_model_name(name), _path(path))
 
 
 def _model_name(name: str) -> str:
     if not _MODEL_NAME.fullmatch(name):
-        raise ValueError(f"{name!r}: a model's name starts with a letter or digit and has only letters, digits, . _ -")
+        wanted = "a model's name starts with a letter or digit and has only letters, digits, . _ -"
+        raise ValueError(f"{_shown(name)}: {wanted}")
     return name
+
+
+def _path(text: str) -> Path:
+    try:
+        if "\0" not in text:
+            return Path(text).expanduser()
+    except RuntimeError:  # ~ of nobody
+        pass
+    raise ValueError(f"{_shown(text)}: want a path")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
 
 
 class _Reader:
@@ -46,74 +68,104 @@ class _Reader:
         self.models: dict[str, ModelConfig] = {}
         self.problems: list[str] = []
         self.warnings: list[str] = []
+        # What was meant and is wrong is told once, and not again as missing.
+        self.unread_models = False
+        self.wrong_options: set[str] = set()
+        self.wrong_models: set[str] = set()
 
-    def option(self, option: Option, text: Any, source: str) -> None:
+    def option(self, option: Option, value: Any, source: str) -> None:
+        found = self.read(option, value, source)
+        if found is None:
+            self.wrong_options.add(option.name)
+        else:
+            self.values[option.name] = found
+
+    def read(self, option: Option, value: Any, source: str) -> Any:
+        """value: text as typed, or what the file's TOML says. Returns None when it is wrong, which is then told."""
         try:
-            self.values[option.name] = option.parse(str(text))
+            if option.is_text and not isinstance(value, str):
+                raise ValueError("want a text in quotes")
+            return option.parse(str(value))
         except ValueError as error:
-            reason = str(error) if "want" in str(error) else "want a number"
-            self.problems.append(f"{source}: {text!r}: {reason}")
+            self.problems.append(f"{source}: {_shown(value)}: {error}")
+            return None
 
     def model(self, text: str, source: str) -> None:
         try:
             found = parse_model(text)
         except ValueError as error:
+            self.wrong_models.add(text.partition("=")[0])
             self.problems.append(f"{source}: {error}")
             return
         if found.name in self.models:
             self.problems.append(f"{source}: model {found.name!r} is given twice; names must differ")
         self.models[found.name] = found
 
-    def file(self, path: Path) -> None:
+    def file(self, path: Path, source: str) -> None:
         try:
-            content = tomllib.loads(path.read_text())
-        except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-            self.problems.append(f"--config {path}: {getattr(error, 'strerror', None) or error}")
+            content = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:  # ValueError: no UTF-8, no TOML, a number of thousands of digits
+            self.problems.append(f"{source} {path}: {getattr(error, 'strerror', None) or error}")
+            self.unread_models = True
             return
         tables = content.pop("models", {})
         for key, value in content.items():
             if key in _BY_KEY:
                 self.option(_BY_KEY[key], value, f"{path}: {key}")
             else:
-                self.problems.append(f"{path}: unknown key {key!r}; known: models, {', '.join(_BY_KEY)}")
-        for name, table in (tables if isinstance(tables, dict) else {}).items():
+                self.problems.append(f"{path}: unknown key {_shown(key)}; known: models, {', '.join(_BY_KEY)}")
+        if not isinstance(tables, dict):
+            self.problems.append(f'{path}: models: want a table [models.NAME] with path = "..." for each model')
+            self.unread_models = True
+            return
+        for name, table in tables.items():
             self.model_table(path, name, table)
 
     def model_table(self, path: Path, name: str, table: Any) -> None:
         where = f"{path}: [models.{name}]"
         if not isinstance(table, dict) or not isinstance(table.get("path"), str):
             self.problems.append(f'{where}: want path = "..."')
+            self.wrong_models.add(name)
             return
-        unknown = set(table) - {"path", "device", "threads"}
+        unknown = sorted(table.keys() - {"path", *_MODEL_OPTIONS})
         if unknown:
-            known = "path, device, threads (batching and preprocessing live in the model's accelserve.toml)"
-            self.problems.append(f"{where}: unknown key {', '.join(map(repr, sorted(unknown)))}; known: {known}")
-        threads = table.get("threads")
-        if threads is not None and (not isinstance(threads, int) or threads < 1):
-            self.problems.append(f"{where}: threads: want a number above 0, got {threads!r}")
-            threads = None
+            self.problems.append(f"{where}: unknown key {', '.join(map(_shown, unknown))}; known: {_MODEL_KEYS}")
+        own = {key: self.read(_BY_KEY[key], table[key], f"{where} {key}") for key in _MODEL_OPTIONS if key in table}
         try:
             # A relative path is meant from where the file stands.
-            place = path.parent / Path(table["path"]).expanduser()
-            device = parse_device(str(table["device"])) if "device" in table else None
-            self.models[name] = ModelConfig(_model_name(name), place, device, threads)
+            self.models[name] = ModelConfig(_model_name(name), path.parent / _path(table["path"]), **own)
         except ValueError as error:
             self.problems.append(f"{where}: {error}")
+            self.wrong_models.add(name)
 
     def environment(self, environ: Mapping[str, str]) -> None:
-        by_env = {option.env: option for option in OPTIONS}
         for name, value in environ.items():
-            if name in by_env:
-                self.option(by_env[name], value, name)
+            if name in _BY_ENV:
+                if not _KUBERNETES_ADDRESS.match(value):
+                    self.option(_BY_ENV[name], value, name)
             elif name.startswith(ENV_PREFIX) and name not in _OTHER_ENVIRONMENT and not _KUBERNETES.match(name):
                 self.warnings.append(f"unknown environment variable {name} is ignored")
 
-    def environment_models(self, environ: Mapping[str, str]) -> None:
-        for text in environ.get("ACCELSERVE_MODEL", "").split():
-            self.model(text, "ACCELSERVE_MODEL")
-        if not self.models and ("MODEL_NAME" in environ or "MODEL_BASE_PATH" in environ):
-            name = environ.get("MODEL_NAME", "model")  # the defaults of TF Serving's image
-            self.model(f"{name}={environ.get('MODEL_BASE_PATH', '/models')}/{name}", "MODEL_NAME and MODEL_BASE_PATH")
+    def only_models(self, texts: Sequence[str], source: str) -> None:
+        """Models of a source that wins: they replace what was read before."""
+        self.models.clear()
+        for text in texts:
+            self.model(text, source)
+
+    def contradictions(self, config: ServerConfig) -> list[str]:
+        problems = []
+        if not config.models and not self.wrong_models and not self.unread_models:
+            problems.append(
+                "no model given: say --model NAME=PATH (a .onnx file, a SavedModel or a folder of versions)"
+            )
+        names = [model.name for model in config.models]
+        if config.default_model not in ("", *names, *self.wrong_models) and not self.unread_models:
+            listed = ", ".join(names) or "(none)"
+            problems.append(f"--default-model {_shown(config.default_model)}: not among the models {listed}")
+        ports_are_read = not self.wrong_options & {"http_port", "grpc_port"}
+        if ports_are_read and config.http_port and config.http_port == config.grpc_port:
+            problems.append(f"--http-port and --grpc-port are both {config.http_port}; they must differ")
+        return problems
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,36 +186,23 @@ def load_config(
     Raises ConfigError with every problem found.
     """
     reader = _Reader()
-    if file is None and environ.get("ACCELSERVE_CONFIG"):
-        file = Path(environ["ACCELSERVE_CONFIG"])
     if file is not None:
-        reader.file(file)
+        reader.file(file, "--config")
+    elif environ.get("ACCELSERVE_CONFIG"):
+        reader.file(Path(environ["ACCELSERVE_CONFIG"]), "ACCELSERVE_CONFIG")
     reader.environment(environ)
-    by_name = {option.name: option for option in OPTIONS}
     for name, text in flags.items():
-        reader.option(by_name[name], text, by_name[name].flag)
+        reader.option(_BY_NAME[name], text, _BY_NAME[name].flag)
     if models:
-        reader.models.clear()
-        for text in models:
-            reader.model(text, "--model")
-    elif not reader.models:
-        reader.environment_models(environ)
+        reader.only_models(models, "--model")
+    elif named := environ.get("ACCELSERVE_MODEL", "").split():
+        reader.only_models(named, "ACCELSERVE_MODEL")
+    elif not reader.models and ("MODEL_NAME" in environ or "MODEL_BASE_PATH" in environ):
+        name = environ.get("MODEL_NAME", "model")  # the defaults of TF Serving's image
+        base = environ.get("MODEL_BASE_PATH", "/models")
+        reader.only_models([f"{name}={base}/{name}"], "MODEL_NAME and MODEL_BASE_PATH")
     config = ServerConfig(models=tuple(reader.models.values()), **reader.values)
-    problems = reader.problems + _contradictions(config)
+    problems = reader.problems + reader.contradictions(config)
     if problems:
         raise ConfigError(problems)
     return Loaded(config, tuple(reader.warnings))
-
-
-def _contradictions(config: ServerConfig) -> list[str]:
-    problems = []
-    if not config.models:
-        problems.append("no model given: say --model NAME=PATH (a .onnx file, a SavedModel or a folder of versions)")
-    names = [model.name for model in config.models]
-    if config.default_model and config.default_model not in names:
-        problems.append(
-            f"--default-model {config.default_model!r}: not among the models {', '.join(names) or '(none)'}"
-        )
-    if config.http_port and config.http_port == config.grpc_port:
-        problems.append(f"--http-port and --grpc-port are both {config.http_port}; they must differ")
-    return problems

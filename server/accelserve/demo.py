@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from accelserve.builtin import digits_path, pictures
-from accelserve.client import Client, GrpcClient
+from accelserve.client import Client, GrpcClient, ServerError
 from accelserve.errors import ExitCode
 
 _START_LIMIT_S = 120.0
@@ -21,7 +21,10 @@ _STOP_LIMIT_S = 15.0
 
 
 def run_demo(model: Path | None, http_port: int, grpc_port: int, *, stop_after_answers: bool) -> ExitCode:
-    """Returns OK when both answers are right; the server's own code when it does not start."""
+    """Returns OK when both answers are right; the server's own code when it does not start.
+
+    What else goes wrong is told in one line and is UNFORESEEN.
+    """
     path = model or digits_path()
     command = [sys.executable, "-m", "accelserve", "serve", "--model", f"digits={path}", "--grace-period", "0"]
     command += ["--http-port", str(http_port), "--grpc-port", str(grpc_port), "--log-level", "warning"]
@@ -32,15 +35,17 @@ def run_demo(model: Path | None, http_port: int, grpc_port: int, *, stop_after_a
         try:
             line = _ready_line(server)
             if line is None:
-                return ExitCode(server.wait())
+                return _end_before_ready(server.wait())
             print(f"{line.strip()}  ({time.monotonic() - started:.1f} s)\n", flush=True)
             right = _ask(*_addresses(line))
             if stop_after_answers:
                 return ExitCode.OK if right else ExitCode.UNFORESEEN
             print("\nserving on; Ctrl-C ends it", flush=True)
-            return ExitCode(server.wait())
+            return _end(server.wait())
         except KeyboardInterrupt:
             return ExitCode.OK
+        except (ServerError, OSError, ValueError) as error:
+            return _tell(f"no answer as of a model of digits: {error}")
         finally:
             _stop(server)
 
@@ -56,9 +61,32 @@ def _ready_line(server: "subprocess.Popen[str]") -> str | None:
     watchdog.start()
     try:
         assert server.stdout is not None
-        return server.stdout.readline() or None
+        return next((line for line in server.stdout if " is ready: " in line), None)
     finally:
         watchdog.cancel()
+
+
+def _end_before_ready(status: int) -> ExitCode:
+    if status == 0:  # somebody told it to stop
+        return _tell("the server ended before it was ready")
+    return _end(status)
+
+
+def _end(status: int) -> ExitCode:
+    """The server's own code. status: as of `Popen.wait`, negative when a signal ended it."""
+    if status in set(ExitCode):
+        return ExitCode(status)
+    if status == -signal.SIGKILL:
+        why = f"out of memory, or not ready within {_START_LIMIT_S:.0f} s"
+        return _tell(f"the server was killed by SIGKILL ({why})")
+    if status < 0:
+        return _tell(f"the server was killed by {signal.Signals(-status).name}")
+    return _tell(f"the server ended with {status}")
+
+
+def _tell(problem: str) -> ExitCode:
+    print(f"accelserve: demo: {problem}", file=sys.stderr)
+    return ExitCode.UNFORESEEN
 
 
 def _addresses(line: str) -> tuple[str, str]:
@@ -93,14 +121,18 @@ def _ask_grpc(address: str, picture: Path) -> tuple[int, float]:
     jpeg = np.array([picture.read_bytes()], dtype=object)
     with GrpcClient(address) as client:
         outputs = client.predict({_picture_input(client): jpeg})
+    if "scores" not in outputs:
+        raise ValueError(f'want an output "scores", got {", ".join(outputs)}')
     scores = outputs["scores"][0]
     return int(scores.argmax()), float(scores.max())
 
 
 def _picture_input(client: GrpcClient) -> str:
-    """The name of the model's only input."""
-    (name,) = client.input_names("digits")
-    return name
+    """The name of the model's only input. Raises ValueError if it has several."""
+    names = client.input_names("digits")
+    if len(names) != 1:
+        raise ValueError(f"want one input, got {', '.join(names) or 'none'}")
+    return names[0]
 
 
 def _stop(server: "subprocess.Popen[str]") -> None:

@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 
 import model_builders
-from accelserve.backends.base import Backend, Capabilities, Device, DeviceKind, ModelArtifact
+from accelserve.backends.base import Backend, Capabilities, Device, ModelArtifact
 from accelserve.backends.conformance import BackendConformance
 from accelserve.backends.cuda_probe import find_devices
 from accelserve.backends.synthetic import SyntheticBackend
+from accelserve.devices import DeviceKind
 from accelserve.tensors import Tensor
 
 PICTURES_TOML = """

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from accelserve.backends import discovery, probes
-from accelserve.backends.base import API_VERSION, Device, DeviceKind, Inventory, ModelArtifact, Offer
-from accelserve.backends.discovery import BackendPool, DeviceRequest, discover, load_backend, parse_device_request
+from accelserve.backends.base import API_VERSION, Device, Inventory, ModelArtifact, Offer
+from accelserve.backends.discovery import BackendPool, discover, load_backend
+from accelserve.devices import DeviceKind, parse_device_request
 from accelserve.errors import Kind, ScoringError
 
 CPU, GPU, FPGA = DeviceKind.CPU, DeviceKind.GPU, DeviceKind.FPGA
@@ -77,34 +78,6 @@ def entry(name: str, function: str) -> EntryPoint:
 def choose(offers: list[Offer], device: str, artifact: ModelArtifact = ONNX) -> str:
     backend, chosen = BackendPool(offers).choose(artifact, parse_device_request(device))
     return f"{backend.name} on {chosen.id}"
-
-
-@pytest.mark.parametrize(
-    ("text", "kind", "ids"),
-    [
-        ("auto", None, ()),
-        ("cpu", CPU, ()),
-        ("gpu", GPU, ()),
-        ("gpu:0", GPU, ("0",)),
-        ("gpu:0,1", GPU, ("0", "1")),
-        ("fpga:0000:65:00.0", FPGA, ("0000:65:00.0",)),
-        ("fpga-emulator", DeviceKind.FPGA_EMULATOR, ()),
-    ],
-)
-def test_a_device_request_is_read_and_written(text, kind, ids):
-    request = parse_device_request(text)
-    assert request == DeviceRequest(kind, ids)
-    assert str(request) == text
-
-
-@pytest.mark.parametrize(
-    "text", ["", "cuda", "GPU", "gpu:", "gpu:x", "gpu:0,", "gpu:0,0", "gpu:-1", "gpu:01", "cpu:0", "auto:1", "fpga:"]
-)
-def test_a_device_request_that_means_nothing_is_refused_with_the_ones_that_do(text):
-    with pytest.raises(ScoringError, match="fpga-emulator") as refusal:
-        parse_device_request(text)
-    assert refusal.value.kind is Kind.INVALID
-    assert repr(text) in refusal.value.message
 
 
 def test_offers_come_from_entry_points_the_preferred_first():

@@ -8,10 +8,11 @@ from onnx import TensorProto, helper
 from test_cuda_probe import Driver, host
 
 import model_builders
-from accelserve.backends.base import Batch, Device, DeviceKind, DeviceState, ModelArtifact, SessionOptions
+from accelserve.backends.base import Batch, Device, DeviceState, ModelArtifact, SessionOptions
 from accelserve.backends.cuda_probe import DRIVER, LIBRARIES
 from accelserve.backends.onnx_runtime import CPU, CUDA, OnnxRuntimeBackend
 from accelserve.backends.onnx_signature import read_signature
+from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 
 THE_GPU = Device("gpu:0", DeviceKind.GPU, "NVIDIA T4")

@@ -10,10 +10,11 @@ import pytest
 
 import accelserve
 import model_builders
-from accelserve.backends.base import Batch, Device, DeviceKind, ModelArtifact, Prepared, SessionOptions
-from accelserve.backends.discovery import BackendPool, parse_device_request
+from accelserve.backends.base import Batch, Device, ModelArtifact, Prepared, SessionOptions
+from accelserve.backends.discovery import BackendPool
 from accelserve.backends.probes import tf_session
 from accelserve.backends.tf_session import _MOST_CALLABLES, TfSessionBackend
+from accelserve.devices import DeviceKind, parse_device_request
 from accelserve.errors import Kind, ScoringError
 
 pytestmark = pytest.mark.tensorflow

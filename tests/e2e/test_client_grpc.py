@@ -33,10 +33,20 @@ class FakeServer:
 
     def get_metadata(self, data: bytes, context: grpc.ServicerContext) -> bytes:
         asked = decode_metadata_call(data)
-        if asked.model != ModelRef("digits"):
+        if asked.model.name not in SIGNATURES:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no model {asked.model.name}")
-        inputs = {name: TensorSpec(name, BY_NAME["float32"], (-1, 2), name) for name in ("b", "a")}
-        return encode_metadata("digits", 1, {"serving_default": Signature("serving_default", inputs, {})})
+        return encode_metadata(asked.model.name, 1, SIGNATURES[asked.model.name])
+
+
+def signature(name: str, *inputs: str) -> Signature:
+    return Signature(name, {i: TensorSpec(i, BY_NAME["float32"], (-1, 2), i) for i in inputs}, {})
+
+
+SIGNATURES = {
+    "digits": {"serving_default": signature("serving_default", "b", "a"), "other": signature("other", "c")},
+    "lone": {"classify": signature("classify", "image")},
+    "two": {"one": signature("one", "x"), "two": signature("two", "x")},
+}
 
 
 def response(**outputs: np.ndarray) -> ScoreResponse:
@@ -113,6 +123,13 @@ def test_nobody_listening_is_unavailable(server):
 
 def test_the_names_of_a_signatures_inputs_can_be_asked_for(client):
     assert client.input_names("digits") == ("a", "b")
-    assert client.input_names("digits", signature="other") == ()
+    assert client.input_names("digits", signature="other") == ("c",)
+    assert client.input_names("digits", signature="absent") == ()
     with pytest.raises(ServerError, match="NOT_FOUND: no model m"):
         client.input_names("m")
+
+
+def test_the_only_signature_is_meant_when_none_is_named(client):
+    assert client.input_names("lone") == ("image",)
+    assert client.input_names("lone", signature="serving_default") == ()
+    assert client.input_names("two") == ()

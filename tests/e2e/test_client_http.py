@@ -289,6 +289,32 @@ def test_predict_without_a_model_takes_the_only_one(server, client):
         client.predict({"x": [1.0]})
 
 
+def signatures(**outputs_of: dict[str, object]) -> dict[str, object]:
+    """A model's metadata with these signatures."""
+    described = {name: {"inputs": {}, "outputs": outputs} for name, outputs in outputs_of.items()}
+    return {"metadata": {"signature_def": {"signature_def": described}}}
+
+
+def documents(metadata: object, outputs: object) -> Callable[[Seen], Reply]:
+    return lambda seen: Reply(json.dumps({"outputs": outputs} if seen.method == "POST" else metadata).encode())
+
+
+def test_a_model_whose_only_signature_has_another_name_is_asked_without_one(server, client):
+    metadata = signatures(classify={"y": {"dtype": "DT_HALF", "name": "y_out:0"}})
+    server.reply = documents(metadata, [1.5])
+    answer = client.predict({"x": [1.0]}, model="m")
+    assert (list(answer), answer["y"].dtype) == (["y"], np.float16)
+    assert json.loads(server.seen[-1].body) == {"inputs": {"x": [1.0]}}
+
+
+@pytest.mark.parametrize("outputs", [[[1.5]], {"z": [1.5]}, 1.5])
+def test_an_answer_that_does_not_fit_the_metadata_is_an_error(server, client, outputs):
+    y = {"dtype": "DT_FLOAT", "name": "y:0"}
+    server.reply = documents(signatures(one={"y": y}, two={"y": y}), outputs)
+    with pytest.raises(ServerError, match="metadata"):
+        client.predict({"x": [1.0]}, model="m")
+
+
 def test_non_finite_scores_survive(server, client):
     server.reply = model_server(outputs=[float("nan"), float("inf")])
     np.testing.assert_array_equal(client.predict({"x": [1.0]}, model="digits", signature="one")["y"], [np.nan, np.inf])
@@ -304,6 +330,10 @@ def test_non_finite_scores_survive(server, client):
         ([1.5], "float32", (1,)),
         (2, "int32", ()),
         ([2**40], "int64", (1,)),
+        ([-(2**63)], "int64", (1,)),
+        ([2**31 - 1, -(2**31)], "int32", (2,)),
+        ([2**31], "int64", (1,)),
+        ([-(2**31) - 1], "int64", (1,)),
         ([True], "bool", (1,)),
         (np.zeros((2, 3)), "float64", (2, 3)),
         (np.float64(1), "float64", ()),
@@ -314,6 +344,11 @@ def test_what_a_caller_has_becomes_a_tensor(value, dtype, shape):
     tensor = as_tensor(value)
     assert (tensor.dtype, tensor.shape) == (np.dtype(dtype), shape)
     assert all(isinstance(item, bytes) for item in tensor.ravel().tolist() if dtype == "object")
+
+
+@pytest.mark.parametrize("number", [-(2**63), -(2**31), 2**31 - 1, 2**31, 2**63 - 1])
+def test_a_number_stays_what_it_is(number):
+    assert as_tensor([number]).tolist() == [number]
 
 
 def test_zero_bytes_at_the_end_of_strings_are_kept():

@@ -121,7 +121,7 @@ def test_all_mistakes_of_the_command_line_and_the_file_are_told_at_once_with_2(t
         "--http-port",
         "--threads",
         "'abacus'",
-        "[models.m]: want auto, cpu",
+        "[models.m] device: 'loom': want auto, cpu",
         "--log-format",
         "--grace-period",
         "--model",

@@ -1,12 +1,6 @@
-"""A small client: raw scoring and Predict over HTTP, Predict over gRPC, without TensorFlow.
+"""The client that speaks HTTP: raw scoring, and TF Serving's REST predict."""
 
-with Client("http://127.0.0.1:8501") as client:
-    print(client.score("digit-7.jpg", top=3))
-with GrpcClient("127.0.0.1:8500") as client:
-    print(client.predict({"images": [jpeg_bytes]})["scores"])
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from os import PathLike
@@ -15,42 +9,16 @@ from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
-import numpy as np
-
+from accelserve.client.server_error import ServerError, retry_seconds
+from accelserve.client.values import DEFAULT_TIMEOUT_S, as_tensor, find_signature
 from accelserve.codecs.json_tensors import tensor_of
 from accelserve.codecs.json_text import dumps, json_value, parse_json
-from accelserve.codecs.tfserving_proto import decode_predict_response, encode_predict_request
 from accelserve.errors import ScoringError
-from accelserve.messages import ModelRef
-from accelserve.tensors import DEFAULT_SIGNATURE, DTYPES, DType, Tensor, TensorSpec, find_spec
-from accelserve.wire.tfserving_pb2 import (
-    GetModelMetadataRequest,
-    GetModelMetadataResponse,
-    ModelSpec,
-    SignatureDefMap,
-)
+from accelserve.tensors import DTYPES, DType, Tensor, TensorSpec, find_spec
 
-DEFAULT_TIMEOUT_S = 30.0
 GRACE_S = 1.0  # the server's own refusal, which says more, shall arrive before we give up
-_SERVICE = "/tensorflow.serving.PredictionService"
 _SHOWN_BYTES = 1000  # of an answer that is not ours
-_UNLIMITED = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1))
 _BY_TF_NAME: Mapping[str, DType] = MappingProxyType({dtype.tf_name: dtype for dtype in DTYPES})
-
-
-class ServerError(Exception):
-    """The server said no.
-
-    status: HTTP's number, or gRPC's name ("UNAVAILABLE"). reason: the server's short word, empty if it gave none.
-    retry_after_s: when trying again may help.
-    """
-
-    def __init__(self, status: int | str, message: str, reason: str = "", retry_after_s: int | None = None) -> None:
-        super().__init__(f"{status}: {message}")
-        self.status = status
-        self.message = message
-        self.reason = reason
-        self.retry_after_s = retry_after_s
 
 
 class Client:
@@ -129,7 +97,7 @@ class Client:
         if (model, signature) not in self._outputs:
             answer = self._request("GET", f"/v1/models/{model}/metadata", timeout_s=timeout_s)
             known = answer["metadata"]["signature_def"]["signature_def"]
-            described = known.get(signature or DEFAULT_SIGNATURE, {}).get("outputs", {})
+            described = (find_signature(known, signature) or {}).get("outputs", {})
             self._outputs[model, signature] = {key: _spec(key, info) for key, info in described.items()}
         return self._outputs[model, signature]
 
@@ -171,99 +139,6 @@ class Client:
             self._connection.sock.settimeout(seconds)
 
 
-class GrpcClient:
-    """TF Serving's PredictionService over gRPC; for any number of threads. Needs grpcio, and no generated stubs.
-
-    target: "host:port". metadata: sent with every call. Methods raise ServerError.
-    """
-
-    def __init__(self, target: str, *, metadata: Sequence[tuple[str, str]] = ()) -> None:
-        import grpc  # here, so that clients of HTTP alone do not load it
-
-        self._failure = grpc.RpcError
-        self._channel = grpc.insecure_channel(target, options=_UNLIMITED)
-        self._predict = self._channel.unary_unary(f"{_SERVICE}/Predict")
-        self._get_metadata = self._channel.unary_unary(f"{_SERVICE}/GetModelMetadata")
-        self._metadata = tuple(metadata)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *failure: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        self._channel.close()
-
-    def predict(
-        self,
-        inputs: Mapping[str, Any],
-        *,
-        model: str = "",
-        signature: str = "",
-        output_filter: Sequence[str] = (),
-        timeout_s: float | None = DEFAULT_TIMEOUT_S,
-    ) -> dict[str, Tensor]:
-        """Ask for the outputs; inputs as `as_tensor` takes them.
-
-        A picture goes as its file's bytes, also to an accelserve model whose input is a dense image.
-        """
-        tensors = {name: as_tensor(value) for name, value in inputs.items()}
-        asked = encode_predict_request(ModelRef(model), signature, tensors, tuple(output_filter))
-        answer = self._ask(self._predict, asked, timeout_s)
-        return dict(decode_predict_response(answer).outputs)
-
-    def input_names(
-        self, model: str = "", *, signature: str = DEFAULT_SIGNATURE, timeout_s: float | None = DEFAULT_TIMEOUT_S
-    ) -> tuple[str, ...]:
-        """What the model's signature calls its inputs, in order of name; empty if it has no such signature."""
-        asked = GetModelMetadataRequest(model_spec=ModelSpec(name=model), metadata_field=["signature_def"])
-        answer = self._ask(self._get_metadata, asked.SerializeToString(), timeout_s)
-        packed = GetModelMetadataResponse.FromString(answer).metadata["signature_def"]
-        return tuple(sorted(SignatureDefMap.FromString(packed.value).signature_def[signature].inputs))
-
-    def _ask(self, method: Callable[..., bytes], message: bytes, timeout_s: float | None) -> bytes:
-        try:
-            return method(message, timeout=timeout_s, metadata=self._metadata)
-        except self._failure as error:
-            raise _grpc_error(error) from error
-
-
-def as_tensor(value: Any) -> Tensor:
-    """What a caller has at hand, as a tensor.
-
-    An array is taken as it is. `bytes` or `str` become a string tensor of shape [1], a list of them one of [n]. Python
-    floats become float32 and ints int32 where they fit, else int64: the choice of TensorFlow's `make_tensor_proto`.
-    """
-    if isinstance(value, bytes | str):
-        return as_tensor([value])
-    # Strings not through numpy's own string types: "S" drops zero bytes at the end, and a JPEG may have some.
-    tensor = np.asarray(value, np.object_ if isinstance(_first_leaf(value), bytes | str) else None)
-    if tensor.dtype.kind in "SUO":
-        return _strings(tensor)
-    if isinstance(value, np.ndarray | np.generic):
-        return tensor
-    if tensor.dtype == np.float64:
-        return tensor.astype(np.float32)
-    small = tensor.dtype == np.int64 and tensor.size and np.abs(tensor).max() < 2**31
-    return tensor.astype(np.int32) if small else tensor
-
-
-def _first_leaf(value: Any) -> Any:
-    while isinstance(value, list | tuple) and value:
-        value = value[0]
-    return value
-
-
-def _strings(tensor: Tensor) -> Tensor:
-    items = [item.encode() if isinstance(item, str) else item for item in tensor.ravel().tolist()]
-    if not all(isinstance(item, bytes) for item in items):
-        raise ValueError("want an array, or nested lists of equal lengths, of numbers or of strings")
-    strings = np.empty(tensor.size, np.object_)
-    strings[:] = items
-    return strings.reshape(tensor.shape)
-
-
 def _document(response: HTTPResponse, data: bytes) -> Any:
     """The answer's JSON. Raises ServerError."""
     try:
@@ -276,18 +151,7 @@ def _document(response: HTTPResponse, data: bytes) -> Any:
         return document
     message = document.get("error", document) if isinstance(document, dict) else document
     reason, retry = response.headers.get("x-accelserve-reason", ""), response.headers.get("retry-after")
-    raise ServerError(response.status, str(message) or response.reason, reason, _seconds(retry))
-
-
-def _grpc_error(error: Any) -> ServerError:
-    metadata = dict(error.trailing_metadata() or ())
-    reason, retry = metadata.get("x-accelserve-reason", ""), metadata.get("retry-after")
-    return ServerError(error.code().name, error.details() or "", reason, _seconds(retry))
-
-
-def _seconds(text: str | None) -> int | None:
-    """`Retry-After`, where it is a number; other servers may send a date."""
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    raise ServerError(response.status, str(message) or response.reason, reason, retry_seconds(retry))
 
 
 def _spec(name: str, info: Mapping[str, Any]) -> TensorSpec:
@@ -296,9 +160,11 @@ def _spec(name: str, info: Mapping[str, Any]) -> TensorSpec:
 
 
 def _named_outputs(values: Any, specs: Mapping[str, TensorSpec], wanted: Sequence[str]) -> dict[str, Tensor]:
-    """TF Serving leaves out the name when there is one output."""
+    """TF Serving leaves out the name when there is one output. Raises ServerError where the two do not fit."""
     names = list(dict.fromkeys(wanted)) or list(specs)
     columns = {names[0]: values} if len(names) == 1 else values
+    if not isinstance(columns, dict):
+        raise ServerError(200, f"the answer has one output, the model's metadata has {', '.join(names) or 'none'}")
     return {name: tensor_of(value, _dtype(specs, name), has_bools=True) for name, value in columns.items()}
 
 

@@ -1,0 +1,74 @@
+"""What the command line says of itself, and what it refuses before anything heavy is loaded."""
+
+import subprocess
+import sys
+
+import pytest
+
+from accelserve.cli import main
+from accelserve.config import OPTIONS
+
+
+def said_by(capsys, *arguments):
+    """The exit code of arguments that argparse answers itself, and what it printed."""
+    with pytest.raises(SystemExit) as ended:
+        main(arguments)
+    return ended.value.code, "".join(capsys.readouterr())
+
+
+def test_the_help_of_serve_names_every_option_and_every_other_source(capsys):
+    code, text = said_by(capsys, "serve", "--help")
+    assert code == 0
+    for part in (*(option.flag for option in OPTIONS), "ACCELSERVE_MODEL", "ACCELSERVE_CONFIG", "MODEL_BASE_PATH"):
+        assert part in text, part
+
+
+def test_the_help_of_serve_says_which_devices_are_only_reserved_names(capsys):
+    text = " ".join(said_by(capsys, "serve", "--help")[1].split())
+    assert "fpga and fpga-emulator are names reserved" in text
+    assert "accelserve devices" in text
+
+
+@pytest.mark.parametrize("command", ["serve", "demo", "show", "devices"])
+def test_every_option_of_every_command_has_a_help_text(capsys, command):
+    lines = said_by(capsys, command, "--help")[1].splitlines()
+    for number, line in enumerate(lines):
+        if line.startswith("  -"):
+            below = lines[number + 1] if number + 1 < len(lines) else ""
+            assert "  " in line.strip() or below.startswith("     "), f"{line!r} has no help"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted"),
+    [
+        (("show", "--device", "foo", "m.onnx"), "want auto, cpu"),
+        (("demo", "--http-port", "70000"), "want a port"),
+        (("demo", "--grpc-port", "many"), "want a port"),
+        (("serve", "--colour", "red"), "--colour"),
+        ((), "COMMAND"),
+    ],
+)
+def test_an_argument_that_makes_no_sense_ends_with_2_and_says_what_does(capsys, arguments, wanted):
+    code, text = said_by(capsys, *arguments)
+    assert code == 2
+    assert wanted in text
+
+
+def test_a_configuration_that_is_wrong_ends_with_2_and_every_mistake(capsys):
+    assert main(["serve", "--model", "m", "--read-timeout", "0"]) == 2
+    said = capsys.readouterr().err
+    assert "want NAME=PATH" in said
+    assert "--read-timeout: '0': want" in said
+
+
+def test_the_help_needs_no_model_library_and_no_server():
+    code = "import sys; from accelserve.cli import main\ntry: main(['serve', '--help'])\nexcept SystemExit: pass\n"
+    code += "print({'grpc', 'fastapi', 'uvicorn', 'onnxruntime', 'tensorflow', 'cv2'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.endswith("set()\n")
+
+
+def test_the_beginning_of_a_flag_is_no_flag(capsys):
+    code, text = said_by(capsys, "serve", "--max-body", "5")
+    assert code == 2
+    assert "unrecognized arguments" in text
