@@ -34,7 +34,7 @@ from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits
 from accelserve.frontends.http_raw import RawScoring
 from accelserve.frontends.http_server import HttpServer, build_http_server, open_http_socket
 from accelserve.frontends.http_tfserving import TfServingRest
-from accelserve.frontends.pictures import PictureDecoder
+from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
 from accelserve.lifecycle import Lifecycle
 from accelserve.models.gauges import model_gauges
 from accelserve.models.loading import Loader
@@ -99,9 +99,9 @@ class Runtime:
             http_socket = open_http_socket(self._config.host, self._config.http_port)
             stack.callback(http_socket.close)
             models = self._models()
-            self._metrics.gauges = lambda: model_gauges(models)
-            pictures = PictureDecoder(_decode_threads(self._config.decode_threads), self._config.max_pixels)
+            pictures = self._pictures()
             stack.callback(pictures.close)
+            self._metrics.gauges = lambda: (*model_gauges(models), pictures.gauge())
             scorer = Scorer(models, self._clock)
             grpc_server = self._grpc(scorer, models, pictures)
             grpc_port = listen(grpc_server, self._config.host, self._config.grpc_port)
@@ -124,6 +124,10 @@ class Runtime:
         loader = build_loader(config.device, config.threads)
         # The front ends close first: a batch that runs when the models close runs for nobody.
         return ModelManager(config.models, loader, self._clock, self._metrics, config.default_model, _FORCED_CLOSE_S)
+
+    def _pictures(self) -> PictureDecoder:
+        limits = DecodeLimits(self._config.max_pixels)
+        return PictureDecoder(_decode_threads(self._config.decode_threads), limits, self._clock)
 
     def _http(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder) -> HttpServer:
         most = self._config.max_body_bytes

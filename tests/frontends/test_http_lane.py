@@ -17,7 +17,7 @@ from accelserve.frontends.http_lane import HttpLane, is_service_path
 from accelserve.frontends.http_ops import Operations
 from accelserve.frontends.http_raw import RawScoring
 from accelserve.frontends.http_tfserving import TfServingRest
-from accelserve.frontends.pictures import PictureDecoder
+from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
 from accelserve.lifecycle import Lifecycle
 from accelserve.models.loading import Loader
 from accelserve.models.manager import ModelManager
@@ -46,7 +46,7 @@ async def both_lanes(tmp_path):
     loader = Loader(pool, FolderArtifactCache(tmp_path / "cache"), tmp_path / "leases", check_round_trip)
     clock = FrozenClock()
     metrics = Metrics(clock)
-    decoder = PictureDecoder(1, 10**7)
+    decoder = PictureDecoder(1, DecodeLimits(10**7), clock)
     async with ModelManager(configs, loader, clock, metrics, "digits") as models:
         await models.changed(models.settled)
         scorer, exchange = Scorer(models, clock), HttpExchange(metrics, clock, lambda: "an-id")

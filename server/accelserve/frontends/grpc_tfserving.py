@@ -51,9 +51,10 @@ class TfServingGrpc:
         servable = self.scorer.resolve(_routed(asked.model, call))
         record.model, record.version = servable.name, str(servable.version)
         signature = servable.signature(asked.signature)
-        inputs = await self.pictures.into_inputs(servable, signature, dict(asked.inputs))
+        deadline_ns = call.deadline_ns()
+        inputs = await self.pictures.into_inputs(servable, signature, dict(asked.inputs), deadline_ns)
         record.decode_ns = call.now_ns() - started_ns
-        request = ScoreRequest(inputs, asked.output_filter, call.deadline_ns(), call.priority())
+        request = ScoreRequest(inputs, asked.output_filter, deadline_ns, call.priority())
         response = await self.scorer.score(servable, signature, request)
         return encode_predict(response), response
 

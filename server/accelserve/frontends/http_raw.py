@@ -52,19 +52,21 @@ class RawScoring:
         servable = self._scorer.resolve(_model_of(request))
         record.model, record.version = servable.name, str(servable.version)
         deadline_ns = self._exchange.deadline_ns(request.headers)
-        top = _top_of(request)
+        urgency, top = priority(request.headers), _top_of(request)
         signature = servable.signature("")
         started_ns = self._exchange.now_ns()
-        decoded = await self._decode(request, servable, signature)
+        decoded = await self._decode(request, servable, signature, deadline_ns)
         record.decode_ns = self._exchange.now_ns() - started_ns
-        score = ScoreRequest(decoded.inputs, deadline_ns=deadline_ns, priority=priority(request.headers))
+        score = ScoreRequest(decoded.inputs, deadline_ns=deadline_ns, priority=urgency)
         response = await self._scorer.score(servable, signature, score)
         if top is None:
             return Answer(encode_scores(response.outputs, single=decoded.single), response)
         best = encode_top(top_output(response.outputs), top, servable.model.labels, single=decoded.single)
         return Answer(best, response)
 
-    async def _decode(self, request: HttpRequest, servable: Servable, signature: Signature) -> Decoded:
+    async def _decode(
+        self, request: HttpRequest, servable: Servable, signature: Signature, deadline_ns: int | None
+    ) -> Decoded:
         body = request.body
         if "gzip" in request.headers.get("content-encoding", "").lower():
             body = gunzip(body, self._max_body_bytes)
@@ -77,9 +79,11 @@ class RawScoring:
             if (form := body_format(body)) in _NOT_JSON:
                 raise _does_not_fit(form, servable, signature)
             return self._decode_json(body, signature)
-        return await self._decode_only(body, content_type, servable, signature)
+        return await self._decode_only(body, content_type, servable, signature, deadline_ns)
 
-    async def _decode_only(self, body: bytes, content_type: str, servable: Servable, signature: Signature) -> Decoded:
+    async def _decode_only(
+        self, body: bytes, content_type: str, servable: Servable, signature: Signature, deadline_ns: int | None
+    ) -> Decoded:
         """The body is the signature's only input, in whatever form."""
         spec = next(iter(signature.inputs.values()))
         form = body_format(body)
@@ -92,7 +96,7 @@ class RawScoring:
             return _with_batch_axis(spec, decode_npy(body, self._max_body_bytes))
         preprocessing = servable.model.preprocessing.get(signature.name)
         if preprocessing is not None and (form in _PICTURES or not octets):
-            row = await self._pictures.decode([body], preprocessing, spec.dtype)
+            row = await self._pictures.decode([body], preprocessing, spec.dtype, deadline_ns)
             return Decoded({spec.name: row}, single=True)
         if form in _PICTURES:
             raise _does_not_fit(form, servable, signature)

@@ -75,6 +75,7 @@ class TfServingRest:
         if found is None:
             message = f"{request.path}: classify and regress are not served; ask :predict with the same signature_name"
             raise ScoringError(Kind.UNSUPPORTED, message)
+        deadline_ns, urgency = self.exchange.deadline_ns(request.headers), priority(request.headers)
         started_ns = self.exchange.now_ns()
         body = request.body
         if "gzip" in request.headers.get("content-encoding", "").lower():
@@ -85,8 +86,7 @@ class TfServingRest:
         signature = _signature(servable, parsed.signature)
         inputs = bind_predict(parsed, signature)
         record.decode_ns = self.exchange.now_ns() - started_ns
-        deadline_ns = self.exchange.deadline_ns(request.headers)
-        score = ScoreRequest(inputs, parsed.output_filter, deadline_ns, priority(request.headers))
+        score = ScoreRequest(inputs, parsed.output_filter, deadline_ns, urgency)
         response = await self.scorer.score(servable, signature, score)
         return Answer(encode_predict(response.outputs, parsed.row_format), response)
 

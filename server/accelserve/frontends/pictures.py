@@ -1,37 +1,103 @@
-"""Pictures to rows on a small pool: the decoders release the GIL, so the event loop goes on answering."""
+"""Pictures to rows on a small pool: the decoders release the GIL, so the event loop goes on answering.
+
+The pool is a queue before the models' queues, so it is bounded as they are, and it drops whom nobody waits for.
+"""
 
 import asyncio
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from accelserve.clock import Clock
 from accelserve.codecs.images import decode_picture
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.servable import Servable
+from accelserve.observability.metrics import Gauge
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import DType, Signature, Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """max_pixels: of one picture. most_pictures, most_bytes: of all requests together, encoded, waiting or at work."""
+
+    max_pixels: int
+    most_pictures: int = 1024
+    most_bytes: int = 256 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """One request's pictures, worked on by several threads. stopped: nobody waits for the rest."""
+
+    preprocessing: Preprocessing
+    dtype: DType
+    deadline_ns: int | None
+    stopped: threading.Event = field(default_factory=threading.Event)
+
+
 class PictureDecoder:
-    """The decode pool. max_pixels: of one picture."""
+    """The decode pool; `waiting` tells how many pictures it has accepted and not finished."""
 
-    def __init__(self, threads: int, max_pixels: int) -> None:
+    def __init__(self, threads: int, limits: DecodeLimits, clock: Clock) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="accelserve-decode")
-        self._max_pixels = max_pixels
+        self._threads = threads
+        self._limits = limits
+        self._clock = clock
+        self.waiting = 0
+        self._waiting_bytes = 0
 
-    async def decode(self, pictures: Sequence[bytes], preprocessing: Preprocessing, dtype: DType) -> Tensor:
-        """Encoded pictures -> [n, H, W, C] or [n, C, H, W]. Raises ScoringError for the first that does not decode."""
+    async def decode(
+        self, pictures: Sequence[bytes], preprocessing: Preprocessing, dtype: DType, deadline_ns: int | None = None
+    ) -> Tensor:
+        """Encoded pictures -> [n, H, W, C] or [n, C, H, W].
+
+        Raises ScoringError: of a picture that does not decode, OVERLOADED (reason "decode_queue_full"), DEADLINE.
+        """
+        nbytes = sum(map(len, pictures))
+        self._admit(len(pictures), nbytes)
+        order = _Order(preprocessing, dtype, deadline_ns)
         loop = asyncio.get_running_loop()
-        rows = [loop.run_in_executor(self._pool, self._row, data, preprocessing, dtype) for data in pictures]
-        done = await asyncio.gather(*rows)
-        return done[0][None] if len(done) == 1 else np.stack(done)
+        try:
+            jobs = [loop.run_in_executor(self._pool, self._rows, part, order) for part in self._parts(pictures)]
+            rows = await asyncio.gather(*jobs)
+        finally:
+            order.stopped.set()
+            self.waiting -= len(pictures)
+            self._waiting_bytes -= nbytes
+        return rows[0] if len(rows) == 1 else np.concatenate(rows)
 
-    def _row(self, data: bytes, preprocessing: Preprocessing, dtype: DType) -> Tensor:
-        return decode_picture(data, preprocessing, self._max_pixels, dtype=dtype)
+    def _admit(self, count: int, nbytes: int) -> None:
+        """What is alone is always accepted: no request is refused for its size alone."""
+        limits = self._limits
+        full = self.waiting + count > limits.most_pictures or self._waiting_bytes + nbytes > limits.most_bytes
+        if full and self.waiting:
+            message = f"{self.waiting} pictures ({self._waiting_bytes} bytes) wait to be decoded; try again later"
+            raise ScoringError(Kind.OVERLOADED, message, reason="decode_queue_full", retry_after_s=1)
+        self.waiting += count
+        self._waiting_bytes += nbytes
+
+    def _parts(self, pictures: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+        """At most one part for each thread, in order."""
+        size = -(-len(pictures) // self._threads)
+        return (pictures[at : at + size] for at in range(0, len(pictures), size))
+
+    def _rows(self, pictures: Sequence[bytes], order: _Order) -> Tensor:
+        rows = [self._row(data, order) for data in pictures]
+        return rows[0][None] if len(rows) == 1 else np.stack(rows)
+
+    def _row(self, data: bytes, order: _Order) -> Tensor:
+        if order.stopped.is_set():
+            raise ScoringError(Kind.CANCELLED, "nobody waits for this picture any more")
+        if order.deadline_ns is not None and self._clock.now_ns() >= order.deadline_ns:
+            raise ScoringError(Kind.DEADLINE, "the deadline passed before the picture was decoded")
+        return decode_picture(data, order.preprocessing, self._limits.max_pixels, dtype=order.dtype)
 
     async def into_inputs(
-        self, servable: Servable, signature: Signature, inputs: dict[str, Tensor]
+        self, servable: Servable, signature: Signature, inputs: dict[str, Tensor], deadline_ns: int | None
     ) -> dict[str, Tensor]:
         """Decode what arrived as a string tensor [n] for a model that takes one dense picture; else inputs as they are.
 
@@ -44,11 +110,22 @@ class PictureDecoder:
         if tensor.dtype != np.object_:
             return inputs
         if tensor.ndim > 1 or tensor.size == 0:
-            shape = list(tensor.shape)
-            raise ScoringError(
-                Kind.INVALID, f'"{name}": encoded pictures come as string[n] with n above 0, got {shape}'
-            )
-        return {name: await self.decode(list(tensor.reshape(-1)), preprocessing, spec.dtype)}
+            message = f'"{name}": encoded pictures come as string[n] with n above 0, got {list(tensor.shape)}'
+            raise ScoringError(Kind.INVALID, message)
+        _check_room(name, tensor.size, preprocessing, spec.dtype, servable.model.policy.max_queue_bytes)
+        return {name: await self.decode(tensor.reshape(-1).tolist(), preprocessing, spec.dtype, deadline_ns)}
+
+    def gauge(self) -> Gauge:
+        return Gauge("accelserve_decode_queue_pictures", "Pictures waiting or being decoded.", {}, self.waiting)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _check_room(name: str, count: int, preprocessing: Preprocessing, dtype: DType, most_bytes: int) -> None:
+    """A megabyte of one-byte strings would become gigabytes of rows: look before decoding any."""
+    height, width = preprocessing.size
+    nbytes = count * height * width * preprocessing.channels * dtype.numpy.itemsize
+    if nbytes > most_bytes:
+        message = f'"{name}": {count} pictures become {nbytes} bytes of rows, and the queue takes {most_bytes}'
+        raise ScoringError(Kind.TOO_LARGE, message)

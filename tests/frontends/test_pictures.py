@@ -1,0 +1,186 @@
+"""The decode pool: a bounded queue before the models' queues, without sockets."""
+
+import asyncio
+import threading
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from accelserve.batching.policy import BatchPolicy
+from accelserve.builtin import pictures as builtin_pictures
+from accelserve.errors import Kind, ScoringError
+from accelserve.frontends import pictures as module
+from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
+from accelserve.preprocessing import Preprocessing
+from accelserve.tensors import BY_NAME, Signature, TensorSpec
+
+UINT8 = BY_NAME["uint8"]
+SMALL = Preprocessing((4, 4))
+JPEG = builtin_pictures()[0][0].read_bytes()
+
+
+class Clock:
+    """Moved by hand."""
+
+    def __init__(self):
+        self.ns = 0
+
+    def now_ns(self):
+        return self.ns
+
+
+def run(main, threads=2, **limits):
+    async def with_decoder():
+        clock = Clock()
+        decoder = PictureDecoder(threads, DecodeLimits(10**7, **limits), clock)
+        try:
+            await main(decoder, clock)
+            assert decoder.waiting == 0
+        finally:
+            decoder.close()
+
+    asyncio.run(with_decoder())
+
+
+async def refused(kind, waiting):
+    with pytest.raises(ScoringError) as caught:
+        await waiting
+    assert caught.value.kind is kind
+    return caught.value
+
+
+@pytest.fixture
+def gate(monkeypatch):
+    """Decoding waits for `open`; `decoded` holds what was decoded, `begun` is set when somebody is at it."""
+    gate = SimpleNamespace(open=threading.Event(), begun=threading.Event(), decoded=[])
+
+    def decode(data, preprocessing, max_pixels, *, dtype):
+        gate.begun.set()
+        assert gate.open.wait(10)
+        gate.decoded.append(data)
+        if data == b"bad":
+            raise ScoringError(Kind.UNDECODABLE, "bad picture")
+        return np.full((4, 4, 3), len(data), np.uint8)
+
+    monkeypatch.setattr(module, "decode_picture", decode)
+    yield gate
+    gate.open.set()
+
+
+def test_pictures_come_back_as_rows_in_their_order(gate):
+    async def main(decoder, _):
+        gate.open.set()
+        rows = await decoder.decode([b"x" * n for n in range(1, 8)], SMALL, UINT8)
+        assert rows.shape == (7, 4, 4, 3)
+        assert rows[:, 0, 0, 0].tolist() == [1, 2, 3, 4, 5, 6, 7]
+        assert (await decoder.decode([b"x"], SMALL, UINT8)).shape == (1, 4, 4, 3)
+
+    run(main)
+
+
+def test_a_real_picture_is_decoded():
+    async def main(decoder, _):
+        assert (await decoder.decode([JPEG, JPEG], SMALL, UINT8)).shape == (2, 4, 4, 3)
+
+    run(main)
+
+
+def test_the_rest_of_a_request_is_not_decoded_after_its_first_fault(gate):
+    async def main(decoder, _):
+        gate.open.set()
+        await refused(Kind.UNDECODABLE, decoder.decode([b"bad", *[b"good"] * 1000], SMALL, UINT8))
+        assert len(gate.decoded) < 1000
+
+    run(main, threads=1)
+
+
+def test_a_full_pool_refuses_the_next_request_at_once(gate):
+    async def main(decoder, _):
+        first = asyncio.create_task(decoder.decode([b"x"] * 3, SMALL, UINT8))
+        await asyncio.to_thread(gate.begun.wait, 10)
+        error = await refused(Kind.OVERLOADED, decoder.decode([b"y"] * 2, SMALL, UINT8))
+        assert (error.reason, error.retry_after_s) == ("decode_queue_full", 1)
+        assert decoder.gauge().value == 3
+        gate.open.set()
+        assert len(await first) == 3
+        assert len(await decoder.decode([b"y"] * 2, SMALL, UINT8)) == 2
+
+    run(main, most_pictures=4)
+
+
+def test_bytes_are_bounded_too_and_what_is_alone_is_always_accepted(gate):
+    async def main(decoder, _):
+        first = asyncio.create_task(decoder.decode([b"x" * 100], SMALL, UINT8))
+        await asyncio.to_thread(gate.begun.wait, 10)
+        await refused(Kind.OVERLOADED, decoder.decode([b"y"], SMALL, UINT8))
+        gate.open.set()
+        await first
+
+    run(main, most_bytes=50)
+
+
+def test_a_picture_whose_deadline_has_passed_is_not_decoded(gate):
+    async def main(decoder, clock):
+        gate.open.set()
+        clock.ns = 100
+        await refused(Kind.DEADLINE, decoder.decode([b"x"], SMALL, UINT8, deadline_ns=100))
+        assert gate.decoded == []
+
+    run(main)
+
+
+def test_a_client_that_leaves_stops_its_decoding(gate):
+    async def main(decoder, _):
+        task = asyncio.create_task(decoder.decode([b"x"] * 50, SMALL, UINT8))
+        await asyncio.to_thread(gate.begun.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert decoder.waiting == 0
+        gate.open.set()
+        await decoder.decode([b"after"], SMALL, UINT8)
+        assert len(gate.decoded) < 50
+
+    run(main, threads=1)
+
+
+def servable(max_queue_bytes=2**20):
+    return SimpleNamespace(
+        model=SimpleNamespace(
+            preprocessing={"serving_default": SMALL}, policy=BatchPolicy(max_queue_bytes=max_queue_bytes)
+        )
+    )
+
+
+SIGNATURE = Signature("serving_default", {"image": TensorSpec("image", UINT8, (-1, 4, 4, 3), "image")}, {})
+
+
+def test_strings_for_a_picture_model_are_decoded_and_anything_else_is_left_alone(gate):
+    async def main(decoder, _):
+        gate.open.set()
+        strings = {"image": np.array([b"a", b"bb"], object)}
+        assert (await decoder.into_inputs(servable(), SIGNATURE, strings, None))["image"].shape == (2, 4, 4, 3)
+        pixels = {"image": np.zeros((1, 4, 4, 3), np.uint8)}
+        assert await decoder.into_inputs(servable(), SIGNATURE, pixels, None) is pixels
+
+    run(main)
+
+
+@pytest.mark.parametrize("shape", [(0,), (1, 2)])
+def test_strings_of_another_shape_are_refused(shape):
+    async def main(decoder, _):
+        strings = {"image": np.full(shape, b"x", object)}
+        await refused(Kind.INVALID, decoder.into_inputs(servable(), SIGNATURE, strings, None))
+
+    run(main)
+
+
+def test_more_pictures_than_the_queue_has_room_for_are_refused_before_any_is_decoded(gate):
+    async def main(decoder, _):
+        strings = {"image": np.full((100_000,), b"x", object)}
+        error = await refused(Kind.TOO_LARGE, decoder.into_inputs(servable(), SIGNATURE, strings, None))
+        assert "4800000 bytes" in error.message
+        assert gate.decoded == []
+
+    run(main)
