@@ -673,6 +673,24 @@ async def test_a_disconnect_cancels_the_application_without_noise() -> None:
 
 
 @asynchronous
+async def test_a_client_that_leaves_in_mid_body_is_counted_once_as_cancelled() -> None:
+    c = Connection()
+    await c.feed(b"POST /a HTTP/1.1\r\ncontent-length: 10\r\n\r\nhalf")
+    c.lose()
+    await settle()
+    assert c.refused == [Kind.CANCELLED]
+
+
+@asynchronous
+async def test_a_client_that_leaves_after_a_whole_request_is_the_applications_to_count() -> None:
+    c = Connection()
+    await c.feed(b"POST /a HTTP/1.1\r\ncontent-length: 4\r\n\r\nwhol")
+    c.lose()
+    await settle()
+    assert c.refused == []
+
+
+@asynchronous
 async def test_a_disconnect_before_the_application_began_never_starts_it() -> None:
     c = Connection()
     c.protocol.data_received(GET)

@@ -45,7 +45,8 @@ def _ignore(kind: Kind) -> None:
 class HttpConnectionPolicy:
     """What all connections of one server share.
 
-    refused: called once for each request that was answered without any application seeing it.
+    refused: called once for each request that no application counts: answered here, or left by its client in mid-body
+    (CANCELLED).
     draining: once True, each answer closes its connection (unless pipelined requests still wait behind it).
     """
 

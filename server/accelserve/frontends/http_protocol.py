@@ -89,6 +89,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._wait(_CONNECT, self.limits.header_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._left_in_mid_body():
+            self.policy.refused(Kind.CANCELLED)
         self.pipeline.clear()
         if self._active is not None:
             self._active.abandon()
@@ -96,6 +98,11 @@ class HttpProtocol(HttpToolsProtocol):
         self._deadline.close()
         self._unread.stop()
         super().connection_lost(exc)
+
+    def _left_in_mid_body(self) -> bool:
+        """Whether the client goes before its request is whole, so that no application has counted it."""
+        cycle = self.cycle
+        return not self._stopped and cycle is not None and cycle.more_body and not cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
         if self._stopped:
