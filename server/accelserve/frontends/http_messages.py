@@ -7,6 +7,7 @@ from accelserve.codecs.tfserving_json import encode_error
 from accelserve.errors import ScoringError
 
 JSON = "application/json"
+Header = tuple[bytes, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,3 +35,11 @@ def error_response(error: ScoringError, headers: Mapping[str, str] | None = None
     if error.retry_after_s is not None:
         extra["retry-after"] = str(error.retry_after_s)
     return HttpResponse(error.kind.http_status, encode_error(error.message), extra)
+
+
+def wire_headers(answer: HttpResponse) -> list[Header]:
+    """An answer's headers as bytes, in the order and the spelling of Starlette's Response."""
+    headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers.items()]
+    headers.append((b"content-length", str(len(answer.body)).encode()))
+    headers.append((b"content-type", answer.content_type.encode("latin-1")))
+    return headers

@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from enum import Enum, auto
 
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends.http_policy import Header, HttpLimits
+from accelserve.frontends.http_messages import Header
+from accelserve.frontends.http_policy import HttpLimits
 
 
 class Part(Enum):

@@ -1,14 +1,13 @@
 """What an HTTP connection is allowed to do, and what one that breaks the rules is told."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from accelserve.errors import Kind, ScoringError
-
-Header = tuple[bytes, bytes]
+from accelserve.frontends.http_messages import Header, error_response, wire_headers
+from accelserve.observability.logs import new_request_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,15 +56,8 @@ class HttpConnectionPolicy:
 
 def refusal(error: ScoringError) -> tuple[int, list[Header], bytes]:
     """(status, headers, body) that tell a client about `error`."""
-    body = json.dumps({"error": error.message}).encode()
-    headers = [
-        (b"content-type", b"application/json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"x-accelserve-reason", error.reason.encode("ascii", "replace")),
-    ]
-    if error.retry_after_s is not None:
-        headers.append((b"retry-after", str(error.retry_after_s).encode()))
-    return error.kind.http_status, headers, body
+    answer = error_response(error, {"x-request-id": new_request_id()})
+    return answer.status, wire_headers(answer), answer.body
 
 
 def refusal_bytes(error: ScoringError, default_headers: list[Header]) -> bytes:
