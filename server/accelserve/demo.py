@@ -29,7 +29,8 @@ def run_demo(model: Path | None, http_port: int, grpc_port: int, *, stop_after_a
     command = [sys.executable, "-m", "accelserve", "serve", "--model", f"digits={path}", "--grace-period", "0"]
     command += ["--http-port", str(http_port), "--grpc-port", str(grpc_port), "--log-level", "warning"]
     started = time.monotonic()
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGINT):  # a shell's background jobs start with SIGINT ignored
+        signal.signal(number, _interrupt)
     # A session of its own: Ctrl-C reaches this process alone, which then asks the server once.
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True) as server:
         try:

@@ -1,5 +1,6 @@
 """One gRPC call from first count to status: errors, ids, deadline, metadata."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TypeAlias
 
@@ -22,6 +23,9 @@ _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 _MAX_MESSAGE_BYTES = 1024
 
 
+_DEADLINE_SLACK_S = 0.01  # the caller's clock runs out first, by the way of the request and grpc-timeout's rounding
+
+
 class GrpcCall:
     """What a call brings along beside its message."""
 
@@ -39,6 +43,11 @@ class GrpcCall:
         """The caller's deadline on the server's clock."""
         left_s = self._context.time_remaining()
         return None if left_s is None else self._clock.now_ns() + int(left_s * 1e9)
+
+    def is_over(self) -> bool:
+        """Whether the deadline has passed. A caller that gives up at it is heard of up to a moment before."""
+        left_s = self._context.time_remaining()
+        return left_s is not None and left_s < _DEADLINE_SLACK_S
 
     def priority(self) -> Priority:
         return parse_priority(self.metadata.get("x-accelserve-priority", "normal"))
@@ -67,6 +76,10 @@ class GrpcCalls:
                     answer, response = await work(data, call, record)
                 except ScoringError as error:
                     await self._refuse(context, error, call.request_id, record)
+                except asyncio.CancelledError:
+                    if call.is_over():
+                        record.failed(ScoringError(Kind.DEADLINE, "the caller's deadline"), "DEADLINE_EXCEEDED")
+                    raise
                 except Exception as error:
                     await self._refuse(context, unforeseen(error, call.request_id), call.request_id, record)
                 record.bytes_out = len(answer)
