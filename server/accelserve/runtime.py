@@ -34,6 +34,7 @@ from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits
 from accelserve.frontends.http_raw import RawScoring
 from accelserve.frontends.http_server import HttpServer, build_http_server, open_http_socket
 from accelserve.frontends.http_tfserving import TfServingRest
+from accelserve.frontends.offload import Offload
 from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
 from accelserve.lifecycle import Lifecycle
 from accelserve.models.gauges import model_gauges
@@ -101,11 +102,13 @@ class Runtime:
             models = self._models()
             pictures = self._pictures()
             stack.callback(pictures.close)
+            offload = Offload()
+            stack.callback(offload.close)
             self._metrics.gauges = lambda: (*model_gauges(models), pictures.gauge())
             scorer = Scorer(models, self._clock)
-            grpc_server = self._grpc(scorer, models, pictures)
+            grpc_server = self._grpc(scorer, models, pictures, offload)
             grpc_port = listen(grpc_server, self._config.host, self._config.grpc_port)
-            http_server = self._http(scorer, models, pictures)
+            http_server = self._http(scorer, models, pictures, offload)
             await stack.enter_async_context(models)
             await grpc_server.start()
             http_task = asyncio.create_task(http_server.serve(sockets=[http_socket]))
@@ -129,17 +132,19 @@ class Runtime:
         limits = DecodeLimits(self._config.max_pixels)
         return PictureDecoder(_decode_threads(self._config.decode_threads), limits, self._clock)
 
-    def _http(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder) -> HttpServer:
+    def _http(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder, offload: Offload) -> HttpServer:
         most = self._config.max_body_bytes
         exchange = HttpExchange(self._metrics, self._clock)
-        raw = RawScoring(scorer, pictures, exchange, most)
-        rest = TfServingRest(scorer, models, exchange, most)
+        raw = RawScoring(scorer, pictures, exchange, offload, most)
+        rest = TfServingRest(scorer, models, exchange, offload, most)
         app = build_app(raw, rest, Operations(models, self._metrics, self._lifecycle))
         lane = HttpLane(app, raw.handle, rest.handle)
         return build_http_server(lane, self._policy, self._config.drain_timeout_s)
 
-    def _grpc(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder) -> grpc.aio.Server:
-        tfserving = TfServingGrpc(scorer, models, pictures)
+    def _grpc(
+        self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder, offload: Offload
+    ) -> grpc.aio.Server:
+        tfserving = TfServingGrpc(scorer, models, pictures, offload)
         handlers = tfserving.handlers(GrpcCalls(self._metrics, self._clock, self._lifecycle))
         health = GrpcHealth(models, self._lifecycle).handlers()
         return build_grpc_server((*handlers, health), self._config.grpc_max_message_bytes)

@@ -1,6 +1,8 @@
 """The short lane and FastAPI give the same bytes for every request; ids and clock are injected."""
 
 import asyncio
+import gzip
+import json
 from contextlib import asynccontextmanager
 
 import pytest
@@ -17,6 +19,7 @@ from accelserve.frontends.http_lane import HttpLane, is_service_path
 from accelserve.frontends.http_ops import Operations
 from accelserve.frontends.http_raw import RawScoring
 from accelserve.frontends.http_tfserving import TfServingRest
+from accelserve.frontends.offload import Offload
 from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
 from accelserve.lifecycle import Lifecycle
 from accelserve.models.loading import Loader
@@ -47,14 +50,16 @@ async def both_lanes(tmp_path):
     clock = FrozenClock()
     metrics = Metrics(clock)
     decoder = PictureDecoder(1, DecodeLimits(10**7), clock)
+    offload = Offload()
     async with ModelManager(configs, loader, clock, metrics, "digits") as models:
         await models.changed(models.settled)
         scorer, exchange = Scorer(models, clock), HttpExchange(metrics, clock, lambda: "an-id")
-        raw = RawScoring(scorer, decoder, exchange, MOST_BYTES)
-        rest = TfServingRest(scorer, models, exchange, MOST_BYTES)
+        raw = RawScoring(scorer, decoder, exchange, offload, MOST_BYTES)
+        rest = TfServingRest(scorer, models, exchange, offload, MOST_BYTES)
         app = build_app(raw, rest, Operations(models, metrics, Lifecycle()))
         yield HttpLane(app, raw.handle, rest.handle), app
     decoder.close()
+    offload.close()
 
 
 async def ask(app, method, target, body=b"", headers=()):
@@ -108,6 +113,16 @@ CASES = [
     ("GET", "/score", b"", ()),
     ("HEAD", "/score", b"", ()),
     ("DELETE", "/api/v1/service/digits/score", b"", ()),
+    ("OPTIONS", "/score", b"", ()),
+    ("TRACE", "/score", b"", ()),
+    ("PROPFIND", "/api/v1/service/digits/score", b"", ()),
+    ("POST", "/score?model=double", b"\xef\xbb\xbf[[1, 2]]", ()),
+    ("POST", "/score?model=double", b"[[1, 2]]", ((b"content-encoding", b"br"),)),
+    ("POST", "/score?model=double", gzip.compress(b"[[1, 2]]"), ((b"content-encoding", b"X-GZIP, identity"),)),
+    ("POST", "/v1/models/double:predict", b"{}", ((b"content-encoding", b"gzip, deflate"),)),
+    ("TRACE", "/v1/models/double:predict", b"", ()),
+    ("OPTIONS", "/v1/models/double:predict", b"", ()),
+    ("BREW", "/V1/models", b"", ()),
     ("POST", "/v1/models/double:predict", b'{"instances": [[1.5, 2.5]]}', ()),
     ("POST", "/v1/models/double/versions/1:predict", b'{"inputs": {"x": [[1, 2]]}}', ()),
     ("POST", "/v1/models/double/versions/7:predict", b'{"inputs": {"x": [[1, 2]]}}', ()),
@@ -164,6 +179,82 @@ def test_a_client_that_leaves_within_its_body_is_not_answered(tmp_path):
 
             scope = {"type": "http", "path": "/score", "method": "POST", "headers": [], "query_string": b""}
             await lane(scope, receive, send)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "BREW"])
+def test_every_other_verb_on_a_scoring_route_is_405_with_allow_and_counted(tmp_path, method):
+    async def main():
+        async with both_lanes(tmp_path) as (lane, app):
+            for way in (lane, app):
+                for path in ("/score", "/api/v1/service/digits/score"):
+                    status, headers, body = await ask(way, method, path)
+                    assert (status, dict(headers)[b"allow"]) == (405, b"POST")
+                    assert json.loads(body)["error"].startswith(f"{method} {path}: ")
+            _, _, page = await ask(lane, "GET", "/metrics")
+            (line,) = (line for line in page.decode().splitlines() if 'reason="method"' in line)
+            assert line.startswith("accelserve_requests_total{")
+            assert line.endswith(" 4.0") or line.endswith(" 4")
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("coding", ["br", "deflate", "zstd", "gzip, gzip", "gzip, br"])
+@pytest.mark.parametrize("path", ["/score?model=double", "/v1/models/double:predict"])
+def test_an_unknown_content_encoding_is_415_and_named(tmp_path, path, coding):
+    async def main():
+        async with both_lanes(tmp_path) as (lane, _):
+            status, _, body = await ask(lane, "POST", path, b"[[1, 2]]", ((b"content-encoding", coding.encode()),))
+            assert status == 415
+            assert json.loads(body)["error"] == f"Content-Encoding: want gzip or identity, got '{coding}'"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip", "identity, gzip", " gzip ,identity"])
+def test_gzip_is_unpacked_under_each_of_its_names(tmp_path, coding):
+    async def main():
+        async with both_lanes(tmp_path) as (lane, _):
+            header = ((b"content-encoding", coding.encode()),)
+            body = b'{"instances": [[1, 2]]}'
+            for packed in (gzip.compress(body), gzip.compress(body + b" " * 90_000), gzip.compress(body, 0)):
+                status, _, answer = await ask(lane, "POST", "/v1/models/double:predict", packed, header)
+                assert (status, json.loads(answer)) == (200, {"predictions": [[2.0, 4.0]]})
+            too_much = gzip.compress(body + b" " * MOST_BYTES)
+            assert (await ask(lane, "POST", "/v1/models/double:predict", too_much, header))[0] == 413
+            assert (await ask(lane, "POST", "/v1/models/double:predict", body, header))[0] == 400
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/double", "/readyz", "/readyz/double", "/metrics"])
+def test_the_unforeseen_outside_of_scoring_is_told_by_an_id_and_logged(tmp_path, monkeypatch, caplog, path):
+    def broken(*arguments):
+        raise RuntimeError("secret detail")
+
+    async def main():
+        async with both_lanes(tmp_path) as (lane, app):
+            monkeypatch.setattr(ModelManager, "statuses", broken)
+            monkeypatch.setattr(Metrics, "render", broken)
+            answers = [await ask(way, "GET", path, b"", ((b"x-request-id", b"mine"),)) for way in (lane, app)]
+            assert answers[0] == answers[1]
+            status, headers, body = answers[0]
+            assert (status, dict(headers)[b"x-request-id"]) == (500, b"mine")
+            assert b"secret" not in body
+            assert "mine" in json.loads(body)["error"]
+
+    asyncio.run(main())
+    assert "RuntimeError: secret detail" in caplog.text
+
+
+def test_an_unforeseen_request_without_an_id_gets_one(tmp_path, monkeypatch):
+    async def main():
+        async with both_lanes(tmp_path) as (lane, _):
+            monkeypatch.setattr(ModelManager, "names", lambda self: 1 / 0)
+            status, headers, body = await ask(lane, "GET", "/v1/models")
+            assert status == 500
+            assert dict(headers)[b"x-request-id"].decode() in json.loads(body)["error"]
 
     asyncio.run(main())
 

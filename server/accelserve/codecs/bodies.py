@@ -26,12 +26,16 @@ _MAX_PART_HEADER_BYTES = 8192
 _MAX_PADDING_BYTES = 256  # spaces after a boundary
 _BOUNDARY = re.compile(r';\s*boundary=(?:"([^"]{1,200})"|([^\s";,]{1,200}))', re.IGNORECASE)
 _FILE_NAME = re.compile(rb"^content-disposition:[^\r\n]*;[ \t]*filename\*?=", re.IGNORECASE | re.MULTILINE)
-_JSON_START = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]*[{\[]")
+_JSON_START = re.compile(rb"(?:\xef\xbb\xbf)?[ \t\r\n]{0,65536}+[{\[]")
+_WINDOW_BYTES = 2**20  # searched at a time: other threads come on in between
 _PACKED = frozenset({"int4", "uint4", "int2", "uint2", "float4_e2m1fn"})  # several to a byte on every wire
 
 
 def body_format(data: bytes) -> str:
-    """ "jpeg", "png", "npy", "gzip", "json" (its first byte that is no space is { or [), or "other"."""
+    """ "jpeg", "png", "npy", "gzip", "json" (its first byte that is no space is { or [), or "other".
+
+    More than 64 KiB of space before it are not JSON.
+    """
     picture = picture_format(data)
     if picture is not None:
         return picture
@@ -205,10 +209,12 @@ def _form_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[bytes, bytes]]:
 
 def _after(body: bytes, mark: bytes, start: int, limit: int | None = None) -> int:
     """Where the next `mark` before `limit` ends. Raises ScoringError(INVALID) if there is none."""
-    found = body.find(mark, start, limit)
-    if found < 0:
-        raise _bad_form("it ends early or lacks its boundary")
-    return found + len(mark)
+    end = len(body) if limit is None else min(limit, len(body))
+    for at in range(start, end, _WINDOW_BYTES):
+        found = body.find(mark, at, min(at + _WINDOW_BYTES + len(mark) - 1, end))
+        if found >= 0:
+            return found + len(mark)
+    raise _bad_form("it ends early or lacks its boundary")
 
 
 def _bad_form(why: str) -> ScoringError:

@@ -3,10 +3,12 @@
 Names are the signature's keys or its tensor names, and the tensors come back under the names that were used.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from accelserve.codecs.json_tensors import Leaves, assemble, is_b64, quick_tensor, tensor_of, walk
+import numpy as np
+
+from accelserve.codecs.json_tensors import MAX_RANK, in_runs, is_b64, quick_tensor, tensor_of, walk
 from accelserve.codecs.json_text import show
 from accelserve.errors import GRPC_CODE_NAMES, Kind, ScoringError
 from accelserve.tensors import Tensor, TensorSpec, find_spec
@@ -89,27 +91,40 @@ def _stack(rows: Sequence[Any], spec: TensorSpec, has_bools: bool, name: str | N
     found = quick_tensor(rows, spec.dtype, has_bools=has_bools)
     if found is not None:
         return found
-    parts: list[Leaves] = []
-    for index, row in enumerate(rows):
-        if name is None and _is_named(row):
+    first: Tensor | None = None  # the first row
+
+    def many(some: Sequence[Any]) -> Tensor | None:
+        nonlocal first
+        found = quick_tensor(some, spec.dtype, has_bools=has_bools)
+        if found is None or (first is not None and found.shape[1:] != first.shape):
+            return None
+        first = found[:1].reshape(found.shape[1:]) if first is None else first
+        return found
+
+    def one(index: int) -> Iterator[Tensor]:
+        nonlocal first
+        if name is None and _is_named(rows[index]):
             raise _invalid(f"Expecting value/list but got object at item {index} of input list")
-        where = f"{index}" if name is None else f"{index} key: {name}"
         try:
-            parts.append(_like(parts, walk(row, spec.dtype)))
+            row = _like(first, walk(rows[index], spec.dtype))
         except ScoringError as error:
-            raise _in_element(where, error) from error
-    values = [value for part in parts for value in part.values]
-    return assemble(Leaves((len(parts), *parts[0].shape), values), spec.dtype)
+            raise _in_element(f"{index}" if name is None else f"{index} key: {name}", error) from error
+        first = row if first is None else first
+        yield row[None]
+
+    return np.concatenate(list(in_runs(rows, many, one)))
 
 
-def _like(before: Sequence[Leaves], item: Leaves) -> Leaves:
-    """The item, if it has the shape of those before it."""
-    if before and len(item.values) != len(before[0].values):
-        raise _invalid(f"Expecting tensor size: {len(before[0].values)} but got: {len(item.values)}")
-    if before and item.shape != before[0].shape:
-        wanted, got = (f"[{','.join(map(str, shape))}]" for shape in (before[0].shape, item.shape))
+def _like(before: Tensor | None, row: Tensor) -> Tensor:
+    """The row, if it has the shape of those before it."""
+    if row.ndim == MAX_RANK:
+        raise _invalid(f"nested deeper than {MAX_RANK - 1} lists")
+    if before is not None and row.size != before.size:
+        raise _invalid(f"Expecting tensor size: {before.size} but got: {row.size}")
+    if before is not None and row.shape != before.shape:
+        wanted, got = (f"[{','.join(map(str, shape))}]" for shape in (before.shape, row.shape))
         raise _invalid(f"Expecting shape {wanted} but got: {got}")
-    return item
+    return row
 
 
 def _in_element(where: str, error: ScoringError) -> ScoringError:

@@ -8,7 +8,8 @@ import base64
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from types import MappingProxyType
 from typing import Any, NoReturn
 
@@ -21,8 +22,14 @@ from accelserve.tensors import Tensor, dtype_of
 SHOWN_CHARACTERS = 256  # of a refused value, in an error text
 
 _TF_WORDS: Mapping[str, str] = MappingProxyType({"float32": "float", "float64": "double", "float16": "half"})
-# A whole string (also one that never ends, so that a scan stays linear), or a bare Inf.
-_STRING_OR_INF = re.compile(r'"(?:[^"\\]++|\\.?)*+"?|Inf(?!inity)', re.DOTALL)
+_BOM = b"\xef\xbb\xbf"
+# Each match begins where the one before it ended and is short enough to let other threads run; none begins at the end.
+# Text and whole strings (also one that never ends, so that a scan stays linear), up to a bare Inf if it comes soon.
+_UP_TO_INF = re.compile(r'(?!\Z)(?:[^"I]++|"(?:[^"\\]++|\\.?)*+"?|I(?!nf(?!inity))){0,4096}+(Inf(?!inity))?', re.DOTALL)
+# Text in which each half of a surrogate pair has its other half.
+_PAIRED = re.compile(r"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F]..){1,4096}+", re.DOTALL)
+_BLOCK_ELEMENTS = 2**16  # written at a time, about 5 ms: other threads wait that long
+_RUN_ITEMS = 2**12
 
 
 def type_word(name: str) -> str:
@@ -34,8 +41,15 @@ def parse_json(body: bytes) -> Any:
     """The document in `body`; what follows it is ignored, as by TF Serving.
 
     Raises ScoringError(INVALID) "JSON Parse error: <reason> at offset: <byte>" for anything but one document of UTF-8
-    text, nested at most 1024 deep (fewer around non-finite numbers).
+    text, nested at most 1024 deep (fewer around non-finite numbers). A byte order mark before it is passed over, and
+    not counted.
     """
+    try:
+        return orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        if not body.startswith(_BOM):
+            return _second_reading(body, error)
+    body = body[len(_BOM) :]
     try:
         return orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -43,9 +57,9 @@ def parse_json(body: bytes) -> Any:
 
 
 def _second_reading(body: bytes, error: orjson.JSONDecodeError) -> Any:
-    if not body.strip(b" \t\r\n"):
+    offset = _offset(error)
+    if offset in (0, len(body)) and not body.strip(b" \t\r\n"):
         raise ScoringError(Kind.INVALID, "JSON Parse error: The document is empty")
-    offset = len(error.doc[: error.pos].encode())
     if error.msg.startswith("unexpected content after document"):
         return orjson.loads(body[:offset])
     if body[offset : offset + 1] in (b"N", b"I", b"-"):
@@ -53,27 +67,44 @@ def _second_reading(body: bytes, error: orjson.JSONDecodeError) -> Any:
     _refuse(error.msg.partition(": line")[0], offset)
 
 
+def _offset(error: json.JSONDecodeError) -> int:
+    """In bytes."""
+    return error.pos if error.doc.isascii() else len(error.doc[: error.pos].encode())
+
+
 def _parse_with_non_finite(body: bytes, offset: int) -> Any:
-    """Read by the standard library, which knows NaN and Infinity and is about ten times slower.
+    """Read by the standard library, which knows NaN and Infinity and is slower.
 
     offset: where the first such token stands; reported when the text cannot be read at all.
     """
     try:
-        text = _STRING_OR_INF.sub(_spelled_out, body.decode())
-        document, _ = json.JSONDecoder().raw_decode(text.lstrip(" \t\r\n"))
-        if "\\u" in text:
-            json.dumps(document, ensure_ascii=False).encode()  # half of a surrogate pair is not text
+        text = _with_infinity_spelled_out(body.decode())
+        document, end = json.JSONDecoder().raw_decode(text, len(text) - len(text.lstrip(" \t\r\n")))
     except RecursionError:
         _refuse("nested too deeply", offset)
     except json.JSONDecodeError as error:
-        _refuse(error.msg, len(error.doc[: error.pos].encode()))
+        _refuse(error.msg, _offset(error))
     except ValueError as error:  # not UTF-8, or an integer of thousands of digits
         _refuse(str(error), offset)
+    if not _surrogates_are_paired(text[:end]):
+        _refuse("half of a surrogate pair is not text", offset)
     return document
 
 
-def _spelled_out(match: re.Match[str]) -> str:
-    return "Infinity" if match[0] == "Inf" else match[0]
+def _with_infinity_spelled_out(text: str) -> str:
+    """Each Inf outside of strings made Infinity."""
+    if not re.search("Inf(?!inity)", text):
+        return text
+    matches = iter(_UP_TO_INF.scanner(text).match, None)  # type: ignore[attr-defined]
+    return "".join([match[0] + "inity" if match.lastindex else match[0] for match in matches])
+
+
+def _surrogates_are_paired(text: str) -> bool:
+    """Whether every surrogate that a string of this JSON escapes is half of a pair."""
+    if not re.search(r"\\u[dD][89a-fA-F]", text):
+        return True
+    ends = [match.end() for match in iter(_PAIRED.scanner(text).match, None)]  # type: ignore[attr-defined]
+    return bool(ends) and ends[-1] == len(text)
 
 
 def _refuse(reason: str, offset: int) -> NoReturn:
@@ -85,10 +116,35 @@ def show(value: object) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return _token(value)
     try:
-        text = orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+        text = dumps(_beginning(value, SHOWN_CHARACTERS + 1)[0]).decode()
     except orjson.JSONEncodeError:  # nested too deeply, or an integer over 64 bits
         return json_type(value)
     return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+
+
+def _beginning(value: object, room: int) -> tuple[object, int]:
+    """What of a JSON value makes the first `room` characters of its text, and the room that is left, at most."""
+    if type(value) is str:
+        return value[: max(room, 0)], room - len(value) - 2
+    if type(value) is list:
+        items, room = [], room - 1
+        for item in value:
+            if room <= 0:
+                break
+            kept, left = _beginning(item, room)
+            items.append(kept)
+            room = left - 1
+        return items, room
+    if type(value) is dict:
+        fields, room = {}, room - 1
+        for key, item in value.items():
+            if room <= 0:
+                break
+            kept, left = _beginning(item, room - len(key) - 3)
+            fields[key[:room]] = kept
+            room = left - 1
+        return fields, room
+    return value, room - 1
 
 
 def json_type(value: object) -> str:
@@ -114,6 +170,8 @@ def json_value(tensor: Tensor, *, as_b64: bool = False) -> object:
     if tensor.dtype == np.object_:
         return _strings(tensor, as_b64).tolist()
     numbers = _writable(tensor)
+    if numbers.size > _BLOCK_ELEMENTS:
+        return orjson.Fragment(_text_in_blocks(numbers))
     if not _finite(numbers):
         return orjson.Fragment(_text_with_tokens(numbers))
     return numbers if numbers.ndim else numbers[()]
@@ -125,7 +183,22 @@ def json_rows(tensor: Tensor, *, as_b64: bool = False) -> list[object]:
         rows: list[object] = _strings(tensor, as_b64).tolist()
         return rows
     numbers = _writable(tensor)
-    return list(numbers) if _finite(numbers) else [json_value(row) for row in numbers]
+    items: list[object] = list(numbers)
+    if not _finite(numbers):
+        sound = np.isfinite(numbers).reshape(len(numbers), -1).all(axis=1)
+        for index in np.flatnonzero(~sound).tolist():
+            items[index] = json_value(numbers[index])
+    return items
+
+
+def json_list(items: Iterable[object], run_items: int = _RUN_ITEMS) -> object:
+    """What `dumps` writes for a list of these items; written in runs of them, between which other threads come on."""
+    left = iter(items)
+    first = list(islice(left, run_items))
+    if len(first) < run_items:
+        return first
+    more = iter(lambda: list(islice(left, run_items)), [])
+    return orjson.Fragment(b"[" + b",".join([dumps(run)[1:-1] for run in chain([first], more)]) + b"]")
 
 
 def _writable(tensor: Tensor) -> Tensor:
@@ -143,6 +216,23 @@ def _writable(tensor: Tensor) -> Tensor:
 
 def _finite(numbers: Tensor) -> bool:
     return numbers.dtype.kind != "f" or bool(np.isfinite(numbers).all())
+
+
+def _text_in_blocks(numbers: Tensor) -> bytes:
+    """JSON of many numbers, of rank 1 at least."""
+    return b"[" + b",".join(_blocks(numbers)) + b"]"
+
+
+def _blocks(numbers: Tensor) -> Iterator[bytes]:
+    """The items along the first axis, joined by commas, as many at a time as make a block."""
+    width = numbers[0].size
+    if width > _BLOCK_ELEMENTS:
+        yield from map(_text_in_blocks, numbers)
+        return
+    step = _BLOCK_ELEMENTS // width
+    for at in range(0, len(numbers), step):
+        block = numbers[at : at + step]
+        yield (dumps(block) if _finite(block) else _text_with_tokens(block))[1:-1]
 
 
 def _text_with_tokens(numbers: Tensor) -> bytes:

@@ -1,14 +1,15 @@
 """Raw HTTP scoring in JSON: what /score takes besides pictures, and what it answers (DESIGN section 5)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from accelserve.codecs.json_text import dumps, json_rows, json_value, parse_json
+from accelserve.codecs.json_text import dumps, json_list, json_rows, json_value, parse_json
 from accelserve.codecs.tfserving_json import PredictBody, read_document
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Tensor, describe_tensor, dtype_of
 
+_BLOCK_PLACES = 2**12  # ranked places made at a time: other threads wait for a few ms
 _KEYS = ("inputs", "instances", "data")
 
 
@@ -69,25 +70,41 @@ def encode_top(scores: Tensor, k: int, labels: Sequence[str] | None, *, single: 
     """
     if k < 1:
         raise _invalid(f"top must be at least 1, got {k}")
-    ranked = [_best(row, min(k, len(row)), labels or ()) for row in scores]
-    return dumps(ranked[0] if single and len(ranked) == 1 else ranked)
+    k = min(k, scores.shape[1])
+    step = max(1, _BLOCK_PLACES // k)
+    blocks = (scores[at : at + step] for at in range(0, len(scores), step))
+    ranked = (row for block in blocks for row in _best(block, k, labels or ()))
+    if single and len(scores) == 1:
+        return dumps(next(ranked))
+    return dumps(json_list(ranked, step))
 
 
-def _best(row: Tensor, k: int, labels: Sequence[str]) -> list[dict[str, object]]:
-    chosen = _top_indices(row, k)
-    return [
-        {"index": index, **({"label": labels[index]} if index < len(labels) else {}), "score": score}
-        for index, score in zip(chosen.tolist(), json_rows(row[chosen]), strict=True)
+def _best(scores: Tensor, k: int, labels: Sequence[str]) -> Iterator[list[dict[str, object]]]:
+    chosen = _top_indices(scores, k)
+    values = json_rows(scores[np.arange(len(scores))[:, None], chosen].reshape(-1))
+    places = [
+        {"index": index, "label": labels[index], "score": score}
+        if index < len(labels)
+        else {"index": index, "score": score}
+        for index, score in zip(chosen.reshape(-1).tolist(), values, strict=True)
     ]
+    for at in range(0, len(places), k):
+        yield places[at : at + k]
 
 
-def _top_indices(row: Tensor, k: int) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
-    """Indices of the k largest, 1 <= k <= n, best first; a partition, not a sort of all."""
-    lost = -np.nan_to_num(row.astype(np.float64), nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-    last = np.partition(lost, k - 1)[k - 1]
-    before = np.flatnonzero(lost < last)
-    chosen = np.concatenate([before, np.flatnonzero(lost == last)[: k - len(before)]])
-    return chosen[np.argsort(lost[chosen], kind="stable")]
+def _top_indices(scores: Tensor, k: int) -> np.ndarray[tuple[int, int], np.dtype[np.intp]]:
+    """Indices of the k largest of each row, 1 <= k <= n, best first; partitions, and sorts only what that found."""
+    lost = -scores.astype(np.float64)
+    lost[np.isnan(lost)] = np.inf
+    last = np.partition(lost, k - 1, axis=1)[:, k - 1 : k]
+    chosen = lost <= last
+    if np.count_nonzero(chosen) > len(scores) * k:  # of those equal to the last, the first
+        equal = lost == last
+        room = k - (chosen ^ equal).sum(axis=1, keepdims=True)
+        chosen &= ~equal | (equal.cumsum(axis=1) <= room)
+    indices = chosen.nonzero()[1].reshape(len(scores), k)
+    order = lost[chosen].reshape(len(scores), k).argsort(axis=1, kind="stable")
+    return indices[np.arange(len(scores))[:, None], order]
 
 
 def _invalid(message: str) -> ScoringError:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelserve.codecs.json_binding import bind_columns, bind_rows
-from accelserve.codecs.json_text import dumps, json_rows, json_value, parse_json, show
+from accelserve.codecs.json_text import dumps, json_list, json_rows, json_value, parse_json, show
 from accelserve.errors import GRPC_CODE_NAMES, Kind, ScoringError
 from accelserve.messages import VersionStatus
 from accelserve.tensors import Signature, Tensor, TensorSpec
@@ -124,7 +124,7 @@ def _predictions(outputs: Mapping[str, Tensor]) -> object:
         ((name, tensor),) = outputs.items()
         return json_value(tensor, as_b64=_as_b64(name))
     columns = [json_rows(tensor, as_b64=_as_b64(name)) for name, tensor in outputs.items()]
-    return [dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True)]
+    return json_list(dict(zip(outputs, row, strict=True)) for row in zip(*columns, strict=True))
 
 
 def _as_b64(name: str) -> bool:

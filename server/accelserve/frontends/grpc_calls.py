@@ -84,8 +84,10 @@ class GrpcCalls:
                     await self._refuse(context, unforeseen(error, call.request_id), call.request_id, record)
                 record.bytes_out = len(answer)
                 record.answered(response.timing, "OK")
-                origin = provenance(response, record.decode_ns)
-                context.set_trailing_metadata((("x-request-id", call.request_id), *origin.items()))
+                told = provenance(response, record.decode_ns)
+                if "x-request-id" in call.metadata:  # an id that nobody knows costs 7 µs and finds nothing in the log
+                    told["x-request-id"] = call.request_id
+                context.set_trailing_metadata(tuple(told.items()))
                 return answer
 
         return grpc.unary_unary_rpc_method_handler(handle)

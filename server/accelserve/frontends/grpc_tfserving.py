@@ -15,6 +15,7 @@ from accelserve.codecs.tfserving_proto import (
 )
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.grpc_calls import GrpcCall, GrpcCalls
+from accelserve.frontends.offload import LARGE_COPY_BYTES, Offload, encoding_bytes
 from accelserve.frontends.pictures import PictureDecoder
 from accelserve.messages import ModelRef, ScoreRequest, ScoreResponse
 from accelserve.models.manager import ModelManager
@@ -33,6 +34,7 @@ class TfServingGrpc:
     scorer: Scorer
     models: ModelManager
     pictures: PictureDecoder
+    offload: Offload
 
     def handlers(self, calls: GrpcCalls) -> tuple[grpc.GenericRpcHandler, ...]:
         prediction = {
@@ -47,7 +49,8 @@ class TfServingGrpc:
 
     async def predict(self, data: bytes, call: GrpcCall, record: RequestRecord) -> tuple[bytes, ScoreResponse]:
         started_ns = call.now_ns()
-        asked = decode_predict(data)
+        small = len(data) <= LARGE_COPY_BYTES
+        asked = decode_predict(data) if small else await self.offload.run(decode_predict, data)
         servable = self.scorer.resolve(_routed(asked.model, call))
         record.model, record.version = servable.name, str(servable.version)
         signature = servable.signature(asked.signature)
@@ -56,7 +59,9 @@ class TfServingGrpc:
         record.decode_ns = call.now_ns() - started_ns
         request = ScoreRequest(inputs, asked.output_filter, deadline_ns, call.priority())
         response = await self.scorer.score(servable, signature, request)
-        return encode_predict(response), response
+        if encoding_bytes(response.outputs) <= LARGE_COPY_BYTES:
+            return encode_predict(response), response
+        return await self.offload.run(encode_predict, response), response
 
     def get_model_metadata(self, data: bytes) -> bytes:
         asked = decode_metadata_call(data)

@@ -5,16 +5,18 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from accelserve import __version__
 from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.http_exchange import unforeseen_response
 from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
 from accelserve.frontends.http_ops import Operations
 from accelserve.frontends.http_raw import RawScoring
 from accelserve.frontends.http_tfserving import TfServingRest
 
 Handle = Callable[[HttpRequest], Awaitable[HttpResponse]]
-_EVERY_METHOD = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 
 _PICTURE_OR_TENSOR: dict[str, Any] = {
     "requestBody": {
@@ -51,19 +53,19 @@ def build_app(raw: RawScoring, rest: TfServingRest, operations: Operations) -> F
             name=f"{methods[0]} {path}",
         )
 
-    def hidden(path: str, handle: Handle, methods: list[str]) -> None:
-        app.add_route(path, _endpoint(handle), methods=methods, include_in_schema=False)
+    def hidden(path: str, handle: Handle) -> None:
+        app.router.routes.append(Route(path, _AnyMethod(handle), include_in_schema=False))
 
     score = "Score the body's bytes: JPEG, PNG, .npy, raw little-endian tensor or JSON; ?model=NAME, ?top=K"
     for path in ("/score", "/api/v1/service/{name}/score"):
         route(path, raw.handle, ["POST"], score, _PICTURE_OR_TENSOR)
-        hidden(path, raw.handle, [m for m in _EVERY_METHOD if m != "POST"])
+        hidden(path, raw.handle)
     route("/v1/models", rest.handle, ["GET"], "All models and the states of their versions")
     route("/v1/models/{name}", rest.handle, ["GET"], "State of a model's versions, as TF Serving says it")
     route("/v1/models/{name}/metadata", rest.handle, ["GET"], "Signatures of a model, as TF Serving says them")
     route("/v1/models/{name}:predict", rest.handle, ["POST"], "Predict, row or columnar form", _JSON_BODY)
     for version in ("v1", "V1"):  # TF Serving reads its paths in any case
-        hidden(f"/{version}/{{rest:path}}", rest.handle, _EVERY_METHOD)
+        hidden(f"/{version}/{{rest:path}}", rest.handle)
     route("/healthz", operations.healthz, ["GET"], "Alive")
     route("/readyz", operations.readyz, ["GET"], "Ready: every model has settled and one is available")
     route("/readyz/{name}", operations.readyz, ["GET"], "Ready: this model is available")
@@ -74,9 +76,24 @@ def build_app(raw: RawScoring, rest: TfServingRest, operations: Operations) -> F
 
 def _endpoint(handle: Handle) -> Callable[[Request], Awaitable[Response]]:
     async def call(request: Request) -> Response:
-        return _response(await handle(await _request(request)))
+        asked = await _request(request)
+        try:
+            return _response(await handle(asked))
+        except Exception as error:
+            return _response(unforeseen_response(error, asked.headers))
 
     return call
+
+
+class _AnyMethod:
+    """An endpoint whose handler judges the verb: Starlette asks an application of its own for no list of them."""
+
+    def __init__(self, handle: Handle) -> None:
+        self._call = _endpoint(handle)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._call(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 async def _request(request: Request) -> HttpRequest:

@@ -87,5 +87,11 @@ class HttpExchange:
         return self._clock.now_ns() + int(text) * 1_000_000
 
 
+def unforeseen_response(error: Exception, headers: Mapping[str, str]) -> HttpResponse:
+    """For a request that no exchange runs: the traceback to the log, its id to the client."""
+    request_id = clean_request_id(headers.get("x-request-id", "")) or new_request_id()
+    return error_response(unforeseen(error, request_id), {"x-request-id": request_id})
+
+
 def priority(headers: Mapping[str, str]) -> Priority:
     return parse_priority(headers.get("x-accelserve-priority", "normal"))

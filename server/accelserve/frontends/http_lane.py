@@ -10,6 +10,7 @@ from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
 from accelserve.frontends.http_app import Handle
+from accelserve.frontends.http_exchange import unforeseen_response
 from accelserve.frontends.http_messages import HttpRequest, HttpResponse
 
 
@@ -29,7 +30,12 @@ class HttpLane:
         if handle is None:
             await self._app(scope, receive, send)
         elif (body := await _body(receive)) is not None:
-            await _send(send, await handle(_request(scope, body)))
+            request = _request(scope, body)
+            try:
+                answer = await handle(request)
+            except Exception as error:
+                answer = unforeseen_response(error, request.headers)
+            await _send(send, answer)
 
     def _handle_for(self, path: str) -> Handle | None:
         if path == "/score" or is_service_path(path):

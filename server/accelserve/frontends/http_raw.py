@@ -1,16 +1,19 @@
 """Raw HTTP scoring: POST /score and /api/v1/service/NAME/score. The body's bytes say what they are."""
 
 import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from accelserve.codecs.bodies import body_format, decode_npy, decode_octets, gunzip, single_file
+from accelserve.codecs.bodies import body_format, decode_npy, decode_octets, single_file
 from accelserve.codecs.scoring_json import encode_scores, encode_top, parse_scoring, top_output
 from accelserve.codecs.tfserving_json import bind_predict
 from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.http_coding import unpacked
 from accelserve.frontends.http_exchange import Answer, HttpExchange, priority
 from accelserve.frontends.http_messages import HttpRequest, HttpResponse
+from accelserve.frontends.offload import LARGE_BYTES, LARGE_COPY_BYTES, Offload, encoding_bytes
 from accelserve.frontends.pictures import PictureDecoder
 from accelserve.messages import ModelRef, ScoreRequest
 from accelserve.models.servable import Servable
@@ -21,6 +24,7 @@ from accelserve.tensors import Signature, Tensor, TensorSpec
 _SERVICE = re.compile(r"/api/v1/service/([^/]+)/score")
 _PICTURES = ("jpeg", "png")
 _NOT_JSON = (*_PICTURES, "npy", "gzip")
+_LARGE_RANKED_BYTES = LARGE_BYTES // 8  # an object for each number costs more than its digits
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +38,18 @@ class Decoded:
 class RawScoring:
     """Handler of the raw scoring routes."""
 
-    def __init__(self, scorer: Scorer, pictures: PictureDecoder, exchange: HttpExchange, max_body_bytes: int) -> None:
+    def __init__(
+        self,
+        scorer: Scorer,
+        pictures: PictureDecoder,
+        exchange: HttpExchange,
+        offload: Offload,
+        max_body_bytes: int,
+    ) -> None:
         self._scorer = scorer
         self._pictures = pictures
         self._exchange = exchange
+        self._offload = offload
         self._max_body_bytes = max_body_bytes
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
@@ -59,52 +71,67 @@ class RawScoring:
         record.decode_ns = self._exchange.now_ns() - started_ns
         score = ScoreRequest(decoded.inputs, deadline_ns=deadline_ns, priority=urgency)
         response = await self._scorer.score(servable, signature, score)
-        if top is None:
-            return Answer(encode_scores(response.outputs, single=decoded.single), response)
-        best = encode_top(top_output(response.outputs), top, servable.model.labels, single=decoded.single)
-        return Answer(best, response)
+        answer = (response.outputs, top, servable.model.labels, decoded.single)
+        if encoding_bytes(response.outputs) <= (LARGE_BYTES if top is None else _LARGE_RANKED_BYTES):
+            return Answer(_encode(*answer), response)
+        return Answer(await self._offload.run(_encode, *answer), response)
 
     async def _decode(
         self, request: HttpRequest, servable: Servable, signature: Signature, deadline_ns: int | None
     ) -> Decoded:
         body = request.body
-        if "gzip" in request.headers.get("content-encoding", "").lower():
-            body = gunzip(body, self._max_body_bytes)
-        content_type = request.headers.get("content-type", "")
-        if content_type.lower().startswith("multipart/form-data"):
-            body, content_type = single_file(body, content_type), ""
+        if "content-encoding" in request.headers:
+            body = await unpacked(request, self._offload, self._max_body_bytes)
+        content_type = request.headers.get("content-type", "").lower()
+        if content_type.startswith("multipart/form-data"):
+            sent = (body, request.headers["content-type"])
+            body = single_file(*sent) if len(body) <= LARGE_COPY_BYTES else await self._offload.run(single_file, *sent)
+            content_type = ""
         if not body:
             raise ScoringError(Kind.INVALID, f"the body is empty; {_wanted(servable, signature)}")
-        if len(signature.inputs) != 1:
-            if (form := body_format(body)) in _NOT_JSON:
-                raise _does_not_fit(form, servable, signature)
-            return self._decode_json(body, signature)
-        return await self._decode_only(body, content_type, servable, signature, deadline_ns)
+        form, octets = body_format(body), content_type.startswith("application/octet-stream")
+        preprocessing = servable.model.preprocessing.get(signature.name)
+        if preprocessing is not None and _is_picture(form, octets, signature):
+            spec = next(iter(signature.inputs.values()))
+            row = await self._pictures.decode([body], preprocessing, spec.dtype, deadline_ns)
+            return Decoded({spec.name: row}, single=True)
+        if len(body) <= (LARGE_BYTES if form == "json" else LARGE_COPY_BYTES):
+            return self._tensors(body, form, octets, servable, signature)
+        return await self._offload.run(self._tensors, body, form, octets, servable, signature)
 
-    async def _decode_only(
-        self, body: bytes, content_type: str, servable: Servable, signature: Signature, deadline_ns: int | None
-    ) -> Decoded:
-        """The body is the signature's only input, in whatever form."""
+    def _tensors(self, body: bytes, form: str, octets: bool, servable: Servable, signature: Signature) -> Decoded:
+        """What is no picture to decode. octets: the client says that it is bare bytes."""
+        if len(signature.inputs) != 1:
+            if form in _NOT_JSON:
+                raise _does_not_fit(form, servable, signature)
+            return _decode_json(body, signature)
         spec = next(iter(signature.inputs.values()))
-        form = body_format(body)
-        octets = content_type.lower().startswith("application/octet-stream")
         if form == "json" and not (octets and not spec.dtype.is_string):
-            return self._decode_json(body, signature)
+            return _decode_json(body, signature)
         if spec.dtype.is_string:
             return Decoded({spec.name: _one_string(spec, body)}, single=True)
         if form == "npy":
             return _with_batch_axis(spec, decode_npy(body, self._max_body_bytes))
-        preprocessing = servable.model.preprocessing.get(signature.name)
-        if preprocessing is not None and (form in _PICTURES or not octets):
-            row = await self._pictures.decode([body], preprocessing, spec.dtype, deadline_ns)
-            return Decoded({spec.name: row}, single=True)
         if form in _PICTURES:
             raise _does_not_fit(form, servable, signature)
         return Decoded({spec.name: decode_octets(body, spec)}, single=False)
 
-    @staticmethod
-    def _decode_json(body: bytes, signature: Signature) -> Decoded:
-        return Decoded(bind_predict(parse_scoring(body), signature), single=False)
+
+def _is_picture(form: str, octets: bool, signature: Signature) -> bool:
+    """Whether a body is for the picture decoder, of a model that has one: a picture, or bytes not said to be bare."""
+    if len(signature.inputs) != 1 or next(iter(signature.inputs.values())).dtype.is_string:
+        return False
+    return form in _PICTURES or (form not in ("json", "npy") and not octets)
+
+
+def _decode_json(body: bytes, signature: Signature) -> Decoded:
+    return Decoded(bind_predict(parse_scoring(body), signature), single=False)
+
+
+def _encode(outputs: Mapping[str, Tensor], top: int | None, labels: Sequence[str] | None, single: bool) -> bytes:
+    if top is None:
+        return encode_scores(outputs, single=single)
+    return encode_top(top_output(outputs), top, labels, single=single)
 
 
 def _model_of(request: HttpRequest) -> ModelRef:

@@ -2,10 +2,10 @@
 
 import re
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import orjson
 
-from accelserve.codecs.bodies import gunzip
 from accelserve.codecs.tfserving_json import (
     bind_predict,
     encode_metadata,
@@ -14,14 +14,16 @@ from accelserve.codecs.tfserving_json import (
     parse_predict,
 )
 from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.http_coding import unpacked
 from accelserve.frontends.http_exchange import Answer, HttpExchange, priority
 from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
+from accelserve.frontends.offload import LARGE_BYTES, Offload, encoding_bytes
 from accelserve.messages import ModelRef, ScoreRequest
 from accelserve.models.manager import ModelManager
 from accelserve.models.servable import Servable
 from accelserve.observability.metrics import RequestRecord
 from accelserve.scoring import Scorer
-from accelserve.tensors import DEFAULT_SIGNATURE, Signature
+from accelserve.tensors import DEFAULT_SIGNATURE, Signature, Tensor
 
 _MODEL = r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]+)|/labels/(?P<label>[^/:]+))?"
 _PREDICT = re.compile(_MODEL + r":predict", re.IGNORECASE)
@@ -32,6 +34,9 @@ _LIST = re.compile(r"/v1/models/?", re.IGNORECASE)
 _INT64_MAX = 2**63 - 1
 _INT64_DIGITS = 19
 
+# The model, its signature, the inputs, the outputs that are wanted, and whether they are wanted in rows.
+_Read: TypeAlias = tuple[Servable, Signature, dict[str, Tensor], tuple[str, ...], bool]
+
 
 @dataclass(frozen=True, slots=True)
 class TfServingRest:
@@ -40,6 +45,7 @@ class TfServingRest:
     scorer: Scorer
     models: ModelManager
     exchange: HttpExchange
+    offload: Offload
     max_body_bytes: int
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
@@ -78,17 +84,39 @@ class TfServingRest:
         deadline_ns, urgency = self.exchange.deadline_ns(request.headers), priority(request.headers)
         started_ns = self.exchange.now_ns()
         body = request.body
-        if "gzip" in request.headers.get("content-encoding", "").lower():
-            body = gunzip(body, self.max_body_bytes)
-        parsed = parse_predict(body)
-        servable = self.scorer.resolve(_ref(found))
-        record.model, record.version = servable.name, str(servable.version)
-        signature = _signature(servable, parsed.signature)
-        inputs = bind_predict(parsed, signature)
+        if "content-encoding" in request.headers:
+            body = await unpacked(request, self.offload, self.max_body_bytes)
+        found_model = self._model(found, record)
+        if len(body) <= LARGE_BYTES:
+            read = _read(body, found_model)
+        else:
+            read = await self.offload.run(_read, body, found_model)
+        servable, signature, inputs, output_filter, row_format = read
         record.decode_ns = self.exchange.now_ns() - started_ns
-        score = ScoreRequest(inputs, parsed.output_filter, deadline_ns, urgency)
-        response = await self.scorer.score(servable, signature, score)
-        return Answer(encode_predict(response.outputs, parsed.row_format), response)
+        response = await self.scorer.score(
+            servable, signature, ScoreRequest(inputs, output_filter, deadline_ns, urgency)
+        )
+        if encoding_bytes(response.outputs) <= LARGE_BYTES:
+            return Answer(encode_predict(response.outputs, row_format), response)
+        return Answer(await self.offload.run(encode_predict, response.outputs, row_format), response)
+
+    def _model(self, found: re.Match[str], record: RequestRecord) -> Servable | ScoringError:
+        """The model, or why there is none, which is told once the body is found to be in order."""
+        try:
+            servable = self.scorer.resolve(_ref(found))
+        except ScoringError as error:
+            return error
+        record.model, record.version = servable.name, str(servable.version)
+        return servable
+
+
+def _read(body: bytes, model: Servable | ScoringError) -> _Read:
+    """All that a body says, checked in TF Serving's order; nothing is kept of the document."""
+    parsed = parse_predict(body)
+    if isinstance(model, ScoringError):
+        raise model
+    signature = _signature(model, parsed.signature)
+    return model, signature, bind_predict(parsed, signature), parsed.output_filter, parsed.row_format
 
 
 def _signature(servable: Servable, name: str) -> Signature:
