@@ -10,7 +10,7 @@ from uvicorn.config import Config
 from uvicorn.server import ServerState
 
 from accelserve.errors import Kind
-from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits, close_idle, protocol_class
+from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits, protocol_class
 
 LIMITS = HttpLimits(
     max_request_line_bytes=100,
@@ -784,7 +784,8 @@ async def test_idle_connections_are_closed_and_busy_ones_after_their_answer() ->
     busy.app.gate.clear()
     await busy.feed(GET)
     await half.feed(GET[:9])
-    close_idle({idle.protocol, busy.protocol, half.protocol})
+    for c in (idle, busy, half):
+        c.protocol.shutdown()
     assert [c.transport.closed for c in (idle, busy, half)] == [True, False, False]
     busy.app.gate.set()
     await settle()

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from accelserve.frontends.http_app import Handle
 from accelserve.frontends.http_exchange import unforeseen_response
-from accelserve.frontends.http_messages import HttpRequest, HttpResponse
+from accelserve.frontends.http_messages import HttpRequest, HttpResponse, wire_headers
 
 
 class HttpLane:
@@ -71,9 +71,5 @@ def _request(scope: Scope, body: bytes) -> HttpRequest:
 
 
 async def _send(send: Send, answer: HttpResponse) -> None:
-    """In the order and the spelling of Starlette's Response, so that both ways give the same bytes."""
-    headers = [(name.encode("latin-1"), value.encode("latin-1")) for name, value in answer.headers.items()]
-    headers.append((b"content-length", str(len(answer.body)).encode()))
-    headers.append((b"content-type", answer.content_type.encode("latin-1")))
-    await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+    await send({"type": "http.response.start", "status": answer.status, "headers": wire_headers(answer)})
     await send({"type": "http.response.body", "body": answer.body})

@@ -1,4 +1,4 @@
-"""An HTTP request and its answer as plain values, so that every lane (FastAPI now, a fast one later) is the same."""
+"""An HTTP request and its answer as plain values, so that both lanes give the same."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

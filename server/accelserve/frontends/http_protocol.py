@@ -2,7 +2,6 @@
 
 uvicorn with httptools accepts endless request lines and headers, waits for ever for the rest of a request, and tells
 an application of a disconnect only when it asks. Parsing, scope and answers stay uvicorn's; this class watches.
-Hot routes will branch off in `on_headers_complete`, where a request lacks nothing but its body and no ASGI exists yet.
 """
 
 import asyncio
@@ -11,7 +10,6 @@ import logging
 import sys
 import termios
 from collections import deque
-from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Any, ClassVar
 from urllib.parse import unquote
@@ -29,7 +27,7 @@ from accelserve.frontends.http_meter import BETWEEN, BODY, HEAD, RequestMeter
 from accelserve.frontends.http_policy import HttpConnectionPolicy, HttpLimits, refusal_bytes
 from accelserve.frontends.http_timers import Deadline, WriteWatch
 
-__all__ = ["HttpConnectionPolicy", "HttpLimits", "HttpProtocol", "close_idle", "protocol_class"]
+__all__ = ["HttpConnectionPolicy", "HttpLimits", "HttpProtocol", "protocol_class"]
 
 _LINE_EXTRA = len("  HTTP/1.1")
 _PAUSE_QUEUED = 16  # pipelined requests at which reading pauses; below it, reading on notices a disconnect
@@ -396,9 +394,3 @@ def _unread_bytes(transport: asyncio.Transport) -> int:
 def protocol_class(policy: HttpConnectionPolicy) -> type[HttpProtocol]:
     """The class to give to `uvicorn.Config(http=...)`."""
     return type("BoundHttpProtocol", (HttpProtocol,), {"policy": policy})
-
-
-def close_idle(connections: Iterable[Any]) -> None:
-    """Close the connections (`uvicorn.Server.server_state.connections`) that wait for a request; mark the rest."""
-    for connection in list(connections):
-        connection.shutdown()
