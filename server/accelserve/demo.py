@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from accelserve.client import Client, GrpcClient, ServerError
 from accelserve.errors import ExitCode
 
 _START_LIMIT_S = 120.0
+_POLL_S = 1.0
 _STOP_LIMIT_S = 15.0
 
 
@@ -42,13 +44,20 @@ def run_demo(model: Path | None, http_port: int, grpc_port: int, *, stop_after_a
             if stop_after_answers:
                 return ExitCode.OK if right else ExitCode.UNFORESEEN
             print("\nserving on; Ctrl-C ends it", flush=True)
-            return _end(server.wait())
+            return _end(_wait(server))
         except KeyboardInterrupt:
             return ExitCode.OK
         except (ServerError, OSError, ValueError) as error:
             return _tell(f"no answer as of a model of digits: {error}")
         finally:
             _stop(server)
+
+
+def _wait(server: "subprocess.Popen[str]") -> int:
+    """Until the server ends. It polls: Python would not notice a signal that comes just before a wait without limit."""
+    while True:
+        with suppress(subprocess.TimeoutExpired):
+            return server.wait(_POLL_S)
 
 
 def _interrupt(number: int, frame: object) -> None:

@@ -715,11 +715,14 @@ def test_a_priority_that_does_not_exist_is_refused(onnx):
 
 @BOTH
 def test_an_answer_says_who_computed_it_and_where_the_time_went(stub):
-    _, call = stub.predict.with_call(request("default", x=floats(2, 4)), timeout=30)
+    asking = [("x-accelserve-timing", "1")]
+    _, call = stub.predict.with_call(request("default", x=floats(2, 4)), timeout=30, metadata=asking)
     trailing = dict(call.trailing_metadata())
     assert trailing["x-accelserve-device"] == "cpu:0"
     assert re.fullmatch(r"queue=\d+us, decode=\d+us, compute=\d+us, batch=2", trailing["x-accelserve-timing"]), trailing
-    assert "x-request-id" not in trailing  # only refusals carry an id that the caller did not give
+    _, call = stub.predict.with_call(request("default", x=floats(2, 4)), timeout=30)
+    ours = {key: value for key, value in call.trailing_metadata() if key.startswith("x-")}
+    assert ours == {"x-accelserve-device": "cpu:0"}  # the rest is for those who ask
 
 
 def test_a_request_id_of_the_clients_comes_back_with_answers_and_refusals(onnx):

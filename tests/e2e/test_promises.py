@@ -105,7 +105,8 @@ def test_200_concurrent_http_requests_each_get_their_own_answer_and_ride_togethe
 def test_200_grpc_calls_in_flight_each_get_their_own_answer_and_ride_together(server):
     before = Batches.of(server, "quick")
     with Calls(server) as calls:
-        started = [calls.start("quick", {"x": row(i, -i)}) for i in range(200)]
+        asking = [("x-accelserve-timing", "1")]
+        started = [calls.start("quick", {"x": row(i, -i)}, metadata=asking) for i in range(200)]
         got = [outputs_of(call.result())["y"].tolist() for call in started]
         timings = [dict(call.trailing_metadata())["x-accelserve-timing"] for call in started]
     assert got == [[[2.0 * i, -2.0 * i]] for i in range(200)]

@@ -55,7 +55,9 @@ class TfServingGrpc:
         record.model, record.version = servable.name, str(servable.version)
         signature = servable.signature(asked.signature)
         deadline_ns = call.deadline_ns()
-        inputs = await self.pictures.into_inputs(servable, signature, dict(asked.inputs), deadline_ns)
+        inputs = dict(asked.inputs)
+        if servable.model.preprocessing:
+            inputs = await self.pictures.into_inputs(servable, signature, inputs, deadline_ns)
         record.decode_ns = call.now_ns() - started_ns
         request = ScoreRequest(inputs, asked.output_filter, deadline_ns, call.priority())
         response = await self.scorer.score(servable, signature, request)

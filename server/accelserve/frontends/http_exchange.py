@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends.exchange import note_internal, parse_priority, provenance, unforeseen
+from accelserve.frontends.exchange import note_internal, parse_priority, provenance, time_spent, unforeseen
 from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
 from accelserve.messages import Priority, ScoreResponse
 from accelserve.observability.logs import clean_request_id, new_request_id
@@ -50,8 +50,12 @@ class HttpExchange:
             record.bytes_out = len(answer.body)
             record.answered(answer.response.timing)
             response = answer.response
-            model = {"x-accelserve-model": f"{response.model}:{response.version}"}
-            headers = {**ids, **provenance(response, record.decode_ns), **model}
+            headers = {
+                **ids,
+                "x-accelserve-timing": time_spent(response, record.decode_ns),
+                **provenance(response),
+                "x-accelserve-model": f"{response.model}:{response.version}",
+            }
             return HttpResponse(200, answer.body, headers)
 
     def _failed(self, record: RequestRecord, error: ScoringError, ids: dict[str, str]) -> HttpResponse:
