@@ -220,7 +220,7 @@ def commit() -> str:
 
 def write_result(path: Path, claim: str, result: dict[str, Any], rounds: list[dict[str, Any]]) -> None:
     """What was claimed, measured and how: enough to do it again."""
-    name = path.stem
+    name = Path(sys.argv[0]).stem  # of the module that runs, whatever its results are called
     record = {
         "claim": claim,
         "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
