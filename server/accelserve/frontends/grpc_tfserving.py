@@ -13,7 +13,6 @@ from accelserve.codecs.tfserving_proto import (
     encode_predict,
     encode_status,
 )
-from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.grpc_calls import GrpcCall, GrpcCalls
 from accelserve.frontends.offload import LARGE_COPY_BYTES, Offload, encoding_bytes
 from accelserve.frontends.pictures import PictureDecoder
@@ -66,14 +65,7 @@ class TfServingGrpc:
         return await self.offload.run(encode_predict, response), response
 
     def get_model_metadata(self, data: bytes) -> bytes:
-        asked = decode_metadata_call(data)
-        if not asked.fields:
-            message = "GetModelMetadataRequest must specify at least one metadata_field"
-            raise ScoringError(Kind.INVALID, message)
-        for field in asked.fields:
-            if field != "signature_def":
-                raise ScoringError(Kind.INVALID, f"Metadata field {field} is not supported")
-        servable = self.scorer.resolve(asked.model)
+        servable = self.scorer.resolve(decode_metadata_call(data).model)
         return encode_metadata(servable.name, servable.version, servable.signatures)
 
     def get_model_status(self, data: bytes) -> bytes:
