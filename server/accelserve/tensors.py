@@ -88,8 +88,6 @@ DTYPES: tuple[DType, ...] = (
 
 BY_NAME: Mapping[str, DType] = MappingProxyType({d.name: d for d in DTYPES})
 BY_TF: Mapping[int, DType] = MappingProxyType({d.tf: d for d in DTYPES})
-BY_ONNX: Mapping[int, DType] = MappingProxyType({d.onnx: d for d in DTYPES if d.onnx is not None})
-BY_OIP: Mapping[str, DType] = MappingProxyType({d.oip: d for d in DTYPES if d.oip is not None})
 _BY_NUMPY: Mapping[np.dtype[np.generic], DType] = MappingProxyType({d.numpy: d for d in DTYPES})
 STRING = BY_NAME["string"]
 

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import cached_property
 from typing import TypeAlias
 
 import grpc
@@ -21,8 +22,6 @@ Plain = Callable[[bytes], bytes]
 _STATUS = {code.value[0]: code for code in grpc.StatusCode}
 # TF Serving cuts here. A byte may become three on the wire, and clients refuse more than 8 KiB of trailing metadata.
 _MAX_MESSAGE_BYTES = 1024
-
-
 _DEADLINE_SLACK_S = 0.01  # the caller's clock runs out first, by the way of the request and grpc-timeout's rounding
 
 
@@ -32,9 +31,14 @@ class GrpcCall:
     def __init__(self, context: Context, clock: Clock, new_id: Callable[[], str]) -> None:
         self._context = context
         self._clock = clock
+        self._new_id = new_id
         # Values are text under every key that does not end in "-bin", and we read no such.
         self.metadata: dict[str, str] = dict(context.invocation_metadata() or ())
-        self.request_id = clean_request_id(self.metadata.get("x-request-id", "")) or new_id()
+
+    @cached_property
+    def request_id(self) -> str:
+        """The caller's own, else a new one; most calls end without anybody asking."""
+        return clean_request_id(self.metadata.get("x-request-id", "")) or self._new_id()
 
     def now_ns(self) -> int:
         return self._clock.now_ns()

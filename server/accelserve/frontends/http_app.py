@@ -10,13 +10,11 @@ from starlette.types import Receive, Scope, Send
 
 from accelserve import __version__
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends.http_exchange import unforeseen_response
-from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
+from accelserve.frontends.http_exchange import Handle, answered
+from accelserve.frontends.http_messages import HttpResponse, asgi_request, error_response
 from accelserve.frontends.http_ops import Operations
 from accelserve.frontends.http_raw import RawScoring
 from accelserve.frontends.http_tfserving import TfServingRest
-
-Handle = Callable[[HttpRequest], Awaitable[HttpResponse]]
 
 _PICTURE_OR_TENSOR: dict[str, Any] = {
     "requestBody": {
@@ -76,11 +74,7 @@ def build_app(raw: RawScoring, rest: TfServingRest, operations: Operations) -> F
 
 def _endpoint(handle: Handle) -> Callable[[Request], Awaitable[Response]]:
     async def call(request: Request) -> Response:
-        asked = await _request(request)
-        try:
-            return _response(await handle(asked))
-        except Exception as error:
-            return _response(unforeseen_response(error, asked.headers))
+        return _response(await answered(handle, asgi_request(request.scope, await request.body())))
 
     return call
 
@@ -94,11 +88,6 @@ class _AnyMethod:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         response = await self._call(Request(scope, receive))
         await response(scope, receive, send)
-
-
-async def _request(request: Request) -> HttpRequest:
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in request.scope["headers"]}
-    return HttpRequest(request.method, request.scope["path"], request.query_params, headers, await request.body())
 
 
 def _response(answer: HttpResponse) -> Response:

@@ -25,6 +25,7 @@ class Answer:
     response: ScoreResponse
 
 
+Handle = Callable[[HttpRequest], Awaitable[HttpResponse]]
 Handler = Callable[[HttpRequest, RequestRecord], Awaitable[Answer]]
 
 
@@ -91,10 +92,13 @@ class HttpExchange:
         return self._clock.now_ns() + int(text) * 1_000_000
 
 
-def unforeseen_response(error: Exception, headers: Mapping[str, str]) -> HttpResponse:
-    """For a request that no exchange runs: the traceback to the log, its id to the client."""
-    request_id = clean_request_id(headers.get("x-request-id", "")) or new_request_id()
-    return error_response(unforeseen(error, request_id), {"x-request-id": request_id})
+async def answered(handle: Handle, request: HttpRequest) -> HttpResponse:
+    """What `handle` answers. What no exchange has caught: the traceback to the log, its id to the client."""
+    try:
+        return await handle(request)
+    except Exception as error:
+        request_id = clean_request_id(request.headers.get("x-request-id", "")) or new_request_id()
+        return error_response(unforeseen(error, request_id), {"x-request-id": request_id})
 
 
 def priority(headers: Mapping[str, str]) -> Priority:

@@ -4,14 +4,11 @@ Measured on one core with a tiny model: FastAPI's own work on a request is large
 the same handlers and give the same bytes (tests/frontends/test_http_lane.py replays every case through both).
 """
 
-from urllib.parse import parse_qsl
-
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from accelserve.frontends.http_app import Handle
-from accelserve.frontends.http_exchange import unforeseen_response
-from accelserve.frontends.http_messages import HttpRequest, HttpResponse, wire_headers
+from accelserve.frontends.http_exchange import Handle, answered
+from accelserve.frontends.http_messages import HttpResponse, asgi_request, wire_headers
 
 
 class HttpLane:
@@ -30,12 +27,7 @@ class HttpLane:
         if handle is None:
             await self._app(scope, receive, send)
         elif (body := await _body(receive)) is not None:
-            request = _request(scope, body)
-            try:
-                answer = await handle(request)
-            except Exception as error:
-                answer = unforeseen_response(error, request.headers)
-            await _send(send, answer)
+            await _send(send, await answered(handle, asgi_request(scope, body)))
 
     def _handle_for(self, path: str) -> Handle | None:
         if path == "/score" or is_service_path(path):
@@ -61,13 +53,6 @@ async def _body(receive: Receive) -> bytes | None:
             return b"".join(parts)
         message = await receive()
     return None
-
-
-def _request(scope: Scope, body: bytes) -> HttpRequest:
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    query = scope["query_string"]
-    pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
-    return HttpRequest(scope["method"], scope["path"], pairs, headers, body)
 
 
 async def _send(send: Send, answer: HttpResponse) -> None:

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import parse_qsl
 
 from accelserve.codecs.tfserving_json import encode_error
 from accelserve.errors import ScoringError
@@ -27,6 +29,14 @@ class HttpResponse:
     body: bytes
     headers: Mapping[str, str] = field(default_factory=dict)
     content_type: str = JSON
+
+
+def asgi_request(scope: Mapping[str, Any], body: bytes) -> HttpRequest:
+    """scope: of an ASGI "http" connection; header names are lower-case there."""
+    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
+    query = scope["query_string"]
+    pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
+    return HttpRequest(scope["method"], scope["path"], pairs, headers, body)
 
 
 def error_response(error: ScoringError, headers: Mapping[str, str] | None = None) -> HttpResponse:

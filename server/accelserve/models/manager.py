@@ -67,8 +67,7 @@ class ModelManager:
     """Loads the configured models, each on its own, and finds the one a request means.
 
     Entering starts all loads and returns at once; leaving drains and closes what is loaded. A model that fails ends
-    in END with its error and leaves the others alone. drain_timeout_s: how long leaving waits for accepted requests,
-    and then for the session to close.
+    in END with its error and leaves the others alone.
 
     drain_timeout_s: how long leaving waits for batches that run; one that takes longer is left to end by itself.
     """
