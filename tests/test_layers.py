@@ -43,7 +43,8 @@ ARROWS: dict[str, set[str]] = {
     "client": {"codecs", "wire"},
     "demo": {"client", "builtin"},
     "inspection": {"models", "backends.base", "backends.discovery"},
-    "cli": {"runtime", "client", "demo", "inspection", "backends.discovery"},
+    "commands": {"runtime", "client", "demo", "inspection", "backends.discovery"},
+    "cli": {"commands"},
     "__main__": {"cli"},
 }
 BASE_LIBRARIES = {"numpy", "ml_dtypes", "prometheus_client"}

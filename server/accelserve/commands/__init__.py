@@ -1,0 +1,1 @@
+"""The commands of `accelserve`, one module each; heavy parts are imported on use."""

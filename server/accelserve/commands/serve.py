@@ -1,0 +1,83 @@
+"""`accelserve serve`: reads the configuration from flags, environment and file, and runs the server."""
+
+import argparse
+import os
+from pathlib import Path
+
+from accelserve.commands.parsing import MODEL_HELP, Commands
+from accelserve.config import OPTIONS, Option, ServerConfig
+from accelserve.config_sources import Loaded, load_config
+from accelserve.errors import ExitCode
+
+_EPILOG = """\
+examples:
+  accelserve serve --model digits=models/digits.onnx
+  accelserve serve --model resnet50=models/resnet50 --device gpu --http-port 0
+  curl --data-binary @photo.jpg http://127.0.0.1:8501/score
+
+Every option can also be an environment variable (ACCELSERVE_HTTP_PORT=9000) or a key of the --config file
+(http_port = 9000, models as [models.NAME] path = "..."). ACCELSERVE_MODEL holds models as --model does, separated by
+spaces ("a=a.onnx b=b.onnx"); ACCELSERVE_CONFIG names the file. Flags win over the environment, the environment over
+the file. Without any model, MODEL_NAME and MODEL_BASE_PATH are read, as TF Serving's image does.
+
+fpga and fpga-emulator are names reserved for back ends that are not part of this version: a model that asks for one
+is refused with 6, unless a plug-in brings it. `accelserve devices` lists what is there.
+
+exit codes: 0 ok, 1 unforeseen, 2 usage or configuration, 3 model failed to load, 4 not found, 5 port in use or
+other conflict, 6 required device missing
+"""
+
+
+def add(commands: Commands) -> None:
+    serve = commands.add_parser(
+        "serve",
+        help="serve models over HTTP and gRPC",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    serve.add_argument(
+        "--model", action="append", default=[], metavar="NAME=PATH", help=MODEL_HELP + "; may be repeated"
+    )
+    serve.add_argument("--config", type=Path, metavar="FILE.toml", help="configuration file")
+    for option in OPTIONS:
+        _add_option(serve, option)
+    serve.set_defaults(run=_serve)
+
+
+def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
+    # The text goes to load_config as typed, so that all mistakes are reported at once.
+    if option.is_switch:
+        parser.add_argument(option.flag, dest=option.name, action="store_const", const="true", help=option.help)
+    else:
+        parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=_help(option))
+
+
+def _help(option: Option) -> str:
+    """The option's words, with its default where they do not name it themselves."""
+    default = getattr(ServerConfig(), option.name)
+    said = "default" in option.help or default in (None, "")
+    return option.help if said else f"{option.help} (default: {default})"
+
+
+def _serve(parsed: argparse.Namespace) -> ExitCode:
+    loaded = _load(parsed)
+    config = loaded.config
+
+    from accelserve.observability.logs import configure_logging
+    from accelserve.runtime import run_server
+
+    configure_logging(json=config.log_format == "json", level=config.log_level)
+    _warn(loaded)
+    return run_server(config, lambda ready: print(ready, flush=True))
+
+
+def _load(parsed: argparse.Namespace) -> Loaded:
+    flags = {option.name: text for option in OPTIONS if (text := getattr(parsed, option.name)) is not None}
+    return load_config(flags, parsed.model, os.environ, parsed.config)
+
+
+def _warn(loaded: Loaded) -> None:
+    import logging
+
+    for warning in loaded.warnings:
+        logging.getLogger("accelserve.config").warning("%s", warning)
