@@ -58,7 +58,7 @@ class Inventory:
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a back end does on one device.
+    """What a back end does on one device, with the options of one model.
 
     numerics: "fp32", "fp16", "bfp(m=3,e=8,b=16)". max_batch: most rows a run takes, None for no limit; larger
     requests are split by the server. max_inflight: runs that may overlap, each on a thread of its own.
@@ -93,11 +93,15 @@ class ModelArtifact:
 class SessionOptions:
     """How a session is made. threads: CPU threads for one run, None for the back end's own choice.
 
+    max_batch_size: most rows it will be run with. batch_sizes: the only sizes that it will be run with, ascending;
+    empty: any up to max_batch_size. Both let a back end make buffers, engines or graphs before the first request.
     extra: settings that only this back end knows; it refuses unknown keys.
     """
 
     threads: int | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
+    max_batch_size: int = 1
+    batch_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +192,7 @@ class Backend(Protocol):
 
     def inventory(self) -> Inventory: ...
 
-    def capabilities(self, device: Device) -> Capabilities: ...
+    def capabilities(self, device: Device, options: SessionOptions) -> Capabilities: ...
 
     def prepare(
         self,

@@ -115,7 +115,7 @@ class BackendConformance:
 
     @pytest.fixture
     def limits(self, backend: Backend, device: Device) -> Capabilities:
-        return backend.capabilities(device)
+        return backend.capabilities(device, SessionOptions())
 
     def test_it_speaks_this_version_of_the_interface(self, backend: Backend) -> None:
         assert backend.api_version == API_VERSION

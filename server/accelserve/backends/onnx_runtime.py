@@ -63,7 +63,7 @@ class OnnxRuntimeBackend:
         gpus, missing = self._gpus()
         return Inventory((cpu_device(), *gpus), {DeviceKind.GPU: missing} if missing else {})
 
-    def capabilities(self, device: Device) -> Capabilities:
+    def capabilities(self, device: Device, options: SessionOptions) -> Capabilities:
         """numerics: the CUDA provider multiplies float32 as TF32 where the GPU can (its own default)."""
         numerics = "tf32" if device.kind is DeviceKind.GPU else "fp32"
         return Capabilities(formats=frozenset({"onnx"}), numerics=numerics)

@@ -55,7 +55,7 @@ class SyntheticBackend:
     def inventory(self) -> Inventory:
         return Inventory((self._device,))
 
-    def capabilities(self, device: Device) -> Capabilities:
+    def capabilities(self, device: Device, options: SessionOptions) -> Capabilities:
         return self._capabilities
 
     def prepare(

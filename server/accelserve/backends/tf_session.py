@@ -59,7 +59,7 @@ class TfSessionBackend:
     def inventory(self) -> Inventory:
         return Inventory((cpu_device(),), {DeviceKind.GPU: (_NO_GPU,)})
 
-    def capabilities(self, device: Device) -> Capabilities:
+    def capabilities(self, device: Device, options: SessionOptions) -> Capabilities:
         return Capabilities(formats=frozenset({"saved_model"}))
 
     def prepare(

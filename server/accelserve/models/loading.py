@@ -65,7 +65,8 @@ class Loader:
         """Make it resident, warmed and checked. Raises ScoringError; what was opened is closed again."""
         request = parse_device_request(config.device or source.manifest.device or self.device)
         threads = config.threads or source.manifest.threads or self.threads
-        options = SessionOptions(threads, source.manifest.backend)
+        policy = source.manifest.batching
+        options = SessionOptions(threads, source.manifest.backend, policy.max_batch_size, policy.allowed_batch_sizes)
         backend, device = self.backends.choose(source.artifact, request)
         lease = acquire_lease(self.leases, device.id, config.name) if device.exclusive else None
         try:
@@ -86,7 +87,7 @@ class Loader:
         session = backend.load(prepared, device, options, lease)
         loaded_at = time.monotonic()
         try:
-            capabilities = backend.capabilities(device)
+            capabilities = backend.capabilities(device, options)
             policy = fit_policy(source.manifest.batching, capabilities)
             preprocessing = picture_preprocessing(source.manifest, session.signatures)
             _tell_guesses(source.artifact.name, preprocessing)
