@@ -34,7 +34,7 @@ ARROWS: dict[str, set[str]] = {
     "allocator": set(),
     "binding": set(),
     "codecs": {"wire"},
-    "backends": set(),
+    "backends": {"wire"},
     "batching": {"backends.base"},
     "models": {"batching", "backends.base", "backends.discovery", "backends.lease"},
     "scoring": {"binding", "models", "batching", "backends.base"},

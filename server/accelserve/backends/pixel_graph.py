@@ -1,0 +1,88 @@
+"""Normalisation and layout as an ONNX graph, so that a device does them: uint8 pixels in, a model's float input out.
+
+The arithmetic is codecs/images.py's, operator by operator in float32, so that both give the same bits: pixels cross to
+the device as bytes, a quarter of the floats, and the host's cores only decode.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from accelserve.preprocessing import Preprocessing
+from accelserve.tensors import BY_NAME, DType, TensorSpec
+from accelserve.wire import onnx_pb2
+
+PIXELS = "pixels"
+_IR_VERSION = 8
+_OPSET = 13
+_TO_NCHW = (0, 3, 1, 2)
+_UINT8, _FLOAT32 = BY_NAME["uint8"], BY_NAME["float32"]
+
+
+def takes_pixels(preprocessing: Preprocessing, spec: TensorSpec) -> bool:
+    """Whether the graph can stand in for the host's work.
+
+    Letterbox's bars are 0 after normalisation, which no pixel needs to be before it; uint8 inputs have nothing to do.
+    """
+    return preprocessing.resize != "letterbox" and spec.dtype.onnx is not None and spec.dtype.name != "uint8"
+
+
+def pixel_graph(preprocessing: Preprocessing, spec: TensorSpec) -> bytes:
+    """A serialized ONNX model: `pixels` uint8 [n,H,W,C] -> `spec`'s name, its dtype, [n,H,W,C] or [n,C,H,W].
+
+    (x - mean) * scale in float32, then the layout, then the dtype. The caller has asked `takes_pixels`.
+    """
+    height, width = preprocessing.size
+    image = (height, width, preprocessing.channels)
+    planes = (preprocessing.channels, height, width)
+    graph = onnx_pb2.GraphProto(name="normalise")
+    steps: list[tuple[str, Sequence[float], dict[str, int | Sequence[int]]]] = [("Cast", (), {"to": _number(_FLOAT32)})]
+    if any(preprocessing.mean):
+        steps.append(("Sub", preprocessing.mean, {}))
+    if set(preprocessing.scale) != {1.0}:
+        steps.append(("Mul", preprocessing.scale, {}))
+    if preprocessing.layout == "NCHW":
+        steps.append(("Transpose", (), {"perm": _TO_NCHW}))
+    if spec.dtype is not _FLOAT32:
+        steps.append(("Cast", (), {"to": _number(spec.dtype)}))
+    value = PIXELS
+    for index, (operator, constant, attributes) in enumerate(steps):
+        made = spec.name if index == len(steps) - 1 else f"step{index}"
+        inputs = [value, _constant(graph, f"constant{index}", constant)] if constant else [value]
+        node = graph.node.add(op_type=operator, input=inputs, output=[made])
+        node.attribute.extend(_attribute(name, wanted) for name, wanted in attributes.items())
+        value = made
+    graph.input.append(_value_info(PIXELS, _UINT8, image))
+    graph.output.append(_value_info(spec.name, spec.dtype, planes if preprocessing.layout == "NCHW" else image))
+    model = onnx_pb2.ModelProto(ir_version=_IR_VERSION, producer_name="accelserve", graph=graph)
+    model.opset_import.add(version=_OPSET)
+    serialized: bytes = model.SerializeToString()
+    return serialized
+
+
+def _number(dtype: DType) -> int:
+    assert dtype.onnx is not None
+    return dtype.onnx
+
+
+def _constant(graph: onnx_pb2.GraphProto, name: str, numbers: Sequence[float]) -> str:
+    """One number, or one per channel along the last axis of [n,H,W,C]."""
+    values = np.asarray(numbers, "<f4")
+    graph.initializer.add(name=name, data_type=_number(_FLOAT32), dims=values.shape, raw_data=values.tobytes())
+    return name
+
+
+def _attribute(name: str, value: int | Sequence[int]) -> onnx_pb2.AttributeProto:
+    if isinstance(value, int):
+        return onnx_pb2.AttributeProto(name=name, i=value, type=onnx_pb2.AttributeProto.INT)
+    return onnx_pb2.AttributeProto(name=name, ints=value, type=onnx_pb2.AttributeProto.INTS)
+
+
+def _value_info(name: str, dtype: DType, row: Sequence[int]) -> onnx_pb2.ValueInfoProto:
+    """shape: a free batch axis, then `row`."""
+    info = onnx_pb2.ValueInfoProto(name=name)
+    info.type.tensor_type.elem_type = _number(dtype)
+    info.type.tensor_type.shape.dim.add(dim_param="batch")
+    for size in row:
+        info.type.tensor_type.shape.dim.add(dim_value=size)
+    return info
