@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelserve.devices import DEVICE_FORMS, parse_device_request
+from accelserve.devices import DEVICE_FORMS, DeviceKind, parse_device_request
 from accelserve.errors import ScoringError
 from accelserve.preprocessing import DEFAULT_MAX_PIXELS
 
@@ -47,6 +47,7 @@ class ServerConfig:
     read_timeout_s: float = 30.0
     keep_alive_s: float = 75.0
     decode_threads: int = 0
+    jpeg_decoder: str = "cpu"
     grace_period_s: float = 5.0
     drain_timeout_s: float = 30.0
     strict: bool = False
@@ -106,6 +107,18 @@ def parse_device(text: str) -> str:
         return str(parse_device_request(text))
     except ScoringError as error:
         raise ValueError(f"want {DEVICE_FORMS}") from error
+
+
+def _jpeg_decoder(text: str) -> str:
+    """`cpu`, or one GPU, which is then required; `gpu` is the first."""
+    try:
+        request = parse_device_request(text)
+    except ScoringError:
+        request = None
+    one_gpu = request is not None and request.kind is DeviceKind.GPU and len(request.ids) <= 1
+    if request is None or not (one_gpu or request.kind is DeviceKind.CPU):
+        raise ValueError("want cpu, gpu or gpu:N")
+    return str(request)
 
 
 def _host(text: str) -> str:
@@ -188,6 +201,9 @@ OPTIONS: tuple[Option, ...] = (
     Option("keep_alive_s", _seconds, "SECONDS", "how long an idle HTTP connection is kept"),
     Option(
         "decode_threads", _decode_threads, "N", "threads that decode pictures (default 0: usable cores - 1, at least 1)"
+    ),
+    Option(
+        "jpeg_decoder", _jpeg_decoder, "DEVICE", "what decodes JPEGs: cpu, or gpu[:N] through nvImageCodec, required"
     ),
     Option("grace_period_s", _seconds, "SECONDS", "after SIGTERM: how long to keep answering, readiness off"),
     Option("drain_timeout_s", _seconds, "SECONDS", "after the grace period: how long accepted requests may take"),

@@ -17,7 +17,10 @@ from accelserve import __version__
 from accelserve.allocator import raise_malloc_thresholds
 from accelserve.backends.artifact_cache import FolderArtifactCache
 from accelserve.backends.discovery import BackendPool
+from accelserve.builtin import pictures as builtin_pictures
 from accelserve.clock import Clock, MonotonicClock
+from accelserve.codecs.jpeg import JpegDecoder, decode_jpeg
+from accelserve.codecs.jpeg_on_gpu import check_decoder, open_gpu_decoder
 from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ServerConfig
 from accelserve.cpus import usable_cpus
@@ -104,7 +107,7 @@ class Runtime:
             stack.callback(pictures.close)
             offload = Offload()
             stack.callback(offload.close)
-            self._metrics.gauges = lambda: (*model_gauges(models), pictures.gauge())
+            self._metrics.gauges = lambda: (*model_gauges(models), *pictures.gauges())
             scorer = Scorer(models, self._clock)
             grpc_server = self._grpc(scorer, models, pictures, offload)
             grpc_port = listen(grpc_server, self._config.host, self._config.grpc_port)
@@ -129,8 +132,10 @@ class Runtime:
         return ModelManager(config.models, loader, self._clock, self._metrics, config.default_model, _FORCED_CLOSE_S)
 
     def _pictures(self) -> PictureDecoder:
-        limits = DecodeLimits(self._config.max_pixels)
-        return PictureDecoder(_decode_threads(self._config.decode_threads), limits, self._clock)
+        config = self._config
+        limits = DecodeLimits(config.max_pixels)
+        decoder = _jpeg_decoder(config.jpeg_decoder)
+        return PictureDecoder(_decode_threads(config.decode_threads), limits, self._clock, decoder)
 
     def _http(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder, offload: Offload) -> HttpServer:
         most = self._config.max_body_bytes
@@ -251,6 +256,17 @@ def _limits(config: ServerConfig) -> HttpLimits:
         body_timeout_s=config.read_timeout_s,
         keep_alive_s=config.keep_alive_s,
     )
+
+
+def _jpeg_decoder(device: str) -> JpegDecoder:
+    """Raises ScoringError(DEVICE_MISSING) when a GPU is to decode and cannot, or decodes something else."""
+    if device == "cpu":
+        return decode_jpeg
+    number = int(device.partition(":")[2] or 0)
+    decoder = open_gpu_decoder(number)
+    difference = check_decoder(decoder, builtin_pictures()[0][0].read_bytes())
+    logger.info("gpu:%d decodes JPEGs; a pixel differs from the CPU's by at most %d of 255", number, difference)
+    return decoder
 
 
 def _decode_threads(wanted: int) -> int:

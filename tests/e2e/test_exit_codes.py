@@ -93,6 +93,12 @@ def test_a_required_gpu_that_is_missing_ends_with_6_and_names_the_missing_pieces
     assert "onnxruntime" in said
 
 
+def test_a_gpu_that_is_to_decode_pictures_and_is_not_there_ends_with_6(tmp_path):
+    code, said = ended(tmp_path, f"{good(tmp_path)}", "--jpeg-decoder=gpu:7")
+    assert code == 6
+    assert "pictures cannot be decoded on gpu:7" in said
+
+
 @pytest.mark.parametrize("device", ["gpu:3", "fpga", "fpga-emulator"])
 def test_a_required_device_that_nobody_drives_ends_with_6(tmp_path, device):
     code, said = ended(tmp_path, f"{good(tmp_path)}", f"--device={device}")

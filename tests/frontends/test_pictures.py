@@ -55,7 +55,7 @@ def gate(monkeypatch):
     """Decoding waits for `open`; `decoded` holds what was decoded, `begun` is set when somebody is at it."""
     gate = SimpleNamespace(open=threading.Event(), begun=threading.Event(), decoded=[])
 
-    def decode(data, preprocessing, max_pixels, *, dtype):
+    def decode(data, preprocessing, max_pixels, *, dtype, decode_jpeg):
         gate.begun.set()
         assert gate.open.wait(10)
         gate.decoded.append(data)
@@ -101,7 +101,7 @@ def test_a_full_pool_refuses_the_next_request_at_once(gate):
         await asyncio.to_thread(gate.begun.wait, 10)
         error = await refused(Kind.OVERLOADED, decoder.decode([b"y"] * 2, SMALL, UINT8))
         assert (error.reason, error.retry_after_s) == ("decode_queue_full", 1)
-        assert decoder.gauge().value == 3
+        assert [gauge.value for gauge in decoder.gauges()] == [3]
         gate.open.set()
         assert len(await first) == 3
         assert len(await decoder.decode([b"y"] * 2, SMALL, UINT8)) == 2

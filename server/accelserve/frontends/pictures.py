@@ -13,6 +13,8 @@ import numpy as np
 
 from accelserve.clock import Clock
 from accelserve.codecs.images import decode_picture
+from accelserve.codecs.jpeg import JpegDecoder, decode_jpeg
+from accelserve.codecs.jpeg_on_gpu import GpuJpegDecoder
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.servable import Servable
 from accelserve.observability.metrics import Gauge
@@ -42,11 +44,14 @@ class _Order:
 class PictureDecoder:
     """The decode pool; `waiting` tells how many pictures it has accepted and not finished."""
 
-    def __init__(self, threads: int, limits: DecodeLimits, clock: Clock) -> None:
+    def __init__(
+        self, threads: int, limits: DecodeLimits, clock: Clock, decode_jpeg: JpegDecoder = decode_jpeg
+    ) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="accelserve-decode")
         self._threads = threads
         self._limits = limits
         self._clock = clock
+        self._decode_jpeg = decode_jpeg
         self.waiting = 0
         self._waiting_bytes = 0
 
@@ -94,7 +99,8 @@ class PictureDecoder:
             raise ScoringError(Kind.CANCELLED, "nobody waits for this picture any more")
         if order.deadline_ns is not None and self._clock.now_ns() >= order.deadline_ns:
             raise ScoringError(Kind.DEADLINE, "the deadline passed before the picture was decoded")
-        return decode_picture(data, order.preprocessing, self._limits.max_pixels, dtype=order.dtype)
+        most = self._limits.max_pixels
+        return decode_picture(data, order.preprocessing, most, dtype=order.dtype, decode_jpeg=self._decode_jpeg)
 
     async def into_inputs(
         self, servable: Servable, signature: Signature, inputs: dict[str, Tensor], deadline_ns: int | None
@@ -115,8 +121,10 @@ class PictureDecoder:
         _check_room(name, tensor.size, preprocessing, spec.dtype, servable.model.policy.max_queue_bytes)
         return {name: await self.decode(tensor.reshape(-1).tolist(), preprocessing, spec.dtype, deadline_ns)}
 
-    def gauge(self) -> Gauge:
-        return Gauge("accelserve_decode_queue_pictures", "Pictures waiting or being decoded.", {}, self.waiting)
+    def gauges(self) -> Iterator[Gauge]:
+        yield Gauge("accelserve_decode_queue_pictures", "Pictures waiting or being decoded.", {}, self.waiting)
+        if isinstance(self._decode_jpeg, GpuJpegDecoder):
+            yield from self._decode_jpeg.gauges()
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
