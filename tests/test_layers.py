@@ -24,6 +24,7 @@ BASE = {
     "preprocessing",
     "image_signature",
     "clock",
+    "durable_files",
     "lifecycle",
     "observability",
 }

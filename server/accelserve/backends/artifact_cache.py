@@ -1,16 +1,14 @@
 """Prepared models on disk: made once, found by digest, never half there."""
 
-import fcntl
 import hashlib
 import json
-import os
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from accelserve.durable_files import flush_tree, locked, move
 from accelserve.errors import Kind, ScoringError
 
 _DIGEST = re.compile(r"[0-9a-f]{8,128}")
@@ -35,7 +33,7 @@ class FolderArtifactCache:
         if entry.is_dir():
             return entry
         self._root.mkdir(parents=True, exist_ok=True)
-        with _locked(self._root / f".{digest}.lock"):
+        with locked(self._root / f".{digest}.lock"):
             if not entry.is_dir():
                 self._remove_leftovers(digest)
                 self._build(entry, build)
@@ -45,10 +43,9 @@ class FolderArtifactCache:
         unfinished = Path(tempfile.mkdtemp(prefix=f".{entry.name}.", suffix=".tmp", dir=self._root))
         try:
             build(unfinished)
-            _flush_tree(unfinished)
+            flush_tree(unfinished)
             unfinished.chmod(0o755)  # mkdtemp's 0o700 would shut out a server under another user
-            unfinished.rename(entry)
-            _flush(self._root)
+            move(unfinished, entry)
         except BaseException:
             shutil.rmtree(unfinished, ignore_errors=True)
             raise
@@ -73,23 +70,3 @@ def digest_of(path: Path, options: Mapping[str, object]) -> str:
             while chunk := stream.read(_CHUNK_BYTES):
                 total.update(chunk)
     return total.hexdigest()
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    with path.open("w") as stream:  # closing gives the lock up, as does a crash
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-def _flush_tree(folder: Path) -> None:
-    for path in (*folder.rglob("*"), folder):
-        _flush(path)
-
-
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

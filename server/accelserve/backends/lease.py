@@ -38,7 +38,7 @@ def acquire_lease(folder: Path, device_id: str, holder: str) -> FileLease:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _write_holder(descriptor, {"device": device_id, "holder": holder, "pid": os.getpid(), "boot_id": _boot_id()})
+        _write_holder(descriptor, {"device": device_id, "holder": holder, "pid": os.getpid(), "boot_id": boot_id()})
     except BlockingIOError:
         os.close(descriptor)
         raise ScoringError(Kind.CONFLICT, f"device {device_id} is held by {_read_holder(path)}") from None
@@ -62,7 +62,7 @@ def _read_holder(path: Path) -> str:
         return "another process"
 
 
-def _boot_id() -> str:
+def boot_id() -> str:
     """Tells a process id of this boot, and of this machine, from an equal one of another."""
     try:
         return BOOT_ID.read_text().strip()

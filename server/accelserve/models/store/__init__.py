@@ -1,0 +1,18 @@
+"""Registered models in a folder: immutable versions with records, which a server serves and nobody half-writes."""
+
+from accelserve.models.store.holds import Hold
+from accelserve.models.store.layout import default_store_root, is_model_name, parse_reference
+from accelserve.models.store.records import Registration, StoredModel, problems_of
+from accelserve.models.store.registry import Inspect, ModelStore
+
+__all__ = [
+    "Hold",
+    "Inspect",
+    "ModelStore",
+    "Registration",
+    "StoredModel",
+    "default_store_root",
+    "is_model_name",
+    "parse_reference",
+    "problems_of",
+]
