@@ -76,7 +76,8 @@ class NamePlaces:
 
     def remove_records(self, version: int) -> None:
         """What is known of a version that is not there, and files whose writers died. Under the store's lock."""
-        for leftover in (*self.registry.glob(f"{version}.*"), *self.registry.glob(".*.tmp")):
+        unfinished = (*self.registry.glob(".*.tmp"), *self.folder.glob(".*.tmp"))
+        for leftover in (*self.registry.glob(f"{version}.*"), *unfinished):
             leftover.unlink(missing_ok=True)
 
 
