@@ -55,7 +55,11 @@ ARROWS: dict[str, set[str]] = {
     "client": {"codecs", "wire"},
     "demo": {"client", "builtin"},
     "inspection": {"models", "backends.base", "backends.discovery"},
-    "commands": {"runtime", "client", "demo", "inspection", "backends.discovery"},
+    "listing": {"inspection", "models.store"},
+    "commands": {
+        *("runtime", "client", "demo", "inspection", "listing", "backends.discovery"),
+        *("models.store", "models.repository"),
+    },
     "cli": {"commands"},
     "__main__": {"cli"},
 }

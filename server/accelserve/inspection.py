@@ -16,15 +16,26 @@ from accelserve.tensors import Signature, TensorSpec
 Description = dict[str, Any]
 
 
-def describe_model(loader: Loader, path: Path, device: str | None) -> Description:
-    """Load a model as `serve` would, say what it is, and close it again. Raises ScoringError."""
-    config = ModelConfig(path.name.partition(".")[0] or "model", path, device)
+def describe_model(loader: Loader, path: Path, device: str | None, name: str = "") -> Description:
+    """Load a model as `serve` would, say what it is, and close it again. name: "" makes one from the path.
+
+    Raises ScoringError.
+    """
+    config = ModelConfig(name or path.name.partition(".")[0] or "model", path, device)
     source = loader.find(config)
     model = loader.load(config, source)
     try:
         return _model(model, source.manifest.source)
     finally:
         model.close()
+
+
+def missing_backend(loader: Loader, model_format: str) -> str | None:
+    """Why nothing here can load a format at all; None when something can, whether or not it then does."""
+    offers = [offer for offer in loader.backends.offers if model_format in offer.formats]
+    if any(not offer.unavailable for offer in offers):
+        return None
+    return "; ".join(offer.unavailable for offer in offers) or f"no back end here takes {model_format}"
 
 
 def _model(model: LoadedModel, manifest: Path | None) -> Description:
@@ -79,11 +90,7 @@ def _model_lines(about: Mapping[str, Any]) -> Iterator[str]:
     yield f"device         {device['id']} ({device['name']}) through {device['backend']}, {about['numerics']}{emulated}"
     if about["nodes"]:
         yield "nodes          " + ", ".join(f"{count} on {where}" for where, count in about["nodes"].items())
-    for name, signature in about["signatures"].items():
-        yield f"signature      {name} ({'batched' if signature['batched'] else 'one request at a time'})"
-        for direction in ("inputs", "outputs"):
-            for key, spec in signature[direction].items():
-                yield f"  {direction[:-1]:<12} {key}: {_spec_text(spec)}{_alias(key, spec)}"
+    yield from signature_lines(about["signatures"])
     for name, steps in about["preprocessing"].items():
         yield f"pictures       {name} ({steps['source']})"
         for key in ("size", "resize", "channel_order", "layout", "mean", "scale", "exif"):
@@ -97,6 +104,14 @@ def _model_lines(about: Mapping[str, Any]) -> Iterator[str]:
     yield f"self-check     {'passed: ' if check['passed'] else ''}{check['detail']}"
     seconds = about["seconds"]
     yield f"loading        {seconds['load']:.2f} s, warm-up and self-check {seconds['warmup']:.2f} s"
+
+
+def signature_lines(signatures: Mapping[str, Any]) -> Iterator[str]:
+    for name, signature in signatures.items():
+        yield f"signature      {name} ({'batched' if signature['batched'] else 'one request at a time'})"
+        for direction in ("inputs", "outputs"):
+            for key, spec in signature[direction].items():
+                yield f"  {direction[:-1]:<12} {key}: {_spec_text(spec)}{_alias(key, spec)}"
 
 
 def _spec_text(spec: Mapping[str, Any]) -> str:

@@ -64,8 +64,8 @@ CHANGES: dict[str, tuple[str, Callable[[ModelStore, Path], None]]] = {
 
 def snapshot(store: ModelStore) -> Snapshot:
     """All that a reader sees; that the content is what the record says is checked here."""
-    from accelserve.models.store.content import content_sha256, hash_files, list_content
     from accelserve.models.repository import find_models
+    from accelserve.models.store.content import content_sha256, hash_files, list_content
 
     seen: Snapshot = {}
     for name in store.names():

@@ -4,6 +4,7 @@ from accelserve.models.store.holds import Hold
 from accelserve.models.store.layout import default_store_root, is_model_name, parse_reference
 from accelserve.models.store.records import Registration, StoredModel, problems_of
 from accelserve.models.store.registry import Inspect, ModelStore
+from accelserve.models.store.store_errors import readable_bytes
 
 __all__ = [
     "Hold",
@@ -15,4 +16,5 @@ __all__ = [
     "is_model_name",
     "parse_reference",
     "problems_of",
+    "readable_bytes",
 ]

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from accelserve.models.manifest import FILE_NAME
 from accelserve.models.store.layout import is_model_name, parse_reference
 
 _RECORD_FORMAT = 1
@@ -104,12 +105,19 @@ class StoredModel:
     def reference(self) -> str:
         return f"{self.name}:{self.version}"
 
+    @property
+    def manifest(self) -> Path | None:
+        """The name's own file, which its versions are served with; None where there is none."""
+        found = self.path.parent / FILE_NAME
+        return found if found.is_file() else None
+
     def as_json(self) -> dict[str, Any]:
         """Plain values, for people's scripts."""
         return {
             **asdict(self),
             "path": str(self.path),
             "sample": str(self.sample) if self.sample else None,
+            "manifest": str(self.manifest) if self.manifest else None,
         }
 
 
