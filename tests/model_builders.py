@@ -75,6 +75,16 @@ def onnx_image(path: Path, height: int = 8, width: int = 8) -> Path:
     )
 
 
+def onnx_external(path: Path, location: str) -> Path:
+    """onnx_mlp with its weights in the file `location` beside it."""
+    import onnx
+
+    model = onnx.load(onnx_mlp(path))
+    (path.parent / location).parent.mkdir(parents=True, exist_ok=True)
+    onnx.save(model, path, save_as_external_data=True, location=location, size_threshold=0)
+    return path
+
+
 def onnx_identity(path: Path, elem_type: int, shape: Sequence[int | str] = ("batch", 2)) -> Path:
     """y = x, both of `onnx.TensorProto` type `elem_type`."""
     from onnx import helper

@@ -41,8 +41,8 @@ def _list(parsed: argparse.Namespace) -> ExitCode:
 
     typed = Typed()
     wanted = typed.pairs("--tag", parsed.tag)
-    if parsed.name is not None:
-        typed.reference(parsed.name)
+    if parsed.name is not None and typed.reference(parsed.name)[1] is not None:
+        typed.problems.append(f"{parsed.name!r}: list takes a NAME; for one version: accelserve show {parsed.name}")
     typed.check()
     store = open_store(parsed)
     if parsed.name is not None:

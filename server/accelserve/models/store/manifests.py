@@ -4,8 +4,10 @@ import hashlib
 import json
 import re
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from accelserve.durable_files import move, write_whole
 from accelserve.errors import Kind, ScoringError
@@ -48,9 +50,16 @@ def take_manifest(path: Path) -> NameFile:
     found = labels.read_bytes()
     name = _name_of(labels, found)
     renamed = _LABELS_LINE.sub(lambda _: f"labels = {json.dumps(name, ensure_ascii=False)}", text, count=1)
-    if tomllib.loads(renamed) != {**content, "labels": name}:
+    if not _says(renamed, {**content, "labels": name}):
         raise ScoringError(Kind.PRECONDITION, f'{path}: labels: write it on one line, as labels = "{labels.name}"')
     return NameFile(renamed.encode(), (name, found))
+
+
+def _says(text: str, wanted: Mapping[str, Any]) -> bool:
+    try:
+        return tomllib.loads(text) == wanted
+    except tomllib.TOMLDecodeError:
+        return False
 
 
 def _name_of(labels: Path, content: bytes) -> str:
