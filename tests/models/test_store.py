@@ -16,6 +16,7 @@ import accelserve
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.repository import find_models
 from accelserve.models.store import ModelStore, Registration, default_store_root, is_model_name, parse_reference
+from accelserve.models.store.layout import NamePlaces
 from model_builders import synthetic_model
 
 SOURCE = str(Path(accelserve.__file__).parents[1])
@@ -135,6 +136,25 @@ def test_a_broken_record_hides_its_version_alone_and_is_logged(store, model, cap
     assert "m:3 is left out: its record: want a record of format 1" in caplog.text
 
 
+def test_what_else_lies_in_the_stores_folder_is_no_model(store, model, monkeypatch, caplog):
+    store.register("m", model)
+    for name in ("lost+found", "notes", "shut"):
+        (store.root / name).mkdir()
+    (store.root / "README").touch()
+    listed = NamePlaces.version_numbers
+
+    def unreadable(places):
+        if places.folder.name in ("lost+found", "shut"):
+            raise PermissionError(13, "Permission denied", str(places.folder))
+        return listed(places)
+
+    monkeypatch.setattr(NamePlaces, "version_numbers", unreadable)
+    assert store.versions("lost+found") == ()
+    assert store.names() == ("m",)
+    assert "shut is left out" in caplog.text
+    assert "lost+found" not in caplog.text
+
+
 def test_all_that_is_wrong_with_a_registration_is_told_at_once(store, model, tmp_path):
     about = Registration({"": "x", "a": "\x1b[2J"}, {"k=": ""}, "\x00", "f" * 5000, "", "base", tmp_path / "none.jpg")
     message = refused(Kind.INVALID, store.register, "-m", model, about)
@@ -176,6 +196,12 @@ def test_tags_and_description_can_be_changed_and_nothing_else_is(store, model):
     assert store.update("m", 1) == after
     unchanged = ("sha256", "properties", "created_time", "framework", "path", "format")
     assert all(getattr(before, key) == getattr(after, key) for key in unchanged)
+
+
+def test_an_update_is_checked_as_a_registration_is(store, model):
+    store.register("m", model)
+    assert "tag ''" in refused(Kind.INVALID, store.update, "m", 1, {"": "x"}, description="\x00")
+    assert store.find("m").tags == {}
 
 
 def test_a_tag_that_is_not_there_cannot_be_removed(store, model):

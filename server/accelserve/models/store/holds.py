@@ -6,7 +6,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from accelserve.backends.lease import boot_id
@@ -70,7 +70,8 @@ def _write_entry(path: Path, what: str, holder: str) -> Entry | None:
         return None
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     os.fchmod(descriptor, 0o644)
-    os.write(descriptor, json.dumps({"holder": holder, "pid": os.getpid(), "boot_id": boot_id()}).encode())
+    with suppress(OSError):  # a full disk: the entry then stands for "another process"
+        os.write(descriptor, json.dumps({"holder": holder, "pid": os.getpid(), "boot_id": boot_id()}).encode())
     return Entry(Path(name), descriptor)
 
 

@@ -54,11 +54,18 @@ class ModelStore:
         return tuple(name for name in found if self.versions(name))
 
     def versions(self, name: str) -> tuple[StoredModel, ...]:
-        """What is registered under a name, the newest first; () for an unknown name. A broken record is logged."""
+        """What is registered under a name, the newest first; () for an unknown name. What cannot be read is logged."""
+        if not is_model_name(name):  # lost+found, and what else a volume may hold
+            return ()
         places = self._places(name)
         if is_unsettled(places):
             self._settle(places)
-        found = (self._read(name, number) for number in places.version_numbers())
+        try:
+            numbers = places.version_numbers()
+        except OSError as error:
+            logger.warning("store %s: %s is left out: %s", self.root, name, error)
+            return ()
+        found = (self._read(name, number) for number in numbers)
         return tuple(model for model in found if model is not None)
 
     def find(self, name: str, version: int | None = None) -> StoredModel:
@@ -108,8 +115,7 @@ class ModelStore:
         disk is full or the model changes meanwhile, and what `inspect` raises.
         """
         about = about or Registration()
-        if problems := problems_of(name, about):
-            raise ScoringError(Kind.INVALID, "; ".join(problems))
+        _check(name, about)
         self._find_parent(about)
         source = read_source(name, path, about.manifest, about.sample)
         if free_bytes(self.root) < source.needed_bytes:
@@ -165,7 +171,11 @@ class ModelStore:
         remove_tags: Collection[str] = (),
         description: str | None = None,
     ) -> StoredModel:
-        """Change what may change. tags: added, or given new values. Raises ScoringError(NOT_FOUND), for a tag too."""
+        """Change what may change. tags: added, or given new values.
+
+        Raises ScoringError: INVALID; NOT_FOUND, for a tag too.
+        """
+        _check(name, Registration(tags=tags or {}, description=description or ""))
         self.find(name, version)
         with self._writing():
             model = self.find(name, version)
@@ -244,6 +254,11 @@ class ModelStore:
         except (OSError, ValueError) as error:
             logger.warning("store %s: %s:%d is left out: its record: %s", self.root, name, version, error)
             return None
+
+
+def _check(name: str, about: Registration) -> None:
+    if problems := problems_of(name, about):
+        raise ScoringError(Kind.INVALID, "; ".join(problems))
 
 
 def _model(
