@@ -330,6 +330,19 @@ except ScoringError as error:
     assert store.register("m", large).version == 2
 
 
+def test_a_version_that_is_there_is_not_told_as_failed(store, model, monkeypatch):
+    """The disk is full when only the highest number is still to be written down, which a delete does as well."""
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(NamePlaces, "remember_highest", full)
+        assert store.register("m", model).version == 1
+    store.delete("m", 1)
+    assert store.register("m", model).version == 2
+
+
 @pytest.mark.parametrize("failing", ["put_manifest", "move", "write_whole"])
 def test_a_disk_that_is_full_at_the_last_step_leaves_the_store_as_it_was(store, tmp_path, monkeypatch, failing):
     for name in ("old", "new"):
@@ -354,6 +367,7 @@ def test_a_store_that_cannot_be_made_is_refused_with_its_name(tmp_path, model):
     message = refused(Kind.CONFLICT, ModelStore(tmp_path / "file" / "store").register, "m", model)
     assert "Not a directory" in message
     assert "choose another with --store" in message
+    refused(Kind.CONFLICT, ModelStore(tmp_path / "file").names)
 
 
 # --- names and places

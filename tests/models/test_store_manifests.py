@@ -99,7 +99,7 @@ def test_a_manifest_that_is_wrong_is_refused(store, model, tmp_path, text, label
     assert store.names() == ()
 
 
-def test_a_manifest_that_is_not_there_is_not_found(store, model, tmp_path):
-    with pytest.raises(ScoringError, match="--manifest: no such file") as caught:
-        store.register("m", model, Registration(manifest=tmp_path / "none.toml"))
-    assert caught.value.kind is Kind.NOT_FOUND
+def test_a_manifest_that_is_not_there_is_told_with_the_other_mistakes(store, model, tmp_path):
+    about = Registration(tags={"": "x"}, manifest=tmp_path / "none.toml")
+    with pytest.raises(ScoringError, match=r"tag '': .*; manifest .*none.toml: no such file"):
+        store.register("m", model, about)

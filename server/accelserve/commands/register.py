@@ -43,7 +43,7 @@ def add(commands: Commands) -> None:
     register.add_argument(
         "--framework", metavar="F", help="what the model was made with (default: what its format says)"
     )
-    register.add_argument("--framework-version", metavar="F", help="and in which version")
+    register.add_argument("--framework-version", metavar="V", help="and which version of it")
     register.add_argument("--sample", type=Path, metavar="FILE", help="an input, kept with the version")
     register.add_argument("--manifest", type=Path, metavar="FILE", help="an accelserve.toml; its labels are copied too")
     register.add_argument("--parent", metavar="NAME:VERSION", help="the registered version that this one was made from")

@@ -1,6 +1,6 @@
 """A version on its way in: read from where it lies, copied into a work folder that is shaped like the store."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,9 +77,7 @@ def copy_source(source: Source, name: str, version: int, present: Path, folder: 
     content.mkdir(parents=True)
     hashes = hash_files(source.files, _counter(progress, "reading", source.size_bytes))
     copy_files(source.files, hashes, content, _counter(progress, "copying", source.size_bytes))
-    if {file.name for file in list_content(source.path, find_models(name, source.path))} != {
-        file.name for file in source.files
-    }:
+    if _names(list_content(source.path, find_models(name, source.path))) != _names(source.files):
         message = f"{source.path}: files came or went while it was being copied; register it when it is written"
         raise ScoringError(Kind.CONFLICT, message)
     own = source.manifest
@@ -92,6 +90,10 @@ def copy_source(source: Source, name: str, version: int, present: Path, folder: 
         kept = folder / f"sample{source.sample.path.suffix}"
         copy_file(source.sample, kept, lambda _: None)
     return Draft(model, content, kept, content_sha256(source.files, hashes))
+
+
+def _names(files: Sequence[SourceFile]) -> list[str]:
+    return [file.name for file in files]
 
 
 def _counter(progress: Progress, what: str, total: int) -> Count:

@@ -37,12 +37,16 @@ def take_manifest(path: Path) -> NameFile:
     """Read and check one, wherever it lies.
 
     Its labels get a name that says their content, so that two files of the name never share labels. Raises
-    ScoringError: NOT_FOUND, PRECONDITION.
+    ScoringError(PRECONDITION).
     """
-    if not path.is_file():
-        raise ScoringError(Kind.NOT_FOUND, f"--manifest: no such file: {path}")
     read_manifest(path)
-    text = path.read_text(encoding="utf-8")
+    try:
+        return _renamed(path, path.read_text(encoding="utf-8"))
+    except OSError as error:  # it went after it was checked
+        raise ScoringError(Kind.PRECONDITION, f"{error.filename}: {error.strerror}") from error
+
+
+def _renamed(path: Path, text: str) -> NameFile:
     content = tomllib.loads(text)
     if not content.get("labels"):
         return NameFile(text.encode())

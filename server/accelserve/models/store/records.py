@@ -51,8 +51,9 @@ def problems_of(name: str, about: Registration) -> list[str]:
                 problems.append(f"parent {about.parent!r}: which version? want NAME:VERSION")
         except ValueError as error:
             problems.append(f"parent {error}")
-    if about.sample is not None and not about.sample.is_file():
-        problems.append(f"sample {about.sample}: no such file")
+    for what, file in (("sample", about.sample), ("manifest", about.manifest)):
+        if file is not None and not file.is_file():
+            problems.append(f"{what} {file}: no such file")
     return problems
 
 

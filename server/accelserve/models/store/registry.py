@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -46,11 +46,12 @@ class ModelStore:
         self.root = root
 
     def names(self) -> tuple[str, ...]:
-        """The models with at least one version, by name."""
-        try:
-            found = sorted(child.name for child in self.root.iterdir() if is_model_name(child.name))
-        except (FileNotFoundError, NotADirectoryError):
-            return ()
+        """The models with at least one version, by name. Raises ScoringError(CONFLICT) if the folder cannot be read."""
+        with disk_errors(self.root):
+            try:
+                found = sorted(child.name for child in self.root.iterdir() if is_model_name(child.name))
+            except FileNotFoundError:
+                return ()
         return tuple(name for name in found if self.versions(name))
 
     def versions(self, name: str) -> tuple[StoredModel, ...]:
@@ -141,7 +142,10 @@ class ModelStore:
         signatures: Mapping[str, Any] | None,
     ) -> StoredModel:
         """Under the store's lock. The version is there from the rename of its folder on, and not before."""
-        places.registry.mkdir(parents=True, exist_ok=True)
+        if not places.registry.is_dir():
+            places.registry.mkdir(parents=True)
+            flush(places.folder)
+            flush(self.root)
         settle_manifest(places)
         version = places.next_version()
         places.remove_records(version)  # of a registration that died here
@@ -156,7 +160,8 @@ class ModelStore:
             move(draft.content, model.path)
         finally:
             settle_manifest(places)
-        places.remember_highest()
+        with suppress(OSError):  # the version is there; `delete` writes the number down before it needs it
+            places.remember_highest()
         return model
 
     def _find_parent(self, about: Registration) -> None:
