@@ -1,4 +1,5 @@
 import pytest
+from played_cuda import GIB, Driver, host
 
 from accelserve.backends.cuda_probe import (
     DRIVER,
@@ -10,51 +11,10 @@ from accelserve.backends.cuda_probe import (
     missing_libraries,
 )
 
-GIB = 2**30
-
-
-class Driver:
-    """Plays libcuda: what cuInit answers, and the GPUs that it counts."""
-
-    def __init__(self, init: int = 0, gpus: tuple[str, ...] = ()) -> None:
-        self._init = init
-        self._gpus = gpus
-
-    def cuInit(self, flags):
-        return self._init
-
-    def cuDeviceGetCount(self, count):
-        count._obj.value = len(self._gpus)
-        return 0
-
-    def cuDeviceGet(self, handle, index):
-        handle._obj.value = index
-        return 0
-
-    def cuDeviceGetName(self, name, length, handle):
-        name.value = self._gpus[handle.value].encode()
-        return 0
-
-    def cuDeviceTotalMem_v2(self, memory, handle):
-        memory._obj.value = 16 * GIB
-        return 0
-
-
-def host(libraries: dict[str, object]):
-    """Plays ctypes.CDLL on a host that has only these libraries; an OSError among them is raised."""
-
-    def load(name: str) -> object:
-        found = libraries.get(name, OSError(f"{name}: cannot open shared object file: No such file or directory"))
-        if isinstance(found, OSError):
-            raise found
-        return found
-
-    return load
-
 
 def test_one_gpu_is_found_with_its_name_and_memory():
     report = find_devices(host({DRIVER: Driver(gpus=("NVIDIA T4",))}))
-    assert report == CudaReport((CudaDevice(0, "NVIDIA T4", 16 * GIB),))
+    assert report == CudaReport((CudaDevice(0, "NVIDIA T4", 16 * GIB, "0000:10:00.0"),), version="13.0")
 
 
 def test_gpus_are_numbered_as_the_driver_numbers_them():
@@ -85,6 +45,17 @@ def test_a_driver_that_refuses_to_start_says_why(code, words):
 def test_a_driver_without_a_visible_device_is_not_enough():
     report = find_devices(host({DRIVER: Driver()}))
     assert report.missing == ("NVIDIA driver: no GPU is visible (CUDA_VISIBLE_DEVICES?)",)
+
+
+def test_a_driver_that_is_too_old_is_told_with_what_is_needed_and_the_remedy():
+    report = find_devices(host({DRIVER: Driver(gpus=("NVIDIA T4",), version=12040)}), "13.0")
+    assert report.devices == ()
+    assert report.missing == ("NVIDIA driver: it speaks CUDA 12.4, CUDA 13.0 is needed: install driver R580 or newer",)
+
+
+@pytest.mark.parametrize("needs", ["13.0", "13.1", "12.8", ""])
+def test_a_driver_serves_every_minor_version_of_its_cuda_and_older_ones(needs):
+    assert len(find_devices(host({DRIVER: Driver(gpus=("NVIDIA T4",))}), needs).devices) == 1
 
 
 def test_nothing_is_missing_where_every_library_loads():

@@ -5,60 +5,18 @@ import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper
-from test_cuda_probe import Driver, host
+from played_cuda import THE_GPU, Cudart, PlayedRuntime, gpu_host, host
 
 import model_builders
 from accelserve.backends.base import Batch, Device, DeviceState, ModelArtifact, SessionOptions
-from accelserve.backends.cuda_probe import DRIVER, LIBRARIES
-from accelserve.backends.onnx_runtime import CPU, CUDA, OnnxRuntimeBackend
+from accelserve.backends.cuda_probe import LIBRARIES
+from accelserve.backends.onnx_options import CPU, CUDA
+from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
 from accelserve.backends.onnx_signature import read_signature
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 
-THE_GPU = Device("gpu:0", DeviceKind.GPU, "NVIDIA T4")
-A_GPU_HOST = host({DRIVER: Driver(gpus=("NVIDIA T4",)), **dict.fromkeys(LIBRARIES, object())})
-
-
-class PlayedRuntime:
-    """Plays the CUDA build: `session` stands for what opening one does, `opened` notes how it was asked to."""
-
-    __version__ = "1.31.1"
-    GraphOptimizationLevel = onnxruntime.GraphOptimizationLevel
-
-    def __init__(self, providers=(CUDA, CPU), failure: Exception | None = None) -> None:
-        self.opened: list[dict] = []
-        self.entries: dict[str, str] = {}
-        self.preloaded = 0
-        self._providers = list(providers)
-        self._failure = failure
-        self.run_failure: Exception | None = None
-
-    def get_available_providers(self):
-        return [CUDA, CPU]
-
-    def preload_dlls(self):
-        self.preloaded += 1
-
-    def SessionOptions(self):
-        return SimpleNamespace(add_session_config_entry=self.entries.__setitem__)
-
-    def InferenceSession(self, path, options, **how):
-        self.opened.append(how)
-        if self._failure is not None:
-            raise self._failure
-        x = SimpleNamespace(name="x", type="tensor(float)", shape=["batch", 1])
-        return SimpleNamespace(
-            disable_fallback=lambda: None,
-            get_providers=lambda: self._providers,
-            get_inputs=lambda: [x],
-            get_outputs=lambda: [SimpleNamespace(name="y", type="tensor(float)", shape=["batch", 1])],
-            run=self._run,
-        )
-
-    def _run(self, outputs, feed):
-        if self.run_failure is not None:
-            raise self.run_failure
-        return [feed["x"]]
+A_GPU_HOST = gpu_host()
 
 
 def load(path: Path, backend=None, device: Device | None = None, **options):
@@ -231,8 +189,11 @@ def test_the_gpu_build_on_a_bare_host_names_driver_and_libraries():
 def test_a_gpu_session_lists_cuda_alone_and_allows_no_fallback(affine):
     runtime = PlayedRuntime()
     load(affine, OnnxRuntimeBackend(runtime, A_GPU_HOST), THE_GPU, extra={"gpu_memory_limit_bytes": 2**30})
-    settings = {"device_id": "0", "gpu_mem_limit": "1073741824"}
-    assert runtime.opened == [{"providers": [(CUDA, settings)], "enable_fallback": False}]
+    ((name, settings),) = runtime.opened[0]["providers"]
+    assert name == CUDA
+    assert settings["device_id"] == "0"
+    assert settings["gpu_mem_limit"] == "1073741824"
+    assert runtime.opened[0]["enable_fallback"] is False
 
 
 def test_a_gpu_session_that_landed_on_the_cpu_is_refused(affine):
@@ -265,11 +226,12 @@ def test_a_gpu_session_that_does_not_open_says_whose_fault_it_is(affine, text, k
 
 
 def test_a_gpu_lost_in_a_run_is_reported_by_the_health(affine):
-    runtime = PlayedRuntime()
-    backend = OnnxRuntimeBackend(runtime, A_GPU_HOST)
+    cudart = Cudart()
+    runtime = PlayedRuntime(cudart=cudart)
+    backend = OnnxRuntimeBackend(runtime, gpu_host(cudart))
     session = load(affine, backend, THE_GPU)
     assert backend.health(THE_GPU).state is DeviceState.READY
-    runtime.run_failure = RuntimeError("CUDA failure 719: unspecified launch failure ; GPU=0")
+    runtime.run_failures.append(RuntimeError("CUDA failure 719: unspecified launch failure ; GPU=0"))
     with pytest.raises(ScoringError) as failure:
         ask(session, x=floats([1]))
     assert failure.value.kind is Kind.DEVICE_LOST

@@ -4,6 +4,9 @@ Three lifetimes, as in Triton's backend API: a *backend* (one per process) knows
 result of slow, cacheable, device-family-specific work and may be made offline; a *session* is one model resident on
 one device and answers batches. A back end sees tensors and never a protocol.
 
+What a back end may do beyond that is in protocols of their own (`Buffered`, `Remarked`, `Featured`): the server asks
+whether the methods are there.
+
 Discovery is by entry points (group `accelserve.backends`): each names a probe without arguments that returns an
 `Offer` and imports nothing heavy. `tests` of a third party run `accelserve.backends.conformance`.
 """
@@ -181,6 +184,44 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Free the device; waits for a run under way. A second call does nothing."""
+        ...
+
+
+@runtime_checkable
+class Buffered(Protocol):
+    """Optional for a session: memory of its own that a batch can be stacked into, so that it is not copied again."""
+
+    def buffers(self, signature: str, rows: int) -> Mapping[str, Tensor] | None:
+        """An array [rows, *rest] for each input of the signature, or None: stack into memory of your own.
+
+        The arrays are the calling thread's until its next call of `buffers` or `run`. A batch of these very arrays is
+        read in place; a thread that fills them and never runs hurts nobody. No answer may alias them.
+        """
+        ...
+
+
+def buffers_of(session: object) -> Callable[[str, int], Mapping[str, Tensor] | None]:
+    """The session's `buffers`; of a session that has none, a function that always says None."""
+    return session.buffers if isinstance(session, Buffered) else _no_buffers
+
+
+def _no_buffers(signature: str, rows: int) -> None:
+    return None
+
+
+@runtime_checkable
+class Remarked(Protocol):
+    """Optional for a session: what a person who looks at the model should know, a sentence each; `show` prints them."""
+
+    remarks: tuple[str, ...]
+
+
+@runtime_checkable
+class Featured(Protocol):
+    """Optional for a back end: what it can do beyond its devices, for `accelserve devices`."""
+
+    def features(self) -> Mapping[str, tuple[str, ...]]:
+        """Feature -> the pieces that lack for it by name, none where it can be used. May load libraries."""
         ...
 
 

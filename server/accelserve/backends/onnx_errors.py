@@ -14,7 +14,8 @@ _LOST = re.compile(
     re.IGNORECASE,
 )
 _MEMORY = re.compile(
-    r"CUDA failure 2\b|out of memory|Failed to allocate memory|bad_alloc|ALLOC_FAILED|cudaErrorMemoryAllocation",
+    r"CUDA failure 2\b|out of memory|Available memory of \d+ is smaller|Failed to allocate memory|bad_alloc"
+    r"|ALLOC_FAILED|cudaErrorMemoryAllocation",
     re.IGNORECASE,
 )
 # A graph's operator that meets a shape it cannot work with reports FAIL or RUNTIME_EXCEPTION, not INVALID_ARGUMENT.
@@ -24,6 +25,46 @@ _SHAPE = re.compile(
 )
 _INPUT_EXCEPTIONS = frozenset({"InvalidArgument", "ValueError", "TypeError"})
 _UNCONVERTIBLE = re.compile(r"can't be converted to MLDataType|Input must be a list of dictionaries")
+
+# Why a model does not load, in ONNX Runtime's words, and what to do about it; the first that matches.
+_REMEDIES = (
+    (
+        r"No Op registered for \w+ with domain_version|is not a registered function/op|No opset import for domain",
+        "this ONNX Runtime has no such operator: export the model with standard ONNX operators of its opset",
+    ),
+    (
+        r"Opset \d+ is under development",
+        "the model is newer than this ONNX Runtime: export it with an older opset or install a newer ONNX Runtime",
+    ),
+    (
+        r"Unsupported model IR version",
+        "the model is newer than this ONNX Runtime: save it with an older onnx package or install a newer ONNX Runtime",
+    ),
+    (
+        r"External data path|External initializer: .* out of bounds|GetFileLength|external data",
+        "the weights lie in a file beside the model: copy it along, whole and under its own name",
+    ),
+    (
+        r"Protobuf parsing failed|No graph was found in the protobuf|ModelProto does not have a graph",
+        "the file is no ONNX model, or only a part of one (an unfinished download, a Git LFS pointer): fetch it again",
+    ),
+    (
+        r"all the graph nodes have not been assigned",
+        "a CUDA graph needs every node on the GPU: leave cuda_graphs out; `accelserve show` counts the nodes",
+    ),
+    (
+        r"fallback to CPU EP has been explicitly disabled",
+        "strict_placement is set and the GPU has no kernel for some node: leave it out; `accelserve show` counts them",
+    ),
+    (
+        r"no kernel image is available|cudaErrorNoKernelImageForDevice|CUDA failure 209",
+        "this onnxruntime-gpu has no code for this GPU's generation: install a build that has",
+    ),
+    (
+        r"CUDA failure 35\b|driver version is insufficient",
+        "the NVIDIA driver is older than the CUDA of onnxruntime-gpu: install a newer driver",
+    ),
+)
 
 _PREFIX = re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : ")
 _SOURCE = re.compile(r"/onnxruntime_src/\S+:\d+ ")
@@ -48,3 +89,9 @@ def one_line(error: Exception) -> str:
     text = _LOADING.sub("", _SOURCE.sub("", _PREFIX.sub("", str(error))))
     text = " ".join(text.replace("Please fix either the inputs/outputs or the model.", "").split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
+
+
+def remedy(error: Exception) -> str:
+    """What to do about a model that does not load, "" when nobody knows."""
+    text = str(error)
+    return next((words for pattern, words in _REMEDIES if re.search(pattern, text)), "")

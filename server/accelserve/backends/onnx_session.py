@@ -1,21 +1,57 @@
 """A model resident in an ONNX Runtime session; the library itself is not imported here."""
 
+import logging
+import threading
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from accelserve.backends.base import Batch, BatchResult, Device, Placement
 from accelserve.backends.batch_check import check_names
+from accelserve.backends.onnx_binding import Slot, SlotPool
 from accelserve.backends.onnx_errors import kind_of, one_line
 from accelserve.backends.run_gate import RunGate
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Signature, Tensor
 
+logger = logging.getLogger("accelserve.backends")
+T = TypeVar("T")
+
+_NO_ARENA = "in the memory arena shrink list"  # ONNX Runtime, before it runs anything: no arena of that name
+
+
+def call_here(function: Callable[[], T]) -> T:
+    return function()
+
+
+@dataclass(frozen=True, slots=True)
+class RunWays:
+    """How the library is called. Run options are the library's own values, or None.
+
+    beside: entered around each run. call: runs a function on the thread that must do it; close ends that thread.
+    plain: options of runs without a slot. shrink: options of runs that give memory back, None where that is not done;
+    shrink_above_rows: which these are. graph: options by (rows, slot number), for batches that have a CUDA graph.
+    """
+
+    beside: Callable[[], AbstractContextManager[None]] = nullcontext
+    call: Callable[[Callable[[], Any]], Any] = call_here
+    close: Callable[[], None] = lambda: None
+    plain: Any = None
+    shrink: Any = None
+    shrink_above_rows: int | None = None
+    graphs: Mapping[tuple[int, int], Any] = field(default_factory=dict)
+
 
 class OnnxRuntimeSession:
-    """One model in one `InferenceSession`; runs may overlap."""
+    """One model in one `InferenceSession`; runs may overlap.
+
+    slots: bound memory; without it, and for batches that do not fit it, the library allocates for each run.
+    remarks: what a person should know of the model, a sentence each.
+    """
 
     def __init__(
         self,
@@ -23,36 +59,142 @@ class OnnxRuntimeSession:
         session: Any,
         signature: Signature,
         device: Device,
-        placement: Placement,
         note_lost: Callable[[Device, str], None],
+        slots: SlotPool | None = None,
+        ways: RunWays | None = None,
+        remarks: tuple[str, ...] = (),
     ) -> None:
         self.signatures: Mapping[str, Signature] = MappingProxyType({signature.name: signature})
         self.device = device
-        self.placement = placement
+        self.placement = placement_of(session)
+        self.remarks = remarks
         self._model = model
         self._session: Any = session
         self._note_lost = note_lost
+        self._slots = slots
+        self._ways = ways or RunWays()
+        self._lent = threading.local()  # .slot: what `buffers` gave this thread
+        self._shrink_next = False
+        self._may_shrink = True
+        self._bound = slots is not None
         self._gate = RunGate(model)
         self._string_inputs = tuple(name for name, spec in signature.inputs.items() if spec.dtype.is_string)
         self._string_outputs = frozenset(name for name, spec in signature.outputs.items() if spec.dtype.is_string)
 
+    def buffers(self, signature: str, rows: int) -> Mapping[str, Tensor] | None:
+        """The host arrays of a free slot."""
+        if not self._bound or self._slots is None or rows > self._slots.rows or signature not in self.signatures:
+            return None
+        slot = self._take_slot()
+        if slot is None:
+            return None
+        self._lent.slot = slot
+        return slot.inputs(rows)
+
     def run(self, batch: Batch) -> BatchResult:
         check_names(self._model, self.signatures, batch)
-        feed = self._with_text(batch.inputs) if self._string_inputs else {**batch.inputs}
-        with self._gate:
+        with self._gate, self._ways.beside():
+            slot = self._take_slot() if self._bound else None
+            if slot is None:
+                return BatchResult(self._run_plain(batch))
             try:
-                values = self._session.run(batch.outputs, feed)
-            except Exception as error:
+                return BatchResult(self._run_in(slot, batch))
+            finally:
+                self._give_back(slot)
+
+    def close(self) -> None:
+        if self._gate.close():
+            if self._slots is not None:
+                self._slots.close()
+            self._session = None
+            self._ways.close()
+
+    # -- slots ------------------------------------------------------------------------------------------------------
+
+    def _take_slot(self) -> Slot | None:
+        """The one that this thread was lent, else a free one."""
+        lent: Slot | None = getattr(self._lent, "slot", None)
+        self._lent.slot = None
+        if lent is not None or self._slots is None:
+            return lent
+        return self._slots.take()
+
+    def _give_back(self, slot: Slot) -> None:
+        if self._slots is not None:
+            self._slots.give_back(slot)
+
+    def _run_in(self, slot: Slot, batch: Batch) -> dict[str, Tensor]:
+        rows = self._rows_in_slot(batch)
+        if rows is None:
+            return self._run_plain(batch)
+        try:
+            slot.fill(batch.inputs, rows)
+            slot.to_device(rows)
+            self._call(slot, rows)
+            return slot.to_host(batch.outputs, rows)
+        except Exception as error:
+            if kind_of(error) is not Kind.INVALID:
                 raise self._run_error(error) from error
+            return self._run_unbound(batch, error)
+
+    def _rows_in_slot(self, batch: Batch) -> int | None:
+        """How many rows the arrays have, None when they do not fit a slot."""
+        if self._slots is None:
+            return None
+        first = next(iter(batch.inputs.values()))
+        rows = first.shape[0] if first.ndim else 1
+        fits = 0 < rows <= self._slots.rows and self._slots.layout.fits(batch.inputs, rows)
+        return rows if fits else None
+
+    def _call(self, slot: Slot, rows: int) -> None:
+        options = self._ways.graphs.get((rows, slot.number)) or self._run_options(rows)
+        binding = slot.binding(rows)
+        self._invoke(lambda chosen: self._session.run_with_iobinding(binding, chosen), options)
+
+    def _run_unbound(self, batch: Batch, error: Exception) -> dict[str, Tensor]:
+        """The shapes fit the signature, so an output has another shape than it promises: bound memory cannot do."""
+        outputs = self._run_plain(batch)
+        if self._bound:
+            self._bound = False
+            logger.warning("%s runs without bound memory from now on: %s", self._model, one_line(error))
+        return outputs
+
+    # -- runs -------------------------------------------------------------------------------------------------------
+
+    def _run_plain(self, batch: Batch) -> dict[str, Tensor]:
+        feed = self._with_text(batch.inputs) if self._string_inputs else {**batch.inputs}
+        options = self._run_options(batch.rows)
+        try:
+            values = self._invoke(lambda chosen: self._session.run(batch.outputs, feed, chosen), options)
+        except Exception as error:
+            raise self._run_error(error) from error
         outputs = dict(zip(batch.outputs, values, strict=True))
         for name in self._string_outputs:
             if name in outputs:
                 outputs[name] = _encoded(outputs[name])
-        return BatchResult(outputs)
+        return outputs
 
-    def close(self) -> None:
-        if self._gate.close():
-            self._session = None
+    def _invoke(self, run: Callable[[Any], T], options: Any) -> T:
+        """Call the library where it has to be called; if it has no arena to shrink, again without asking for that."""
+        ways = self._ways
+        try:
+            answer: T = ways.call(lambda: run(options))
+        except Exception as error:
+            if options is None or options is not ways.shrink or _NO_ARENA not in str(error):
+                raise
+            self._may_shrink = False
+            logger.warning("%s: its memory is not shrunk: %s", self._model, one_line(error))
+            answer = ways.call(lambda: run(ways.plain))
+        return answer
+
+    def _run_options(self, rows: int) -> Any:
+        """Those of a run that shrinks the arena for large batches, and once after it was full."""
+        ways = self._ways
+        large = ways.shrink_above_rows is not None and rows > ways.shrink_above_rows
+        if ways.shrink is None or not self._may_shrink or not (large or self._shrink_next):
+            return ways.plain
+        self._shrink_next = False
+        return ways.shrink
 
     def _with_text(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """ONNX strings are UTF-8 text. Given bytes, the library would feed their Python literal, "b'...'"."""
@@ -69,6 +211,8 @@ class OnnxRuntimeSession:
         kind, reason = kind_of(error), one_line(error)
         if kind is Kind.DEVICE_LOST:
             self._note_lost(self.device, reason)
+        if kind is Kind.DEVICE_MEMORY:
+            self._shrink_next = True
         return ScoringError(kind, f"{self._model}: {reason}")
 
 

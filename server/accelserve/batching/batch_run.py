@@ -3,11 +3,11 @@
 import logging
 import traceback
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import accumulate
 
-from accelserve.backends.base import Batch, BatchResult, Session
+from accelserve.backends.base import Batch, BatchResult, Session, buffers_of
 from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.stack import split_rows, stack_rows
 from accelserve.batching.work import Work
@@ -21,6 +21,7 @@ logger = logging.getLogger("accelserve.batching")
 _FAIL_ALIKE = (Kind.DEVICE_LOST, Kind.DEVICE_MEMORY)
 
 Outcome = Mapping[str, Tensor] | ScoringError
+Buffers = Callable[[str, int], Mapping[str, Tensor] | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,10 @@ class BatchRunner:
     policy: BatchPolicy
     clock: Clock
     name: str
+    _buffers: Buffers = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_buffers", buffers_of(self.session))
 
     def run(self, works: Sequence[Work]) -> Report:
         """Answer works of one group. When a batch of several fails, each is run once more by itself."""
@@ -87,7 +92,7 @@ class BatchRunner:
         modelled_ns: int | None = None
         outcomes: list[Outcome] | ScoringError
         try:
-            result = self.session.run(_stack(works, rows, padded))
+            result = self.session.run(_stack(works, rows, padded, self._buffers))
             modelled_ns = result.modelled_device_ns
             outcomes = _split(works, padded, result, self.name)
         except ScoringError as error:
@@ -104,12 +109,14 @@ class BatchRunner:
         return run, outcomes
 
 
-def _stack(works: Sequence[Work], rows: int, padded: int) -> Batch:
+def _stack(works: Sequence[Work], rows: int, padded: int, buffers: Buffers) -> Batch:
+    """The works' rows as one batch, in the session's own memory where it lends any. A lone work is not copied here."""
     head = works[0]
     if len(works) == 1 and rows == padded:
         inputs = head.inputs
     else:
-        inputs = {name: stack_rows([work.inputs[name] for work in works], padded) for name in head.inputs}
+        own = buffers(head.signature.name, padded) or {}
+        inputs = {name: stack_rows([w.inputs[name] for w in works], padded, own.get(name)) for name in head.inputs}
     return Batch(head.signature.name, inputs, head.outputs, rows)
 
 

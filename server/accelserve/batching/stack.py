@@ -9,11 +9,12 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Tensor, describe_tensor
 
 
-def stack_rows(parts: Sequence[Tensor], pad_to: int) -> Tensor:
+def stack_rows(parts: Sequence[Tensor], pad_to: int, out: Tensor | None = None) -> Tensor:
     """Join requests along axis 0, padding to `pad_to` rows with the last row.
 
     parts: at least one; one dtype, shapes [n_i, *rest], sum(n_i) <= pad_to, and > 0 if there is anything to pad.
-    Returns [pad_to, *rest]; copies each input once, and a single part that needs no padding not at all.
+    out: where to, if it is [pad_to, *rest] of the same dtype; else it is left alone.
+    Returns [pad_to, *rest]; copies each input once, and without `out` a single part that needs no padding not at all.
     Raises ScoringError(INVALID) if dtype or rest differ, or the rows cannot make `pad_to`.
     """
     first = parts[0]
@@ -21,13 +22,16 @@ def stack_rows(parts: Sequence[Tensor], pad_to: int) -> Tensor:
         if not part.ndim or part.dtype != first.dtype or part.shape[1:] != first.shape[1:]:
             raise ScoringError(Kind.INVALID, f"{describe_tensor(part)} cannot join {describe_tensor(first)}")
     rows = sum(part.shape[0] for part in parts)
-    if rows == pad_to:
+    shape = (pad_to, *first.shape[1:])
+    batch = out if out is not None and out.dtype == first.dtype and out.shape == shape else None
+    if rows == pad_to and batch is None:
         return first if len(parts) == 1 else np.concatenate(parts)
-    if not 0 < rows < pad_to:
+    if rows > pad_to or (rows == 0 and pad_to):
         raise ScoringError(Kind.INVALID, f"{rows} rows cannot make a batch of {pad_to}")
-    batch: Tensor = np.empty((pad_to, *first.shape[1:]), first.dtype)
+    if batch is None:
+        batch = np.empty(shape, first.dtype)
     np.concatenate(parts, out=batch[:rows])
-    batch[rows:] = batch[rows - 1]
+    batch[rows:] = batch[rows - 1 : rows]
     return batch
 
 

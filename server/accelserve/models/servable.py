@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from accelserve.backends.base import Batch, BatchResult, Capabilities, DeviceLease, ModelArtifact, Session
+from accelserve.backends.base import Batch, BatchResult, Capabilities, DeviceLease, ModelArtifact, Session, buffers_of
 from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.scheduler import Scheduler
 from accelserve.errors import Kind, ScoringError
@@ -55,6 +55,7 @@ class WatchedSession:
         self.device = session.device
         self.placement = session.placement
         self.close = session.close
+        self.buffers = buffers_of(session)
         self._run = session.run
         self._lost = lost
 

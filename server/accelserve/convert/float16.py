@@ -1,0 +1,158 @@
+"""An ONNX model in float16, and how far its answers are from those of the original.
+
+`python -m accelserve.convert.float16 SOURCE TARGET REPORT` is how a server asks for it, in a process of its own.
+
+Inputs and outputs keep their types. The error is measured on the CPU, on generated samples: it is that of rounding the
+weights and the values between operators to float16. A GPU adds in another order, so its own error differs a little.
+"""
+
+import json
+import logging
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from accelserve.tensors import Tensor
+
+_ROWS = 4
+_FREE_PICTURE_SIZE = 64
+_LARGEST_PROTO_BYTES = 2**31 - 2**20  # protobuf's own limit, less room for what is no weight
+_TYPES = {
+    "tensor(float)": np.float32,
+    "tensor(double)": np.float64,
+    "tensor(float16)": np.float16,
+    "tensor(uint8)": np.uint8,
+    "tensor(int8)": np.int8,
+    "tensor(int32)": np.int32,
+    "tensor(int64)": np.int64,
+    "tensor(bool)": np.bool_,
+}
+
+
+class NotConverted(Exception):
+    """The model has no usable float16 form; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Float16Report:
+    """relative_error: largest |fp16 - fp32| of an output over its largest |fp32|; the output that has it is the worst.
+
+    source_bytes, target_bytes: with external data.
+    """
+
+    relative_error: float
+    worst_output: str
+    absolute_error: float
+    rows: int
+    source_bytes: int
+    target_bytes: int
+
+
+def to_float16(source: Path, target: Path) -> Float16Report:
+    """Write `target` and measure it against `source`.
+
+    Raises NotConverted where the converter or ONNX Runtime refuses, or no sample of ours gives numbers to compare.
+    """
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    logging.getLogger("onnxruntime.transformers.float16").setLevel(logging.ERROR)  # a line for each tiny weight
+    try:
+        model = onnx.load(source)
+        source_bytes = model.ByteSize()
+        half = convert_float_to_float16(
+            model, keep_io_types=True, disable_shape_infer=source_bytes > _LARGEST_PROTO_BYTES
+        )
+    except Exception as error:
+        raise NotConverted(f"the converter gave up: {type(error).__name__}: {error}") from error
+    target_bytes = half.ByteSize()
+    outside = target_bytes > _LARGEST_PROTO_BYTES
+    onnx.save_model(half, target, save_as_external_data=outside, location=f"{target.name}.data" if outside else None)
+    worst, relative, absolute = _measure(source, target)
+    return Float16Report(relative, worst, absolute, _ROWS, source_bytes, target_bytes)
+
+
+def _measure(source: Path, target: Path) -> tuple[str, float, float]:
+    """The worst output, its relative and its absolute error."""
+    full, half = _session(source), _session(target)
+    feed = {arg.name: _sample(arg) for arg in full.get_inputs()}
+    try:
+        wanted, got = full.run(None, feed), half.run(None, feed)
+    except Exception as error:
+        raise NotConverted(f"its error cannot be measured: {error}") from error
+    names = [arg.name for arg in full.get_outputs()]
+    errors = [(name, *_errors(w, g)) for name, w, g in zip(names, wanted, got, strict=True) if _is_number(w)]
+    if not errors:
+        raise NotConverted("its error cannot be measured: no output is of numbers")
+    return max(errors, key=lambda error: error[1])
+
+
+def _session(path: Path) -> Any:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise NotConverted(f"ONNX Runtime does not load {path.name}: {error}") from error
+
+
+def _errors(wanted: Tensor, got: Tensor) -> tuple[float, float]:
+    """Relative and absolute; infinite where fp16 overflows and fp32 does not, or the shapes differ."""
+    if wanted.shape != got.shape:
+        return np.inf, np.inf
+    left, right = wanted.astype(np.float64), got.astype(np.float64)
+    finite = np.isfinite(left)
+    if not np.all(np.isfinite(right[finite])):
+        return np.inf, np.inf
+    absolute = float(np.max(np.abs(left - right)[finite], initial=0.0))
+    scale = float(np.max(np.abs(left[finite]), initial=0.0))
+    return (absolute / scale if scale else absolute), absolute
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
+
+
+def _sample(arg: Any) -> Tensor:
+    """Floats of a normal distribution, bytes of all values, other integers 0 and 1; the same in every process."""
+    dtype = _TYPES.get(arg.type)
+    if dtype is None:
+        raise NotConverted(f'its error cannot be measured: input "{arg.name}" is a {arg.type}')
+    shape, generator = _shape(arg.shape), np.random.default_rng(20190501)
+    kind = np.dtype(dtype).kind
+    if kind == "f":
+        return generator.standard_normal(shape).astype(dtype)
+    return generator.integers(0, 256 if dtype is np.uint8 else 2, shape).astype(dtype)
+
+
+def _shape(shape: list[int | str | None]) -> tuple[int, ...]:
+    picture = len(shape) == 4 and (shape[-1] in (1, 3) or shape[1] in (1, 3))
+    free = (_ROWS, *([_FREE_PICTURE_SIZE if picture else 1] * (len(shape) - 1)))
+    return tuple(size if isinstance(size, int) else other for size, other in zip(shape, free, strict=False))
+
+
+def main(arguments: list[str]) -> int:
+    """0: target and report are written; 1: they are not, and the last line of stderr says why."""
+    source, target, report = map(Path, arguments)
+    try:
+        made = to_float16(source, target)
+    except (NotConverted, ImportError) as error:
+        print(" ".join(_reason(error).split()), file=sys.stderr)
+        return 1
+    report.write_text(json.dumps(asdict(made), indent=2), encoding="utf-8")  # "Infinity" is read back by Python alone
+    return 0
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ImportError):
+        return f"python package '{error.name}' is not installed: pip install onnx"
+    return str(error)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

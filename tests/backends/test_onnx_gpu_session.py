@@ -1,0 +1,382 @@
+"""A GPU session up to the device's edge: bound memory, two batches in flight, graphs, full memory; on played CUDA."""
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from played_cuda import CUDA_OUT_OF_MEMORY, SECOND_GPU, THE_GPU, Cudart, PlayedRuntime, gpu_host
+
+import model_builders
+from accelserve.backends.artifact_cache import FolderArtifactCache
+from accelserve.backends.base import Batch, Device, ModelArtifact, SessionOptions, buffers_of
+from accelserve.backends.cuda_probe import TENSORRT_LIBRARIES
+from accelserve.backends.onnx_options import CPU, CUDA, TENSORRT
+from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+from accelserve.devices import DeviceKind
+from accelserve.errors import Kind, ScoringError
+
+SIZES = (1, 4)
+OUT_OF_MEMORY = RuntimeError("BFCArena: Available memory of 1 is smaller than requested bytes of 1024")
+
+
+class Gpu:
+    """A host with two played GPUs, and the back end on it."""
+
+    def __init__(self, **libraries: object) -> None:
+        self.cudart = Cudart()
+        self.runtime = PlayedRuntime(cudart=self.cudart)
+        self.backend = OnnxRuntimeBackend(self.runtime, gpu_host(self.cudart, ("T4", "T4"), **libraries))
+        self.sessions: list = []
+
+    def load(self, path: Path, device: Device = THE_GPU, cache=None, sizes=(), **extra):
+        options = SessionOptions(max_batch_size=4, batch_sizes=sizes, extra=extra)
+        artifact = ModelArtifact("m", 3, "onnx", path)
+        prepared = self.backend.prepare(artifact, device, options, cache, lambda what, done: None)
+        self.sessions.append(self.backend.load(prepared, device, options, None))
+        return self.sessions[-1]
+
+
+@pytest.fixture
+def gpu() -> Iterator[Gpu]:
+    made = Gpu()
+    yield made
+    for session in made.sessions:
+        session.close()
+
+
+@pytest.fixture(scope="module")
+def affine(tmp_path_factory) -> Path:
+    return model_builders.onnx_affine(tmp_path_factory.mktemp("affine") / "m.onnx")
+
+
+def floats(*values: float) -> np.ndarray:
+    return np.array([[value] for value in values], np.float32)
+
+
+def ask(session, x: np.ndarray) -> np.ndarray:
+    return session.run(Batch("serving_default", {"x": x}, ("y",), len(x))).outputs["y"]
+
+
+def shrinks(options) -> str | None:
+    try:
+        return options.get_run_config_entry("memory.enable_memory_arena_shrinkage")
+    except (AttributeError, RuntimeError):
+        return None
+
+
+def test_a_batch_is_answered_through_device_memory(gpu, affine):
+    assert ask(gpu.load(affine), floats(1, 2, 5)).tolist() == [[2.5], [3.0], [4.5]]
+    assert {device for device, _ in gpu.cudart.device.values()} == {0}
+
+
+def test_nothing_is_allocated_for_a_request_once_the_model_is_loaded(gpu, affine):
+    session = gpu.load(affine)
+    before = gpu.cudart.allocations
+    for rows in (1, 2, 3, 4, 1):
+        ask(session, floats(*range(rows)))
+    assert gpu.cudart.allocations == before
+
+
+def test_two_slots_have_each_an_input_and_an_output_on_the_device(gpu, affine):
+    gpu.load(affine)
+    assert len(gpu.cudart.device) == len(gpu.cudart.host) == 4
+    assert len(gpu.cudart.streams) == 2
+
+
+def test_closing_gives_all_device_memory_and_streams_back(gpu, affine):
+    session = gpu.load(affine)
+    ask(session, floats(1))
+    session.close()
+    assert gpu.cudart.device == {}
+    assert gpu.cudart.streams == {}
+
+
+def test_page_locked_memory_that_was_lent_outlives_the_session(gpu, affine):
+    session = gpu.load(affine)
+    lent = session.buffers("serving_default", 2)
+    session.close()
+    lent["x"][:] = floats(1, 2)
+    assert lent["x"].tolist() == [[1], [2]]
+    del lent, session
+    gpu.sessions.clear()
+    assert gpu.cudart.host == {}
+
+
+def test_two_batches_are_in_flight_at_once(gpu, affine):
+    session = gpu.load(affine)
+    limits = gpu.backend.capabilities(THE_GPU, SessionOptions())
+    both = threading.Barrier(limits.max_inflight, timeout=30)
+    gpu.runtime.before_run = both.wait  # a run that is alone would wait in vain
+    answers: dict[int, list] = {}
+    threads = [
+        threading.Thread(target=lambda v=v: answers.update({v: ask(session, floats(v)).tolist()})) for v in (1, 2)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert limits.max_inflight == 2
+    assert answers == {1: [[2.5]], 2: [[3.0]]}
+
+
+def test_an_answer_does_not_change_when_its_slot_is_used_again(gpu, affine):
+    session = gpu.load(affine)
+    answers = [ask(session, floats(value)) for value in range(6)]
+    assert [answer.item() for answer in answers] == [2.0, 2.5, 3.0, 3.5, 4.0, 4.5]
+
+
+def test_a_batch_stacked_into_the_slot_is_not_copied_again(gpu, affine):
+    session = gpu.load(affine)
+    lent = buffers_of(session)("serving_default", 3)
+    lent["x"][:] = floats(1, 2, 5)
+    assert lent["x"].ctypes.data in gpu.cudart.host
+    assert ask(session, lent["x"]).tolist() == [[2.5], [3.0], [4.5]]
+
+
+def test_a_batch_larger_than_the_slots_is_run_without_them(gpu, affine):
+    assert ask(gpu.load(affine), floats(*range(9))).shape == (9, 1)
+
+
+def test_a_third_batch_at_once_is_run_without_a_slot(gpu, affine):
+    session = gpu.load(affine)
+    kept = []
+
+    def borrow() -> None:
+        kept.append(session.buffers("serving_default", 1))
+
+    for _ in range(2):
+        thread = threading.Thread(target=borrow)
+        thread.start()
+        thread.join(30)
+    assert session.buffers("serving_default", 1) is None
+    assert ask(session, floats(1)).tolist() == [[2.5]]
+
+
+def test_what_the_graph_reads_on_the_host_is_bound_there(gpu, affine):
+    gpu.runtime.on_host = {"x"}
+    session = gpu.load(affine)
+    assert len(gpu.cudart.device) == 2  # the outputs of two slots
+    assert [ask(session, floats(v)).item() for v in (1, 2)] == [2.5, 3.0]
+
+
+def test_a_model_of_strings_runs_without_bound_memory_and_says_so(gpu, tmp_path):
+    from onnx import TensorProto
+
+    session = gpu.load(model_builders.onnx_identity(tmp_path / "m.onnx", TensorProto.STRING))
+    x = np.array([[b"a", b"b"]], object)
+    assert ask(session, x).tolist() == x.tolist()
+    assert session.remarks == ('runs without bound memory: input "x" is of strings',)
+
+
+def test_a_model_with_free_inner_sizes_runs_without_bound_memory(gpu, tmp_path):
+    from onnx import TensorProto
+
+    session = gpu.load(model_builders.onnx_identity(tmp_path / "m.onnx", TensorProto.FLOAT, ("batch", "width")))
+    assert ask(session, floats(1, 2)).tolist() == [[1], [2]]
+    assert session.buffers("serving_default", 1) is None
+    assert gpu.cudart.device == {}
+
+
+def test_io_binding_can_be_left_out(gpu, affine):
+    session = gpu.load(affine, io_binding=False)
+    assert ask(session, floats(1)).item() == 2.5
+    assert gpu.cudart.device == {}
+    assert gpu.backend.capabilities(THE_GPU, SessionOptions(extra={"io_binding": False})).max_inflight == 1
+
+
+def test_the_second_gpu_gets_its_own_provider_memory_and_copies(gpu, affine):
+    session = gpu.load(affine, SECOND_GPU)
+    answers: list[float] = []
+    thread = threading.Thread(target=lambda: answers.append(ask(session, floats(1)).item()))  # CUDA's own default: 0
+    thread.start()
+    thread.join(30)
+    assert answers == [2.5]
+    assert gpu.runtime.opened[0]["providers"][0][1]["device_id"] == "1"
+    assert {device for device, _ in gpu.cudart.device.values()} == {1}
+
+
+# -- memory ---------------------------------------------------------------------------------------------------------
+
+
+def test_memory_that_is_full_fails_one_batch_and_the_session_lives_on(gpu, affine):
+    session = gpu.load(affine)
+    gpu.runtime.run_failures.append(OUT_OF_MEMORY)
+    with pytest.raises(ScoringError, match="Available memory") as failure:
+        ask(session, floats(1, 2))
+    assert failure.value.kind is Kind.DEVICE_MEMORY
+    assert failure.value.kind.http_status == 503
+    assert [ask(session, floats(v)).item() for v in (1, 2, 3)] == [2.5, 3.0, 3.5]
+
+
+def test_after_full_memory_the_next_run_shrinks_the_arena_and_later_ones_do_not(gpu, affine):
+    session = gpu.load(affine, SECOND_GPU)
+    gpu.runtime.run_failures.append(OUT_OF_MEMORY)
+    with pytest.raises(ScoringError):
+        ask(session, floats(1))
+    ask(session, floats(1))
+    ask(session, floats(1))
+    assert [shrinks(options) for _, options in gpu.runtime.runs] == [None, "gpu:1", None]
+
+
+def test_large_batches_shrink_the_arena_where_that_is_set(gpu, affine):
+    session = gpu.load(affine, arena_shrink_above_rows=2)
+    for rows in (1, 3, 2):
+        ask(session, floats(*range(rows)))
+    assert [shrinks(options) for _, options in gpu.runtime.runs] == [None, "gpu:0", None]
+
+
+def test_an_arena_that_cannot_be_shrunk_does_not_fail_the_batch(gpu, affine, caplog):
+    session = gpu.load(affine, arena_shrink_above_rows=1)
+    text = "Did not find an arena based allocator registered for device-id combination in the memory arena shrink list"
+    gpu.runtime.run_failures.append(RuntimeError(f"{text}: gpu:0"))
+    assert ask(session, floats(1, 2)).tolist() == [[2.5], [3.0]]
+    ask(session, floats(1, 2))
+    assert [shrinks(options) for _, options in gpu.runtime.runs] == ["gpu:0", None, None]
+    assert "not shrunk" in caplog.text
+
+
+def test_a_gpu_too_full_for_the_slots_says_so_and_keeps_nothing(gpu, affine):
+    gpu.cudart.fail_next_malloc = CUDA_OUT_OF_MEMORY
+    with pytest.raises(ScoringError, match=r"m:3 does not fit on gpu:0: CUDA failure 2: out of memory") as refusal:
+        gpu.load(affine)
+    assert refusal.value.kind is Kind.DEVICE_MEMORY
+    assert gpu.cudart.device == {}
+    assert ask(gpu.load(affine), floats(1)).item() == 2.5
+
+
+def test_a_gpu_lost_in_a_copy_is_lost(gpu, affine):
+    session = gpu.load(affine)
+    gpu.cudart.lost = 719
+    with pytest.raises(ScoringError, match="CUDA failure 719") as failure:
+        ask(session, floats(1))
+    assert failure.value.kind is Kind.DEVICE_LOST
+    assert gpu.backend.health(THE_GPU).state.value == "lost"
+
+
+# -- CUDA graphs ----------------------------------------------------------------------------------------------------
+
+
+def test_graphs_are_captured_at_load_for_each_size_and_slot(gpu, affine):
+    gpu.load(affine, sizes=SIZES, cuda_graphs=True)
+    assert gpu.runtime.opened[0]["providers"][0][1]["enable_cuda_graph"] == "1"
+    assert gpu.runtime.graph_ids() == ["2", "3", "8", "9"]
+
+
+def test_a_batch_of_a_captured_size_replays_its_graph(gpu, affine):
+    session = gpu.load(affine, sizes=SIZES, cuda_graphs=True)
+    gpu.runtime.runs.clear()
+    assert ask(session, floats(1, 2, 3, 4)).tolist() == [[2.5], [3.0], [3.5], [4.0]]
+    assert gpu.runtime.graph_ids()[0] in ("8", "9")
+
+
+def test_every_run_of_a_session_with_graphs_is_on_the_thread_that_captured(gpu, affine):
+    session = gpu.load(affine, sizes=SIZES, cuda_graphs=True)
+    threads = [threading.Thread(target=lambda: ask(session, floats(1))) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert len(gpu.runtime.runs) == 7
+    assert {name for name, _ in gpu.runtime.runs} == {"m:3-graphs_0"}
+    session.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("m:3-graphs")]
+
+
+def test_a_batch_of_another_size_is_run_without_a_graph(gpu, affine):
+    session = gpu.load(affine, sizes=SIZES, cuda_graphs=True)
+    gpu.runtime.runs.clear()
+    assert ask(session, floats(1, 2, 3)).tolist() == [[2.5], [3.0], [3.5]]
+    assert ask(session, floats(*range(9))).shape == (9, 1)
+    assert gpu.runtime.graph_ids() == ["-1", "-1"]
+
+
+def test_a_session_with_graphs_never_shrinks_the_arena_that_they_use(gpu, affine):
+    session = gpu.load(affine, sizes=SIZES, cuda_graphs=True)
+    gpu.runtime.run_failures.append(OUT_OF_MEMORY)
+    with pytest.raises(ScoringError):
+        ask(session, floats(1))
+    ask(session, floats(1))
+    assert not [options for _, options in gpu.runtime.runs if shrinks(options)]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "shape", "reason"),
+    [((), ("batch", 1), "allowed_batch_sizes"), (SIZES, ("batch", "width"), 'input "x" has no fixed size')],
+    ids=["no sizes", "free inner size"],
+)
+def test_graphs_that_cannot_be_are_refused_with_the_reason(gpu, tmp_path, sizes, shape, reason):
+    from onnx import TensorProto
+
+    path = model_builders.onnx_identity(tmp_path / "m.onnx", TensorProto.FLOAT, shape)
+    with pytest.raises(ScoringError, match=reason) as refusal:
+        gpu.load(path, sizes=sizes, cuda_graphs=True)
+    assert refusal.value.kind is Kind.PRECONDITION
+
+
+def test_a_capture_that_fails_frees_what_it_took(gpu, affine):
+    gpu.runtime.run_failures.append(RuntimeError("CUDA failure 900: operation not permitted when stream is capturing"))
+    with pytest.raises(ScoringError, match="900"):
+        gpu.load(affine, sizes=SIZES, cuda_graphs=True)
+    assert gpu.cudart.device == {}
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("m:3-graphs")]
+
+
+# -- TensorRT -------------------------------------------------------------------------------------------------------
+
+
+def test_tensorrt_is_listed_before_cuda_and_keeps_its_engines_in_the_cache(affine, tmp_path):
+    gpu = Gpu(**{name.replace(".", "__"): object() for name in TENSORRT_LIBRARIES})
+    session = gpu.load(affine, cache=FolderArtifactCache(tmp_path), provider="tensorrt")
+    (first, settings), (second, _) = gpu.runtime.opened[0]["providers"]
+    assert (first, second) == (TENSORRT, CUDA)
+    assert settings["trt_engine_cache_enable"] == "1"
+    assert Path(settings["trt_engine_cache_path"]).parent == tmp_path
+    assert Path(settings["trt_engine_cache_path"]).is_dir()
+    assert ask(session, floats(1)).item() == 2.5
+
+
+def test_tensorrt_without_its_library_is_refused_by_the_librarys_name(gpu, affine, tmp_path):
+    with pytest.raises(
+        ScoringError, match=r"libnvinfer\.so\.10 not found \(pip install 'tensorrt-cu13<11'\)"
+    ) as refusal:
+        gpu.load(affine, cache=FolderArtifactCache(tmp_path), provider="tensorrt")
+    assert refusal.value.kind is Kind.DEVICE_MISSING
+
+
+def test_a_tensorrt_session_that_landed_on_cuda_is_refused(affine, tmp_path):
+    gpu = Gpu(**{name.replace(".", "__"): object() for name in TENSORRT_LIBRARIES})
+    gpu.runtime._providers = [CUDA, CPU]
+    with pytest.raises(ScoringError, match=f"could not start {TENSORRT} and took {CUDA}") as refusal:
+        gpu.load(affine, cache=FolderArtifactCache(tmp_path), provider="tensorrt")
+    assert refusal.value.kind is Kind.DEVICE_MISSING
+
+
+def test_the_features_name_the_library_that_tensorrt_lacks(gpu):
+    features = gpu.backend.features()
+    assert features["CUDA provider"] == ()
+    assert len(features["TensorRT provider"]) == len(TENSORRT_LIBRARIES)
+
+
+def test_a_build_without_tensorrt_says_so(gpu):
+    gpu.runtime.built = [CUDA, CPU]
+    assert gpu.backend.features()["TensorRT provider"] == ("onnxruntime 1.31.1 is built without the TensorRT provider",)
+
+
+# -- numerics -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("extra", "kind", "numerics"),
+    [
+        ({}, DeviceKind.GPU, "tf32"),
+        ({"tf32": False}, DeviceKind.GPU, "fp32"),
+        ({"precision": "fp16"}, DeviceKind.GPU, "fp16"),
+        ({}, DeviceKind.CPU, "fp32"),
+        ({"precision": "fp16"}, DeviceKind.CPU, "fp16"),
+    ],
+)
+def test_the_capabilities_tell_the_numerics(gpu, extra, kind, numerics):
+    device = next(d for d in gpu.backend.inventory().devices if d.kind is kind)
+    assert gpu.backend.capabilities(device, SessionOptions(extra=extra)).numerics == numerics
