@@ -54,7 +54,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "client": {"codecs", "wire"},
     "demo": {"client", "builtin"},
-    "inspection": {"models", "backends.base", "backends.discovery"},
+    "convert": {"models", "backends.base"},
+    "inspection": {"models", "backends.base", "backends.discovery", "backends.cuda_probe", "backends.nvml"},
     "listing": {"inspection", "models.store"},
     "commands": {
         *("runtime", "client", "demo", "inspection", "listing", "backends.discovery"),
@@ -67,7 +68,8 @@ BASE_LIBRARIES = {"numpy", "ml_dtypes", "prometheus_client"}
 SOCKETS = {"frontends", "runtime"}
 LIBRARIES: dict[str, set[str]] = {  # library -> the only units or modules that may import it
     "tensorflow": {"backends.tf_session"},
-    "onnxruntime": {"backends.onnx_runtime", "backends.cuda_probe"},
+    "onnxruntime": {"backends.onnx_runtime", "convert"},
+    "onnx": {"convert"},
     "cv2": {"codecs.images", "codecs.jpeg", "codecs.picture_geometry"},
     "simplejpeg": {"codecs.jpeg"},
     "nvidia": {"codecs.jpeg_on_gpu"},

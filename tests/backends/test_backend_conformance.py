@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 import model_builders
-from accelserve.backends.base import Backend, Capabilities, Device, ModelArtifact
+from accelserve.backends.base import Backend, Capabilities, Device, ModelArtifact, SessionOptions
 from accelserve.backends.conformance import BackendConformance
 from accelserve.backends.cuda_probe import find_devices
 from accelserve.backends.synthetic import SyntheticBackend
@@ -79,6 +79,23 @@ class TestOnnxRuntimeOnGpu(TestOnnxRuntime):
     __test__ = not WHY_NO_GPU
     device_kind = DeviceKind.GPU
     tolerance = (1e-2, 1e-3)  # TF32
+
+    def options(self) -> SessionOptions:
+        return SessionOptions(threads=1, max_batch_size=8)
+
+
+class TestBoundOnnxRuntime(TestOnnxRuntime):
+    """The way that batches take on a GPU, in the CPU's memory."""
+
+    def options(self) -> SessionOptions:
+        return SessionOptions(threads=1, max_batch_size=8, extra={"io_binding": True})
+
+
+class TestOnnxRuntimeOnGpuWithGraphs(TestOnnxRuntimeOnGpu):
+    __test__ = not WHY_NO_GPU
+
+    def options(self) -> SessionOptions:
+        return SessionOptions(threads=1, max_batch_size=5, batch_sizes=(1, 5), extra={"cuda_graphs": True})
 
 
 @pytest.mark.tensorflow

@@ -30,6 +30,18 @@ def test_one_request_is_padded_too():
     assert np.array_equal(stack_rows([rows(7)], 2), rows(7, 7))
 
 
+def test_rows_are_joined_and_padded_in_memory_that_is_given():
+    out = np.zeros((4, 2), np.float32)
+    assert stack_rows([rows(1), rows(2)], 4, out) is out
+    assert np.array_equal(out, rows(1, 2, 2, 2))
+
+
+@pytest.mark.parametrize("out", [np.zeros((4, 3), np.float32), np.zeros((3, 2), np.float32), np.zeros((4, 2), np.int8)])
+def test_memory_that_does_not_fit_is_left_alone(out):
+    assert np.array_equal(stack_rows([rows(1), rows(2)], 4, out), rows(1, 2, 2, 2))
+    assert not out.any()
+
+
 def test_strings_are_joined_and_padded():
     batch = stack_rows([np.array([b"a"], object), np.array([b"\0b\0", b""], object)], 5)
     assert batch.tolist() == [b"a", b"\0b\0", b"", b"", b""]

@@ -25,6 +25,7 @@ from accelserve.backends.base import (
     ModelArtifact,
     Session,
     SessionOptions,
+    buffers_of,
 )
 from accelserve.backends.lease import acquire_lease
 from accelserve.devices import DeviceKind
@@ -74,6 +75,10 @@ class BackendConformance:
         """Inputs by signature key; row i is the same for every `rows` above i, and differs from the other rows."""
         raise NotImplementedError
 
+    def options(self) -> SessionOptions:
+        """How the sample is loaded: settings, batch sizes."""
+        return SessionOptions(threads=1)
+
     def inputs_with_a_bad_row(self) -> tuple[Mapping[str, Tensor], int] | None:
         """A batch of several rows and the row that is reported as an item error; None: it reports none."""
         return None
@@ -99,8 +104,8 @@ class BackendConformance:
 
         def open_one() -> Session:
             cache = BuildsAlways(tmp_path / "cache")
-            prepared = backend.prepare(artifact, device, SessionOptions(threads=1), cache, lambda what, done: None)
-            sessions.append(backend.load(prepared, device, SessionOptions(threads=1), lease))
+            prepared = backend.prepare(artifact, device, self.options(), cache, lambda what, done: None)
+            sessions.append(backend.load(prepared, device, self.options(), lease))
             return sessions[-1]
 
         yield open_one
@@ -115,7 +120,7 @@ class BackendConformance:
 
     @pytest.fixture
     def limits(self, backend: Backend, device: Device) -> Capabilities:
-        return backend.capabilities(device, SessionOptions())
+        return backend.capabilities(device, self.options())
 
     def test_it_speaks_this_version_of_the_interface(self, backend: Backend) -> None:
         assert backend.api_version == API_VERSION
@@ -183,6 +188,37 @@ class BackendConformance:
         inputs = self.sample_inputs(1)
         spread = {name: np.repeat(tensor, 2, axis=-1)[..., ::2] for name, tensor in inputs.items() if tensor.ndim}
         self._assert_same(self._run(session, inputs), self._run(session, {**inputs, **spread}), limits)
+
+    def test_memory_that_it_lends_fits_the_signature(self, session: Session) -> None:
+        inputs = self.sample_inputs(1)
+        lent = self._lent(session, 1)
+        assert {name: (t.dtype, t.shape) for name, t in lent.items()} == {
+            name: (t.dtype, t.shape) for name, t in inputs.items()
+        }
+
+    def test_a_batch_in_memory_that_it_lends_gets_the_same_answer(self, session: Session, limits: Capabilities) -> None:
+        inputs = self.sample_inputs(1)
+        self._assert_same(self._run(session, self._fill(session, inputs)), self._run(session, inputs), limits)
+
+    def test_an_answer_stays_when_lent_memory_is_filled_again(self, session: Session) -> None:
+        rows = {name: tensor[1:2] for name, tensor in self.sample_inputs(2).items()}
+        first = self._run(session, self._fill(session, self.sample_inputs(1)))
+        before = {name: tensor.copy() for name, tensor in first.items()}
+        for _ in range(4):  # every slot that there may be
+            self._run(session, self._fill(session, rows))
+        for name, tensor in before.items():
+            np.testing.assert_array_equal(first[name], tensor)
+
+    def test_lent_memory_that_is_never_run_hurts_nobody(self, session: Session, limits: Capabilities) -> None:
+        inputs = self.sample_inputs(1)
+        before = self._run(session, inputs)
+        with ThreadPoolExecutor(4) as threads:
+            list(threads.map(lambda _: self._fill(session, inputs), range(8)))
+        self._fill(session, {name: np.zeros_like(tensor) for name, tensor in inputs.items()})
+        self._assert_same(self._run(session, inputs), before, limits)
+
+    def test_no_memory_is_lent_for_what_it_does_not_have(self, session: Session) -> None:
+        assert buffers_of(session)("no such signature", 1) is None
 
     def test_an_unknown_output_is_refused(self, session: Session) -> None:
         self._assert_refused(session, Batch(self.signature, self.sample_inputs(1), ("no such output",), 1))
@@ -284,6 +320,19 @@ class BackendConformance:
         prepared = backend.prepare(artifact, device, SessionOptions(), cache, lambda what, done: None)
         with pytest.raises(ScoringError, match="no such setting"):
             backend.load(prepared, device, options, None)
+
+    def _lent(self, session: Session, rows: int) -> Mapping[str, Tensor]:
+        lent = buffers_of(session)(self.signature, rows)
+        if lent is None:
+            pytest.skip("it lends no memory")
+        return lent
+
+    def _fill(self, session: Session, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        """The inputs in the session's own memory; where all of it is in use, in ours."""
+        lent = buffers_of(session)(self.signature, len(next(iter(inputs.values())))) or inputs
+        for name, tensor in inputs.items():
+            np.copyto(lent[name], tensor)
+        return lent
 
     def _outputs(self, session: Session) -> tuple[str, ...]:
         return tuple(session.signatures[self.signature].outputs)

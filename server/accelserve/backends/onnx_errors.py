@@ -23,6 +23,8 @@ _SHAPE = re.compile(
     r"cannot be reshaped|shape mismatch|dimensions? mismatch|[Ii]ncompatible dimensions|[Uu]nequal (?:rank|dim)"
     r"|[Aa]ttempting to broadcast|out of (?:data )?bounds|[Ii]nvalid (?:rank|dimensions)"
 )
+# A preallocated output of another shape than the graph computes: found before the node runs, or by the node.
+_OUTPUT_SHAPE = re.compile(r"invalid dimensions for output|output OrtValue provided for output")
 _INPUT_EXCEPTIONS = frozenset({"InvalidArgument", "ValueError", "TypeError"})
 _UNCONVERTIBLE = re.compile(r"can't be converted to MLDataType|Input must be a list of dictionaries")
 
@@ -82,6 +84,11 @@ def kind_of(error: Exception) -> Kind:
     if type(error).__name__ in _INPUT_EXCEPTIONS or _SHAPE.search(text) or _UNCONVERTIBLE.search(text):
         return Kind.INVALID
     return Kind.INTERNAL
+
+
+def is_of_bound_output(error: Exception) -> bool:
+    """Whether a run failed because the memory bound for an output has another shape than the output."""
+    return bool(_OUTPUT_SHAPE.search(str(error)))
 
 
 def one_line(error: Exception) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from accelserve.backends.base import Batch, BatchResult, Device, Placement
 from accelserve.backends.batch_check import check_names
 from accelserve.backends.onnx_binding import Slot, SlotPool
-from accelserve.backends.onnx_errors import kind_of, one_line
+from accelserve.backends.onnx_errors import is_of_bound_output, kind_of, one_line
 from accelserve.backends.run_gate import RunGate
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Signature, Tensor
@@ -133,7 +133,7 @@ class OnnxRuntimeSession:
             self._call(slot, rows)
             return slot.to_host(batch.outputs, rows)
         except Exception as error:
-            if kind_of(error) is not Kind.INVALID:
+            if not is_of_bound_output(error):
                 raise self._run_error(error) from error
             return self._run_unbound(batch, error)
 
@@ -152,7 +152,7 @@ class OnnxRuntimeSession:
         self._invoke(lambda chosen: self._session.run_with_iobinding(binding, chosen), options)
 
     def _run_unbound(self, batch: Batch, error: Exception) -> dict[str, Tensor]:
-        """The shapes fit the signature, so an output has another shape than it promises: bound memory cannot do."""
+        """An output has another shape than the signature promises: bound memory cannot do for this model."""
         outputs = self._run_plain(batch)
         if self._bound:
             self._bound = False
