@@ -56,3 +56,48 @@ def test_devices_names_what_is_there_and_what_is_missing():
     assert "no fpga" in text
     assert "no card in this host" in text
     json.dumps(about)
+
+
+def test_devices_on_a_host_without_a_gpu_says_what_is_missing_and_which_packages_are_there():
+    about = describe_devices(BackendPool([onnx_runtime()]), gpu_less)
+    assert about["nvidia"]["gpus"] == {}
+    assert "onnxruntime" in about["packages"]
+    text = devices_as_text(about)
+    assert "no NVIDIA GPU: NVIDIA driver library libcuda.so.1 not found" in text
+    assert "no TensorRT" in text
+    assert "fp16             can be used" in text
+    json.dumps(about)
+
+
+def gpu_less(name: str) -> object:
+    raise OSError(f"{name}: cannot open shared object file: No such file or directory")
+
+
+def test_devices_on_a_host_with_gpus_tells_driver_memory_and_load():
+    nvidia = {
+        "driver": "580.65.06",
+        "cuda": "13.0",
+        "missing": [],
+        "gpus": {
+            "gpu:0": {
+                "uuid": "GPU-1",
+                "memory_total_bytes": 16 * 2**30,
+                "memory_free_bytes": 12 * 2**30,
+                "utilization": 0.25,
+            }
+        },
+    }
+    text = devices_as_text({"nvidia": nvidia, "packages": {"onnxruntime-gpu": "1.31.1"}, "backends": {}})
+    assert text.splitlines() == [
+        "NVIDIA driver 580.65.06, CUDA 13.0",
+        "  gpu:0            12.0 of 16.0 GiB free, 25% busy (GPU-1)",
+        "packages: onnxruntime-gpu 1.31.1",
+    ]
+
+
+def test_show_tells_the_error_of_an_fp16_model(tmp_path):
+    path = onnx_affine(tmp_path / "m.onnx")
+    (tmp_path / "m.accelserve.toml").write_text('[backend]\nprecision = "fp16"\n')
+    text = model_as_text(describe_model(loader(tmp_path), path, "cpu"))
+    assert "through onnx_runtime, fp16" in text
+    assert "remark         fp16 copy of the model: largest error against fp32 " in text

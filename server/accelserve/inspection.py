@@ -1,19 +1,39 @@
 """What `accelserve show` and `accelserve devices` tell: plain dictionaries, and their text for people."""
 
+import ctypes
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from accelserve.backends.base import Device, Offer
+from accelserve.backends.base import Device, Featured, Offer, Remarked
+from accelserve.backends.cuda_probe import Loader as CudaLoader
+from accelserve.backends.cuda_probe import find_devices
 from accelserve.backends.discovery import BackendPool
+from accelserve.backends.nvml import open_monitor
 from accelserve.config import ModelConfig
+from accelserve.errors import ScoringError
 from accelserve.models.loading import Loader
 from accelserve.models.servable import LoadedModel
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Signature, TensorSpec
 
 Description = dict[str, Any]
+
+_PACKAGES = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "nvidia-cublas",
+    "nvidia-cuda-runtime",
+    "nvidia-cudnn-cu13",
+    "nvidia-cufft",
+    "nvidia-curand",
+    "tensorrt-cu13",
+    "onnx",
+    "tensorflow-cpu",
+    "tensorflow",
+)
 
 
 def describe_model(loader: Loader, path: Path, device: str | None, name: str = "") -> Description:
@@ -49,6 +69,7 @@ def _model(model: LoadedModel, manifest: Path | None) -> Description:
         "device": {"id": device.id, "name": device.name, "emulated": device.emulated, "backend": model.backend},
         "nodes": dict(model.session.placement.nodes),
         "numerics": model.capabilities.numerics,
+        "remarks": list(model.session.remarks) if isinstance(model.session, Remarked) else [],
         "signatures": {name: _signature(signature) for name, signature in sorted(model.session.signatures.items())},
         "preprocessing": {name: _preprocessing(value) for name, value in model.preprocessing.items()},
         "batching": asdict(model.policy),
@@ -90,6 +111,8 @@ def _model_lines(about: Mapping[str, Any]) -> Iterator[str]:
     yield f"device         {device['id']} ({device['name']}) through {device['backend']}, {about['numerics']}{emulated}"
     if about["nodes"]:
         yield "nodes          " + ", ".join(f"{count} on {where}" for where, count in about["nodes"].items())
+    for remark in about["remarks"]:
+        yield f"remark         {remark}"
     yield from signature_lines(about["signatures"])
     for name, steps in about["preprocessing"].items():
         yield f"pictures       {name} ({steps['source']})"
@@ -127,9 +150,43 @@ def _plain(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value).lower()
 
 
-def describe_devices(pool: BackendPool) -> Description:
-    """Each back end: its devices, and for what it could drive but cannot, the missing pieces."""
-    return {"backends": {offer.name: _backend(pool, offer) for offer in pool.offers}}
+def describe_devices(pool: BackendPool, loader: CudaLoader = ctypes.CDLL) -> Description:
+    """NVIDIA's driver and GPUs; installed packages; each back end's devices, and what it lacks for all else it could.
+
+    loader: as ctypes.CDLL.
+    """
+    backends = {offer.name: _backend(pool, offer) for offer in pool.offers}
+    return {"nvidia": _nvidia(loader), "packages": _packages(), "backends": backends}
+
+
+def _nvidia(loader: CudaLoader) -> Description:
+    found, monitor = find_devices(loader), open_monitor(loader)
+    return {
+        "driver": monitor.driver_version or None,
+        "cuda": found.version or None,
+        "missing": list(found.missing),
+        "gpus": {
+            state.device: {
+                "uuid": state.uuid,
+                "memory_total_bytes": state.memory_total_bytes,
+                "memory_free_bytes": state.memory_total_bytes - state.memory_used_bytes,
+                "utilization": state.utilization,
+            }
+            for state in monitor.states()
+        },
+    }
+
+
+def _packages() -> dict[str, str]:
+    """The installed ones of those that bring a back end or its libraries, with their versions."""
+    return {name: found for name in _PACKAGES if (found := _version(name))}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""
 
 
 def _backend(pool: BackendPool, offer: Offer) -> Description:
@@ -138,7 +195,16 @@ def _backend(pool: BackendPool, offer: Offer) -> Description:
         "formats": sorted(offer.formats),
         "devices": [_device(device) for device in inventory.devices],
         "missing": {kind.value: list(pieces) for kind, pieces in inventory.missing.items()},
+        "features": {name: list(pieces) for name, pieces in _features(pool, offer).items()},
     }
+
+
+def _features(pool: BackendPool, offer: Offer) -> Mapping[str, tuple[str, ...]]:
+    try:
+        backend = pool.backend(offer)
+    except ScoringError:  # the inventory says why
+        return {}
+    return backend.features() if isinstance(backend, Featured) else {}
 
 
 def _device(device: Device) -> Description:
@@ -152,11 +218,26 @@ def _device(device: Device) -> Description:
 
 
 def devices_as_text(description: Mapping[str, Any]) -> str:
-    lines = []
+    lines = list(_nvidia_lines(description["nvidia"]))
+    packages = ", ".join(f"{name} {number}" for name, number in description["packages"].items())
+    lines.append(f"packages: {packages or 'none of a back end'}")
     for name, backend in description["backends"].items():
         lines.append(f"{name} (runs {', '.join(backend['formats'])})")
         for device in backend["devices"]:
             memory = f", {device['memory_bytes'] / 2**30:.1f} GiB" if device["memory_bytes"] else ""
             lines.append(f"  {device['id']:<16} {device['name']}{memory}")
         lines.extend(f"  no {kind:<13} {'; '.join(pieces)}" for kind, pieces in backend["missing"].items())
+        for feature, lacks in backend["features"].items():
+            lines.append(f"  no {feature:<13} {'; '.join(lacks)}" if lacks else f"  {feature:<16} can be used")
     return "\n".join(lines)
+
+
+def _nvidia_lines(nvidia: Mapping[str, Any]) -> Iterator[str]:
+    if nvidia["missing"]:
+        yield f"no NVIDIA GPU: {'; '.join(nvidia['missing'])}"
+    else:
+        yield f"NVIDIA driver {nvidia['driver'] or '(version not told)'}, CUDA {nvidia['cuda'] or '(not told)'}"
+    for device, gpu in nvidia["gpus"].items():
+        free, total = gpu["memory_free_bytes"] / 2**30, gpu["memory_total_bytes"] / 2**30
+        busy = "" if gpu["utilization"] is None else f", {gpu['utilization']:.0%} busy"
+        yield f"  {device:<16} {free:.1f} of {total:.1f} GiB free{busy} ({gpu['uuid']})"

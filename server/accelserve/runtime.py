@@ -17,6 +17,7 @@ from accelserve import __version__
 from accelserve.allocator import raise_malloc_thresholds
 from accelserve.backends.artifact_cache import FolderArtifactCache
 from accelserve.backends.discovery import BackendPool
+from accelserve.backends.nvml import open_monitor
 from accelserve.builtin import pictures as builtin_pictures
 from accelserve.clock import Clock, MonotonicClock
 from accelserve.codecs.jpeg import JpegDecoder, decode_jpeg
@@ -107,7 +108,8 @@ class Runtime:
             stack.callback(pictures.close)
             offload = Offload()
             stack.callback(offload.close)
-            self._metrics.gauges = lambda: (*model_gauges(models), *pictures.gauges())
+            gpus = await asyncio.to_thread(open_monitor)
+            self._metrics.gauges = lambda: (*model_gauges(models), *pictures.gauges(), *gpus.gauges())
             scorer = Scorer(models, self._clock)
             grpc_server = self._grpc(scorer, models, pictures, offload)
             grpc_port = listen(grpc_server, self._config.host, self._config.grpc_port)

@@ -355,13 +355,13 @@ def test_a_tensorrt_session_that_landed_on_cuda_is_refused(affine, tmp_path):
 
 def test_the_features_name_the_library_that_tensorrt_lacks(gpu):
     features = gpu.backend.features()
-    assert features["CUDA provider"] == ()
-    assert len(features["TensorRT provider"]) == len(TENSORRT_LIBRARIES)
+    assert features["fp16"] == ()
+    assert len(features["TensorRT"]) == len(TENSORRT_LIBRARIES)
 
 
 def test_a_build_without_tensorrt_says_so(gpu):
     gpu.runtime.built = [CUDA, CPU]
-    assert gpu.backend.features()["TensorRT provider"] == ("onnxruntime 1.31.1 is built without the TensorRT provider",)
+    assert gpu.backend.features()["TensorRT"] == ("onnxruntime 1.31.1 is built without the TensorRT provider",)
 
 
 # -- numerics -------------------------------------------------------------------------------------------------------

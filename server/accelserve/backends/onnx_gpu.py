@@ -43,13 +43,16 @@ class OnnxGpu:
         missing = explain_gpu(build, found, () if build else self._library_gaps())
         return ((), missing) if missing else (_as_devices(found), ())
 
-    def missing(self, provider: str) -> tuple[str, ...]:
-        """All that a provider (CUDA or TENSORRT) lacks here. May load libraries."""
-        _, missing = self.devices()
-        return missing if provider == CUDA or missing else self._tensorrt_gaps()
+    def tensorrt_gaps(self) -> tuple[str, ...]:
+        """What TensorRT lacks beside CUDA; loads its libraries, where they are."""
+        if TENSORRT not in self._runtime.get_available_providers():
+            return (f"onnxruntime {self._runtime.__version__} is built without the TensorRT provider",)
+        self._preload()
+        return missing_libraries(self._load_tensorrt, TENSORRT_LIBRARIES)
 
     def features(self) -> Mapping[str, tuple[str, ...]]:
-        return {"CUDA provider": self.missing(CUDA), "TensorRT provider": self.missing(TENSORRT)}
+        converter = () if self._find("onnx") else ("python package 'onnx' is not installed: pip install onnx",)
+        return {"TensorRT": self.tensorrt_gaps(), "fp16": converter}
 
     def _build_gap(self) -> str:
         """What is wrong with the installed build. `get_available_providers` lists what was built, not what works."""
@@ -71,11 +74,6 @@ class OnnxGpu:
                 preload()
             except Exception as error:
                 logger.warning("onnxruntime.preload_dlls failed: %s", error)
-
-    def _tensorrt_gaps(self) -> tuple[str, ...]:
-        if TENSORRT not in self._runtime.get_available_providers():
-            return (f"onnxruntime {self._runtime.__version__} is built without the TensorRT provider",)
-        return missing_libraries(self._load_tensorrt, TENSORRT_LIBRARIES)
 
     def _load_tensorrt(self, name: str) -> Any:
         """By its name, else from the Python package: once loaded, the provider finds it by its name."""

@@ -166,7 +166,7 @@ class OnnxRuntimeBackend:
         if device.id not in {gpu.id for gpu in gpus}:
             there = f"this host has {', '.join(gpu.id for gpu in gpus)}"
             raise ScoringError(Kind.DEVICE_MISSING, f"{model} needs {device.id}: {', '.join(missing) or there}")
-        if options.first_provider(device) == TENSORRT and (missing := self._gpu.missing(TENSORRT)):
+        if options.first_provider(device) == TENSORRT and (missing := self._gpu.tensorrt_gaps()):
             message = f"{model} needs TensorRT on {device.id}: {', '.join(missing)}"
             raise ScoringError(Kind.DEVICE_MISSING, message)
 
