@@ -69,11 +69,11 @@ def test_a_capture_that_fails_lets_runs_go_on():
 
 def test_the_graph_thread_runs_all_on_one_thread_and_raises_what_is_raised():
     thread = GraphThread("m")
-    names = {thread.call(lambda: threading.current_thread().name) for _ in range(3)}
+    names = {thread.call(lambda options: threading.current_thread().name, None) for _ in range(3)}
     assert len(names) == 1
     assert threading.current_thread().name not in names
     with pytest.raises(ZeroDivisionError):
-        thread.call(lambda: 1 / 0)
+        thread.call(lambda options: 1 / options, 0)
     thread.close()
 
 

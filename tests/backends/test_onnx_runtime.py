@@ -2,7 +2,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
-import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 from played_cuda import THE_GPU, Cudart, PlayedRuntime, gpu_host, host
@@ -166,10 +165,12 @@ def test_waiting_threads_leave_the_core_to_others_unless_told_to_spin(affine):
 
 
 def test_the_cpu_build_explains_why_there_is_no_gpu():
-    inventory = OnnxRuntimeBackend(loader=host({})).inventory()
+    runtime = PlayedRuntime()
+    runtime.built = [CPU]
+    inventory = OnnxRuntimeBackend(runtime, host({})).inventory()
     assert [device.id for device in inventory.devices] == ["cpu:0"]
     build, driver = inventory.missing[DeviceKind.GPU]
-    assert build == f"onnxruntime-gpu is not installed (the CPU build onnxruntime {onnxruntime.__version__} is)"
+    assert build == f"onnxruntime-gpu is not installed (the CPU build onnxruntime {runtime.__version__} is)"
     assert driver == "NVIDIA driver library libcuda.so.1 not found"
 
 
@@ -179,6 +180,13 @@ def test_the_gpu_build_on_a_gpu_host_offers_the_gpu_after_preloading_its_librari
     assert [device.id for device in inventory.devices] == ["cpu:0", "gpu:0"]
     assert inventory.missing == {}
     assert runtime.preloaded == 1
+
+
+def test_what_preloading_prints_is_kept_from_the_commands_own_output(capsys):
+    runtime = PlayedRuntime()
+    runtime.preload_dlls = lambda: print("Failed to load libcublas.so.13")
+    OnnxRuntimeBackend(runtime, host({})).inventory()
+    assert capsys.readouterr().out == ""
 
 
 def test_the_gpu_build_on_a_bare_host_names_driver_and_libraries():

@@ -73,9 +73,9 @@ class GraphThread:
     def __init__(self, name: str) -> None:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-graphs")
 
-    def call(self, function: Callable[[], T]) -> T:
-        """Run it there and wait for it; raises what it raises."""
-        return self._thread.submit(function).result()
+    def call(self, function: Callable[[Any], T], options: Any) -> T:
+        """Call it there with the run options, and wait; raises what it raises."""
+        return self._thread.submit(function, options).result()
 
     def close(self) -> None:
         self._thread.shutdown()
@@ -98,7 +98,6 @@ def capture(
         for slot in slots:
             options = run_options(graph_id(rows, slot.number, len(slots)))
             with gate.alone():
-                slot.to_device(rows)
-                thread.call(partial(session.run_with_iobinding, slot.binding(rows), options))
+                thread.call(partial(session.run_with_iobinding, slot.binding(rows)), options)
             made[rows, slot.number] = options
     return made

@@ -88,12 +88,14 @@ def find_devices(loader: Loader = ctypes.CDLL, needs: str = "") -> CudaReport:
     return CudaReport(tuple(_device(driver, index) for index in range(count.value)), version=version)
 
 
-def missing_libraries(loader: Loader = ctypes.CDLL, libraries: Mapping[str, str] = LIBRARIES) -> tuple[str, ...]:
+def missing_libraries(
+    loader: Loader = ctypes.CDLL, libraries: Mapping[str, str] = LIBRARIES, what: str = "CUDA library"
+) -> tuple[str, ...]:
     """The shared libraries that do not load, each with its remedy. libraries: file name -> Python package."""
     return tuple(
         text
         for name, package in libraries.items()
-        if (text := _try_library(loader, name, f"pip install {package}")) is not None
+        if (text := _try_library(loader, what, name, f"pip install {package}")) is not None
     )
 
 
@@ -125,11 +127,11 @@ def _major(version: str) -> int:
     return int(version.partition(".")[0])
 
 
-def _try_library(loader: Loader, name: str, remedy: str) -> str | None:
+def _try_library(loader: Loader, what: str, name: str, remedy: str) -> str | None:
     try:
         loader(name)
     except OSError as error:
-        return f"{_load_failure(f'CUDA library {name}', name, error)} ({remedy})"
+        return f"{_load_failure(f'{what} {name}', name, error)} ({remedy})"
     return None
 
 

@@ -85,6 +85,15 @@ def _ports(
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """A slot's memory as a batch of one size. address: None where the graph works on the host array itself."""
+
+    inputs: Mapping[str, Tensor]
+    arriving: tuple[tuple[int, Tensor], ...]
+    outputs: Mapping[str, tuple[Tensor, int | None]]
+
+
 class Slot:
     """Memory for one batch of up to `most` rows, used by one thread at a time. number: counts from 0."""
 
@@ -97,25 +106,21 @@ class Slot:
         ports = (*layout.inputs, *layout.outputs)
         self._host = {port: memory.host_array(port.shape(most), port.dtype) for port in ports}
         self._address = {p: memory.device_buffer(host) for p, host in self._host.items() if p.on_device}
-        self._inputs: dict[int, Mapping[str, Tensor]] = {}
+        self._sizes: dict[int, _Rows] = {}
         self._bindings: dict[int, Any] = {}
 
     def inputs(self, rows: int) -> Mapping[str, Tensor]:
         """The host arrays of a batch of `rows`: the same objects each time."""
-        found = self._inputs.get(rows)
-        if found is None:
-            views = {port.name: self._rows(port, rows) for port in self._layout.inputs}
-            found = self._inputs[rows] = MappingProxyType(views)
-        return found
+        return self._size(rows).inputs
 
     def fill(self, inputs: Mapping[str, Tensor], rows: int) -> None:
         """Copy a batch in; what is there already, because it was stacked here, stays."""
-        for name, own in self.inputs(rows).items():
+        for name, own in self._size(rows).inputs.items():
             if inputs[name] is not own:
                 np.copyto(own, inputs[name])
 
     def binding(self, rows: int) -> Any:
-        """The library's IOBinding for a batch of `rows`."""
+        """The library's IOBinding for a batch of `rows`; making one is a call of the library, as a run is."""
         found = self._bindings.get(rows)
         if found is None:
             found = self._bindings[rows] = self._bind(rows)
@@ -123,29 +128,43 @@ class Slot:
 
     def to_device(self, rows: int) -> None:
         """Returns when the inputs have arrived."""
-        moving = [port for port in self._layout.inputs if port.on_device]
-        for port in moving:
-            self._stream.to_device(self._address[port], self._rows(port, rows))
-        if moving:
+        arriving = self._size(rows).arriving
+        for address, host in arriving:
+            self._stream.to_device(address, host)
+        if arriving:
             self._stream.wait()
 
     def to_host(self, names: Sequence[str], rows: int) -> dict[str, Tensor]:
         """The outputs asked for, in memory of their own: the slot's is written again by the next batch."""
-        wanted = {port.name: port for port in self._layout.outputs if port.name in names}
-        moving = [port for port in wanted.values() if port.on_device]
-        for port in moving:
-            self._stream.to_host(self._rows(port, rows), self._address[port])
+        outputs, moving = self._size(rows).outputs, False
+        for name in names:
+            host, address = outputs[name]
+            if address is not None:
+                self._stream.to_host(host, address)
+                moving = True
         if moving:
             self._stream.wait()
-        return {name: self._rows(wanted[name], rows).copy() for name in names}
+        return {name: outputs[name][0].copy() for name in names}
 
     def close(self) -> None:
         """Let the session go; the memory's owner frees it."""
         self._bindings.clear()
         self._session = None
 
-    def _rows(self, port: Port, rows: int) -> Tensor:
-        return self._host[port][:rows] if port.batched else self._host[port]
+    def _size(self, rows: int) -> _Rows:
+        found = self._sizes.get(rows)
+        if found is None:
+            found = self._sizes[rows] = self._make(rows)
+        return found
+
+    def _make(self, rows: int) -> _Rows:
+        views = {port: host[:rows] if port.batched else host for port, host in self._host.items()}
+        inputs, outputs, address = self._layout.inputs, self._layout.outputs, self._address
+        return _Rows(
+            MappingProxyType({port.name: views[port] for port in inputs}),
+            tuple((address[port], views[port]) for port in inputs if port.on_device),
+            {port.name: (views[port], address.get(port)) for port in outputs},
+        )
 
     def _bind(self, rows: int) -> Any:
         made = self._session.io_binding()

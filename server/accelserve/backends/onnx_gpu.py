@@ -3,8 +3,10 @@
 import ctypes
 import logging
 from collections.abc import Callable, Mapping
+from contextlib import redirect_stdout
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,7 @@ class OnnxGpu:
         self._runtime = runtime
         self._loader = loader
         self._find = find
+        self._preloaded = False
 
     def devices(self) -> tuple[tuple[Device, ...], tuple[str, ...]]:
         """The GPUs that can be used, or all that is missing."""
@@ -48,7 +51,7 @@ class OnnxGpu:
         if TENSORRT not in self._runtime.get_available_providers():
             return (f"onnxruntime {self._runtime.__version__} is built without the TensorRT provider",)
         self._preload()
-        return missing_libraries(self._load_tensorrt, TENSORRT_LIBRARIES)
+        return missing_libraries(self._load_tensorrt, TENSORRT_LIBRARIES, "TensorRT library")
 
     def features(self) -> Mapping[str, tuple[str, ...]]:
         converter = () if self._find("onnx") else ("python package 'onnx' is not installed: pip install onnx",)
@@ -67,11 +70,16 @@ class OnnxGpu:
         return missing_libraries(self._loader)
 
     def _preload(self) -> None:
-        """Load the CUDA libraries of the nvidia-* Python packages, which no loader path names."""
+        """Load the CUDA libraries of the nvidia-* Python packages, which no loader path names; once.
+
+        It prints what it does not find, in the middle of whatever the command prints; `missing_libraries` tells it.
+        """
         preload = getattr(self._runtime, "preload_dlls", None)
-        if preload is not None:
+        if preload is not None and not self._preloaded:
+            self._preloaded = True
             try:
-                preload()
+                with redirect_stdout(StringIO()):
+                    preload()
             except Exception as error:
                 logger.warning("onnxruntime.preload_dlls failed: %s", error)
 

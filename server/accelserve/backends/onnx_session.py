@@ -24,21 +24,22 @@ T = TypeVar("T")
 _NO_ARENA = "in the memory arena shrink list"  # ONNX Runtime, before it runs anything: no arena of that name
 
 
-def call_here(function: Callable[[], T]) -> T:
-    return function()
+def call_here(function: Callable[[Any], T], options: Any) -> T:
+    return function(options)
 
 
 @dataclass(frozen=True, slots=True)
 class RunWays:
     """How the library is called. Run options are the library's own values, or None.
 
-    beside: entered around each run. call: runs a function on the thread that must do it; close ends that thread.
+    beside: entered around each run. call: runs a function of the run options on the thread that must do it; close ends
+    that thread.
     plain: options of runs without a slot. shrink: options of runs that give memory back, None where that is not done;
     shrink_above_rows: which these are. graph: options by (rows, slot number), for batches that have a CUDA graph.
     """
 
     beside: Callable[[], AbstractContextManager[None]] = nullcontext
-    call: Callable[[Callable[[], Any]], Any] = call_here
+    call: Callable[[Callable[[Any], Any], Any], Any] = call_here
     close: Callable[[], None] = lambda: None
     plain: Any = None
     shrink: Any = None
@@ -178,13 +179,13 @@ class OnnxRuntimeSession:
         """Call the library where it has to be called; if it has no arena to shrink, again without asking for that."""
         ways = self._ways
         try:
-            answer: T = ways.call(lambda: run(options))
+            answer: T = ways.call(run, options)
         except Exception as error:
             if options is None or options is not ways.shrink or _NO_ARENA not in str(error):
                 raise
             self._may_shrink = False
             logger.warning("%s: its memory is not shrunk: %s", self._model, one_line(error))
-            answer = ways.call(lambda: run(ways.plain))
+            answer = ways.call(run, ways.plain)
         return answer
 
     def _run_options(self, rows: int) -> Any:
