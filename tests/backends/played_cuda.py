@@ -89,7 +89,7 @@ class Cudart:
         return self._allocate(address, size, lambda at, room: self.device.__setitem__(at, (self.current, room)))
 
     def _allocate(self, address, size, keep):
-        room = ctypes.create_string_buffer(size.value)
+        room = ctypes.create_string_buffer(b"\xff" * size.value, size.value)  # whatever lay there before: not zeros
         self.allocations += 1
         address._obj.value = ctypes.addressof(room)
         keep(ctypes.addressof(room), room)

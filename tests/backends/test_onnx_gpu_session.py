@@ -264,6 +264,13 @@ def test_graphs_are_captured_at_load_for_each_size_and_slot(gpu, affine):
     assert gpu.runtime.graph_ids() == ["2", "3", "8", "9"]
 
 
+def test_graphs_are_captured_on_zeros_and_not_on_what_lay_in_memory(gpu, affine):
+    seen = []
+    gpu.runtime.before_run = lambda: seen.append([bytes(room) for _, room in gpu.cudart.device.values()])
+    gpu.load(affine, sizes=SIZES, cuda_graphs=True)
+    assert seen[-1].count(bytes(16)) == 2  # both slots' input of four rows
+
+
 def test_a_batch_of_a_captured_size_replays_its_graph(gpu, affine):
     session = gpu.load(affine, sizes=SIZES, cuda_graphs=True)
     gpu.runtime.runs.clear()

@@ -98,6 +98,7 @@ def capture(
         for slot in slots:
             options = run_options(graph_id(rows, slot.number, len(slots)))
             with gate.alone():
+                slot.to_device(rows)  # zeros: what happens to lie there may be no index of any table
                 thread.call(partial(session.run_with_iobinding, slot.binding(rows)), options)
             made[rows, slot.number] = options
     return made

@@ -26,7 +26,7 @@ import numpy as np
 from accelserve.backends.onnx_memory import Memory
 from accelserve.tensors import Shape, Signature, Tensor, TensorSpec
 
-_HOST_NAMES = ("Cpu", "CudaPinned")  # of OrtMemoryInfo: where the graph reads or writes on the host
+_HOST = ("cpu", "pinned")  # in names of OrtMemoryInfo ("Cpu", "CudaPinned"): the graph reads or writes on the host
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +79,7 @@ def layout_of(signature: Signature, session: Any) -> Layout:
 def _ports(
     signature: Signature, specs: Mapping[str, TensorSpec], args: Sequence[Any], places: Sequence[Any]
 ) -> tuple[Port, ...]:
-    where = {arg.name: place.name not in _HOST_NAMES for arg, place in zip(args, places, strict=True)}
+    where = {arg.name: _is_device(place.name) for arg, place in zip(args, places, strict=True)}
     return tuple(
         Port(name, spec.dtype.numpy, spec.shape or (), signature.batched, where[name]) for name, spec in specs.items()
     )
@@ -92,6 +92,10 @@ class _Rows:
     inputs: Mapping[str, Tensor]
     arriving: tuple[tuple[int, Tensor], ...]
     outputs: Mapping[str, tuple[Tensor, int | None]]
+
+
+def _is_device(memory: str) -> bool:
+    return not any(word in memory.lower() for word in _HOST)
 
 
 class Slot:

@@ -43,7 +43,7 @@ class Memory(Protocol):
     device_id: int
 
     def host_array(self, shape: Shape, dtype: npt.DTypeLike) -> Tensor:
-        """Its memory lives as long as the array or a view of it."""
+        """Zeros; the memory lives as long as the array or a view of it."""
         ...
 
     def device_buffer(self, host: Tensor) -> int:
@@ -109,7 +109,9 @@ class CudaMemory:
         nbytes = _nbytes(shape, wanted)
         address = ctypes.c_void_p()
         self._check(self._cudart.cudaHostAlloc(ctypes.byref(address), ctypes.c_size_t(nbytes), _PORTABLE))
-        return np.asarray(_Pinned(address.value or 0, shape, wanted, self._cudart.cudaFreeHost))
+        array: Tensor = np.asarray(_Pinned(address.value or 0, shape, wanted, self._cudart.cudaFreeHost))
+        array[...] = 0
+        return array
 
     def device_buffer(self, host: Tensor) -> int:
         self._enter()
