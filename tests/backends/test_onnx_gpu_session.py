@@ -1,5 +1,6 @@
 """A GPU session up to the device's edge: bound memory, two batches in flight, graphs, full memory; on played CUDA."""
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,9 @@ from accelserve.backends.base import Batch, Device, ModelArtifact, SessionOption
 from accelserve.backends.cuda_probe import TENSORRT_LIBRARIES
 from accelserve.backends.onnx_options import CPU, CUDA, TENSORRT
 from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+from accelserve.batching.policy import BatchPolicy
+from accelserve.batching.scheduler import Scheduler, Scored, Work
+from accelserve.clock import MonotonicClock
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 
@@ -195,6 +199,25 @@ def test_the_second_gpu_gets_its_own_provider_memory_and_copies(gpu, affine):
     assert answers == [2.5]
     assert gpu.runtime.opened[0]["providers"][0][1]["device_id"] == "1"
     assert {device for device, _ in gpu.cudart.device.values()} == {1}
+
+
+@pytest.mark.parametrize("extra", [{}, {"cuda_graphs": True}], ids=["plain", "graphs"])
+def test_requests_in_random_batches_get_the_answers_they_would_get_alone(gpu, affine, extra):
+    session = gpu.load(affine, sizes=SIZES, **extra)
+    signature = session.signatures["serving_default"]
+    random = np.random.default_rng(7)
+    inputs = [random.normal(size=(int(rows), 1)).astype(np.float32) for rows in random.integers(1, 7, 1000)]
+
+    async def serve() -> list[Scored]:
+        policy = BatchPolicy(max_batch_size=4, allowed_batch_sizes=SIZES)
+        async with Scheduler(session, policy, MonotonicClock(), max_inflight=2) as scheduler:
+            works = [Work(signature, {"x": x}, ("y",), len(x), batched=True) for x in inputs]
+            return await asyncio.gather(*(scheduler.submit(work) for work in works))
+
+    before = gpu.cudart.allocations
+    for x, scored in zip(inputs, asyncio.run(serve()), strict=True):
+        np.testing.assert_array_equal(scored.outputs["y"], x * np.float32(0.5) + np.float32(2))
+    assert gpu.cudart.allocations == before
 
 
 # -- memory ---------------------------------------------------------------------------------------------------------

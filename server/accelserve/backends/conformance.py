@@ -22,6 +22,7 @@ from accelserve.backends.base import (
     Capabilities,
     Device,
     DeviceState,
+    Featured,
     ModelArtifact,
     Session,
     SessionOptions,
@@ -134,6 +135,13 @@ class BackendConformance:
                 f"nothing explains why there is no {kind.value}"
             )
         assert len({device.id for device in inventory.devices}) == len(inventory.devices), "device ids repeat"
+
+    def test_its_features_are_told_with_what_they_lack(self, backend: Backend) -> None:
+        if not isinstance(backend, Featured):
+            pytest.skip("it tells of no features")
+        for name, lacks in backend.features().items():
+            assert name
+            assert all(lacks), f"{name}: a missing piece without a name"
 
     def test_its_capabilities_name_the_samples_format(self, limits: Capabilities, tmp_path: Path) -> None:
         assert self.sample_artifact(tmp_path / "model").format in limits.formats
