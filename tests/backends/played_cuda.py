@@ -175,6 +175,8 @@ class PlayedRuntime:
         self.run_failures: list[Exception] = []
         self.before_run = lambda: None
         self.runs: list[tuple[str, object]] = []
+        self.unbound_runs = 0
+        self.runs_nodes = ""  # the provider that all nodes are said to be on, "" for a session's first
         self.cudart = cudart
         self.built = [TENSORRT, CUDA, CPU]
         self._providers = providers
@@ -219,7 +221,8 @@ class PlayedSession:
         self.real.disable_fallback()
 
     def get_provider_graph_assignment_info(self):
-        return [SimpleNamespace(ep_name=self.get_providers()[0], get_nodes=lambda: ["a node"])]
+        provider = self.runtime.runs_nodes or self.get_providers()[0]
+        return [SimpleNamespace(ep_name=provider, get_nodes=lambda: ["a node"])]
 
     def get_input_memory_infos(self):
         return self._places(self.get_inputs())
@@ -238,6 +241,7 @@ class PlayedSession:
         self.real.run_with_iobinding(binding.real)
 
     def run(self, outputs, feed, options=None):
+        self.runtime.unbound_runs += 1
         self.runtime.note_run(options)
         return self.real.run(outputs, feed)
 

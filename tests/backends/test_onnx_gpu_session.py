@@ -1,73 +1,19 @@
-"""A GPU session up to the device's edge: bound memory, two batches in flight, graphs, full memory; on played CUDA."""
+"""A GPU session up to the device's edge: bound memory, two batches in flight, full memory; on played CUDA."""
 
 import asyncio
 import threading
-from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 import pytest
-from played_cuda import CUDA_OUT_OF_MEMORY, SECOND_GPU, THE_GPU, Cudart, PlayedRuntime, gpu_host
+from played_cuda import CUDA_OUT_OF_MEMORY, SECOND_GPU, THE_GPU
+from played_gpu import OUT_OF_MEMORY, SIZES, ask, floats, shrinks
 
 import model_builders
-from accelserve.backends.artifact_cache import FolderArtifactCache
-from accelserve.backends.base import Batch, Device, ModelArtifact, SessionOptions, buffers_of
-from accelserve.backends.cuda_probe import TENSORRT_LIBRARIES
-from accelserve.backends.onnx_options import CPU, CUDA, TENSORRT
-from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+from accelserve.backends.base import SessionOptions, buffers_of
 from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.scheduler import Scheduler, Scored, Work
 from accelserve.clock import MonotonicClock
-from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
-
-SIZES = (1, 4)
-OUT_OF_MEMORY = RuntimeError("BFCArena: Available memory of 1 is smaller than requested bytes of 1024")
-
-
-class Gpu:
-    """A host with two played GPUs, and the back end on it."""
-
-    def __init__(self, **libraries: object) -> None:
-        self.cudart = Cudart()
-        self.runtime = PlayedRuntime(cudart=self.cudart)
-        self.backend = OnnxRuntimeBackend(self.runtime, gpu_host(self.cudart, ("T4", "T4"), **libraries))
-        self.sessions: list = []
-
-    def load(self, path: Path, device: Device = THE_GPU, cache=None, sizes=(), **extra):
-        options = SessionOptions(max_batch_size=4, batch_sizes=sizes, extra=extra)
-        artifact = ModelArtifact("m", 3, "onnx", path)
-        prepared = self.backend.prepare(artifact, device, options, cache, lambda what, done: None)
-        self.sessions.append(self.backend.load(prepared, device, options, None))
-        return self.sessions[-1]
-
-
-@pytest.fixture
-def gpu() -> Iterator[Gpu]:
-    made = Gpu()
-    yield made
-    for session in made.sessions:
-        session.close()
-
-
-@pytest.fixture(scope="module")
-def affine(tmp_path_factory) -> Path:
-    return model_builders.onnx_affine(tmp_path_factory.mktemp("affine") / "m.onnx")
-
-
-def floats(*values: float) -> np.ndarray:
-    return np.array([[value] for value in values], np.float32)
-
-
-def ask(session, x: np.ndarray) -> np.ndarray:
-    return session.run(Batch("serving_default", {"x": x}, ("y",), len(x))).outputs["y"]
-
-
-def shrinks(options) -> str | None:
-    try:
-        return options.get_run_config_entry("memory.enable_memory_arena_shrinkage")
-    except (AttributeError, RuntimeError):
-        return None
 
 
 def test_a_batch_is_answered_through_device_memory(gpu, affine):
@@ -137,6 +83,16 @@ def test_a_batch_stacked_into_the_slot_is_not_copied_again(gpu, affine):
     lent["x"][:] = floats(1, 2, 5)
     assert lent["x"].ctypes.data in gpu.cudart.host
     assert ask(session, lent["x"]).tolist() == [[2.5], [3.0], [4.5]]
+
+
+def test_a_slot_is_free_again_after_its_batch_whether_answered_or_failed(gpu, affine):
+    session = gpu.load(affine)
+    for _ in range(3):
+        ask(session, floats(1))
+        gpu.runtime.run_failures.append(RuntimeError("no such luck"))
+        with pytest.raises(ScoringError):
+            ask(session, floats(1))
+    assert gpu.runtime.unbound_runs == 0
 
 
 def test_a_batch_larger_than_the_slots_is_run_without_them(gpu, affine):
@@ -276,137 +232,3 @@ def test_a_gpu_lost_in_a_copy_is_lost(gpu, affine):
         ask(session, floats(1))
     assert failure.value.kind is Kind.DEVICE_LOST
     assert gpu.backend.health(THE_GPU).state.value == "lost"
-
-
-# -- CUDA graphs ----------------------------------------------------------------------------------------------------
-
-
-def test_graphs_are_captured_at_load_for_each_size_and_slot(gpu, affine):
-    gpu.load(affine, sizes=SIZES, cuda_graphs=True)
-    assert gpu.runtime.opened[0]["providers"][0][1]["enable_cuda_graph"] == "1"
-    assert gpu.runtime.graph_ids() == ["2", "3", "8", "9"]
-
-
-def test_graphs_are_captured_on_zeros_and_not_on_what_lay_in_memory(gpu, affine):
-    seen = []
-    gpu.runtime.before_run = lambda: seen.append([bytes(room) for _, room in gpu.cudart.device.values()])
-    gpu.load(affine, sizes=SIZES, cuda_graphs=True)
-    assert seen[-1].count(bytes(16)) == 2  # both slots' input of four rows
-
-
-def test_a_batch_of_a_captured_size_replays_its_graph(gpu, affine):
-    session = gpu.load(affine, sizes=SIZES, cuda_graphs=True)
-    gpu.runtime.runs.clear()
-    assert ask(session, floats(1, 2, 3, 4)).tolist() == [[2.5], [3.0], [3.5], [4.0]]
-    assert gpu.runtime.graph_ids()[0] in ("8", "9")
-
-
-def test_every_run_of_a_session_with_graphs_is_on_the_thread_that_captured(gpu, affine):
-    session = gpu.load(affine, sizes=SIZES, cuda_graphs=True)
-    threads = [threading.Thread(target=lambda: ask(session, floats(1))) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(30)
-    assert len(gpu.runtime.runs) == 7
-    assert {name for name, _ in gpu.runtime.runs} == {"m:3-graphs_0"}
-    session.close()
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("m:3-graphs")]
-
-
-def test_a_batch_of_another_size_is_run_without_a_graph(gpu, affine):
-    session = gpu.load(affine, sizes=SIZES, cuda_graphs=True)
-    gpu.runtime.runs.clear()
-    assert ask(session, floats(1, 2, 3)).tolist() == [[2.5], [3.0], [3.5]]
-    assert ask(session, floats(*range(9))).shape == (9, 1)
-    assert gpu.runtime.graph_ids() == ["-1", "-1"]
-
-
-def test_a_session_with_graphs_never_shrinks_the_arena_that_they_use(gpu, affine):
-    session = gpu.load(affine, sizes=SIZES, cuda_graphs=True)
-    gpu.runtime.run_failures.append(OUT_OF_MEMORY)
-    with pytest.raises(ScoringError):
-        ask(session, floats(1))
-    ask(session, floats(1))
-    assert not [options for _, options in gpu.runtime.runs if shrinks(options)]
-
-
-@pytest.mark.parametrize(
-    ("sizes", "shape", "reason"),
-    [((), ("batch", 1), "allowed_batch_sizes"), (SIZES, ("batch", "width"), 'input "x" has no fixed size')],
-    ids=["no sizes", "free inner size"],
-)
-def test_graphs_that_cannot_be_are_refused_with_the_reason(gpu, tmp_path, sizes, shape, reason):
-    from onnx import TensorProto
-
-    path = model_builders.onnx_identity(tmp_path / "m.onnx", TensorProto.FLOAT, shape)
-    with pytest.raises(ScoringError, match=reason) as refusal:
-        gpu.load(path, sizes=sizes, cuda_graphs=True)
-    assert refusal.value.kind is Kind.PRECONDITION
-
-
-def test_a_capture_that_fails_frees_what_it_took(gpu, affine):
-    gpu.runtime.run_failures.append(RuntimeError("CUDA failure 900: operation not permitted when stream is capturing"))
-    with pytest.raises(ScoringError, match="900"):
-        gpu.load(affine, sizes=SIZES, cuda_graphs=True)
-    assert gpu.cudart.device == {}
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith("m:3-graphs")]
-
-
-# -- TensorRT -------------------------------------------------------------------------------------------------------
-
-
-def test_tensorrt_is_listed_before_cuda_and_keeps_its_engines_in_the_cache(affine, tmp_path):
-    gpu = Gpu(**{name.replace(".", "__"): object() for name in TENSORRT_LIBRARIES})
-    session = gpu.load(affine, cache=FolderArtifactCache(tmp_path), provider="tensorrt")
-    (first, settings), (second, _) = gpu.runtime.opened[0]["providers"]
-    assert (first, second) == (TENSORRT, CUDA)
-    assert settings["trt_engine_cache_enable"] == "1"
-    assert Path(settings["trt_engine_cache_path"]).parent == tmp_path
-    assert Path(settings["trt_engine_cache_path"]).is_dir()
-    assert ask(session, floats(1)).item() == 2.5
-
-
-def test_tensorrt_without_its_library_is_refused_by_the_librarys_name(gpu, affine, tmp_path):
-    with pytest.raises(
-        ScoringError, match=r"libnvinfer\.so\.10 not found \(pip install 'tensorrt-cu13<11'\)"
-    ) as refusal:
-        gpu.load(affine, cache=FolderArtifactCache(tmp_path), provider="tensorrt")
-    assert refusal.value.kind is Kind.DEVICE_MISSING
-
-
-def test_a_tensorrt_session_that_landed_on_cuda_is_refused(affine, tmp_path):
-    gpu = Gpu(**{name.replace(".", "__"): object() for name in TENSORRT_LIBRARIES})
-    gpu.runtime._providers = [CUDA, CPU]
-    with pytest.raises(ScoringError, match=f"could not start {TENSORRT} and took {CUDA}") as refusal:
-        gpu.load(affine, cache=FolderArtifactCache(tmp_path), provider="tensorrt")
-    assert refusal.value.kind is Kind.DEVICE_MISSING
-
-
-def test_the_features_name_the_library_that_tensorrt_lacks(gpu):
-    features = gpu.backend.features()
-    assert features["fp16"] == ()
-    assert len(features["TensorRT"]) == len(TENSORRT_LIBRARIES)
-
-
-def test_a_build_without_tensorrt_says_so(gpu):
-    gpu.runtime.built = [CUDA, CPU]
-    assert gpu.backend.features()["TensorRT"] == ("onnxruntime 1.31.1 is built without the TensorRT provider",)
-
-
-# -- numerics -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("extra", "kind", "numerics"),
-    [
-        ({}, DeviceKind.GPU, "tf32"),
-        ({"tf32": False}, DeviceKind.GPU, "fp32"),
-        ({"precision": "fp16"}, DeviceKind.GPU, "fp16"),
-        ({}, DeviceKind.CPU, "fp32"),
-        ({"precision": "fp16"}, DeviceKind.CPU, "fp16"),
-    ],
-)
-def test_the_capabilities_tell_the_numerics(gpu, extra, kind, numerics):
-    device = next(d for d in gpu.backend.inventory().devices if d.kind is kind)
-    assert gpu.backend.capabilities(device, SessionOptions(extra=extra)).numerics == numerics

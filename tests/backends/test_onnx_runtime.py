@@ -211,6 +211,15 @@ def test_a_gpu_session_that_landed_on_the_cpu_is_refused(affine):
     assert refusal.value.kind is Kind.DEVICE_MISSING
 
 
+@pytest.mark.parametrize(("runs_nodes", "warned"), [(CPU, True), (CUDA, False)])
+def test_many_nodes_on_the_cpu_are_warned_of(affine, caplog, runs_nodes, warned):
+    cudart = Cudart()
+    runtime = PlayedRuntime(cudart=cudart)
+    runtime.runs_nodes = runs_nodes
+    load(affine, OnnxRuntimeBackend(runtime, gpu_host(cudart)), THE_GPU)
+    assert ("1 of its 1 nodes run on the CPU, not on gpu:0" in caplog.text) is warned
+
+
 def test_a_gpu_that_vanished_since_it_was_chosen_is_refused(affine):
     backend = OnnxRuntimeBackend(PlayedRuntime(), host(dict.fromkeys(LIBRARIES, object())))
     with pytest.raises(ScoringError, match=r"libcuda\.so\.1 not found") as refusal:

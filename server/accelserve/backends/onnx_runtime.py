@@ -130,7 +130,7 @@ class OnnxRuntimeBackend:
         ready: PreparedOnnx = prepared.payload
         session = self._open(model, ready, device, chosen, options)
         signature = read_signature(model, session.get_inputs(), session.get_outputs())
-        _warn_of_the_cpu(model, device, placement_of(session))
+        _check_placement(model, device, chosen, placement_of(session))
         residence = Residence(self._runtime, self._loader, self._captures, model, device, chosen)
         try:
             slots, ways, remarks = residence.settle(session, signature, options, self._inflight(device, options))
@@ -192,10 +192,17 @@ class OnnxRuntimeBackend:
         return session
 
 
-def _warn_of_the_cpu(model: str, device: Device, placement: Placement) -> None:
+def _check_placement(model: str, device: Device, options: OnnxOptions, placement: Placement) -> None:
+    """Warn of many nodes on the CPU. Raises ScoringError(PRECONDITION) where TensorRT, asked for, runs none."""
+    if device.kind is not DeviceKind.GPU or not placement.nodes:
+        return
     on_cpu, total = placement.nodes.get(CPU, 0), sum(placement.nodes.values())
-    if device.kind is DeviceKind.GPU and on_cpu > _MUCH_ON_THE_CPU * total:
+    if on_cpu > _MUCH_ON_THE_CPU * total:
         logger.warning("%s: %d of its %d nodes run on the CPU, not on %s", model, on_cpu, total, device.id)
+    if options.first_provider(device) == TENSORRT and not placement.nodes.get(TENSORRT):
+        taken = ", ".join(f"{count} on {provider}" for provider, count in placement.nodes.items())
+        message = f'{model}: TensorRT runs none of its nodes ({taken}): leave provider = "tensorrt" out'
+        raise ScoringError(Kind.PRECONDITION, message)
 
 
 def _load_error(model: str, device: Device, error: Exception) -> ScoringError:
