@@ -61,10 +61,10 @@ def test_devices_names_what_is_there_and_what_is_missing():
 def test_devices_on_a_host_without_a_gpu_says_what_is_missing_and_which_packages_are_there():
     about = describe_devices(BackendPool([onnx_runtime()]), gpu_less)
     assert about["nvidia"]["gpus"] == {}
-    assert "onnxruntime" in about["packages"]
+    assert any(name.startswith("onnxruntime") for name in about["packages"])
     text = devices_as_text(about)
     assert "no NVIDIA GPU: NVIDIA driver library libcuda.so.1 not found" in text
-    assert "no TensorRT" in text
+    assert set(about["backends"]["onnx_runtime"]["features"]) == {"TensorRT", "fp16"}
     assert "fp16             can be used" in text
     json.dumps(about)
 

@@ -20,12 +20,14 @@ class Gpu:
         self.runtime = PlayedRuntime(cudart=self.cudart)
         self.backend = OnnxRuntimeBackend(self.runtime, gpu_host(self.cudart, ("T4", "T4"), **libraries))
         self.sessions: list = []
+        self.loading_runs: list = []
 
     def load(self, path: Path, device: Device = THE_GPU, cache=None, sizes=(), **extra):
         options = SessionOptions(max_batch_size=4, batch_sizes=sizes, extra=extra)
         artifact = ModelArtifact("m", 3, "onnx", path)
         prepared = self.backend.prepare(artifact, device, options, cache, lambda what, done: None)
         self.sessions.append(self.backend.load(prepared, device, options, None))
+        self.loading_runs, self.runtime.runs = self.runtime.runs, []
         return self.sessions[-1]
 
 

@@ -71,6 +71,27 @@ def test_two_batches_are_in_flight_at_once(gpu, affine):
     assert answers == {1: [[2.5]], 2: [[3.0]]}
 
 
+def test_all_slots_are_run_at_once_before_the_first_request(gpu, affine):
+    together = threading.Barrier(2, timeout=30)
+    gpu.runtime.before_run = together.wait  # a run that is alone would wait in vain, and break it
+    gpu.load(affine)
+    assert not together.broken
+    assert len({name for name, _ in gpu.loading_runs}) == 2
+
+
+def test_a_gpu_that_has_no_room_for_two_batches_at_once_says_so_at_load(gpu, affine):
+    gpu.runtime.run_failures.append(OUT_OF_MEMORY)
+    with pytest.raises(ScoringError, match="m:3 does not fit on gpu:0") as refusal:
+        gpu.load(affine)
+    assert refusal.value.kind is Kind.DEVICE_MEMORY
+    assert gpu.cudart.device == {}
+
+
+def test_a_model_that_refuses_zeros_is_loaded_all_the_same(gpu, affine):
+    gpu.runtime.run_failures.append(RuntimeError("indices element out of data bounds"))
+    assert ask(gpu.load(affine), floats(1)).item() == 2.5
+
+
 def test_an_answer_does_not_change_when_its_slot_is_used_again(gpu, affine):
     session = gpu.load(affine)
     answers = [ask(session, floats(value)) for value in range(6)]

@@ -7,7 +7,7 @@ serving process. The measured error is kept beside the copy, so a tolerance can 
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -67,10 +67,14 @@ def _convert(model: str, source: Path, folder: Path, run: Run) -> None:
 
 
 def _digest(source: Path) -> str:
-    """Of the model's file, the external data that it names, and the tools."""
     tools = {name: _version(name) for name in ("accelserve", "onnx", "onnxruntime", "onnxruntime-gpu")}
+    return content_digest(source, {"conversion": "float16", "tools": tools})
+
+
+def content_digest(source: Path, options: Mapping[str, object]) -> str:
+    """Of an ONNX file, the external data that it names, and all else that changes what is made of them."""
     beside = {path.name: digest_of(path, {}) for path in _external_data(source)}
-    return digest_of(source, {"conversion": "float16", "tools": tools, "external": beside})
+    return digest_of(source, {**options, "external": beside})
 
 
 def _external_data(source: Path) -> list[Path]:

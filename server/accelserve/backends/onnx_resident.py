@@ -1,12 +1,14 @@
 """What an opened ONNX session needs before its first batch: bound memory, run options, captured graphs."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
 from accelserve.backends.base import Device, SessionOptions
 from accelserve.backends.cuda_graphs import NO_GRAPH, CaptureGate, GraphThread, capture
 from accelserve.backends.cuda_probe import Loader
-from accelserve.backends.onnx_binding import SlotPool, layout_of, why_unbound
+from accelserve.backends.onnx_binding import Slot, SlotPool, layout_of, why_unbound
+from accelserve.backends.onnx_errors import kind_of
 from accelserve.backends.onnx_memory import CudaMemory, HostMemory, Memory
 from accelserve.backends.onnx_options import OnnxOptions, device_index
 from accelserve.backends.onnx_session import RunWays
@@ -51,11 +53,35 @@ class Residence:
             with self.captures.shared():
                 pool = SlotPool(session, layout_of(signature, session), memory, rows, slots)
             if not (self.options.cuda_graphs and self.on_gpu):
+                self._warm(session, pool, rows)
                 return pool, self._ways(), ()
             return pool, self._graph_ways(session, pool, asked.batch_sizes), ()
         except BaseException:
             memory.close()
             raise
+
+    def _warm(self, session: Any, pool: SlotPool, rows: int) -> None:
+        """Run all slots at once, on zeros, the largest batch in each.
+
+        For each run that overlaps another ONNX Runtime makes streams, handles and workspace: at the first request, or
+        here. What the model says to zeros is no matter; a device that is full or lost is: raises what the library does.
+        """
+        if len(pool) < 2:
+            return
+
+        def run(slot: Slot) -> Exception | None:
+            try:
+                with self.captures.shared():
+                    slot.to_device(rows)
+                    session.run_with_iobinding(slot.binding(rows))
+            except Exception as error:
+                return error
+            return None
+
+        with ThreadPoolExecutor(len(pool)) as threads:
+            for error in threads.map(run, pool):
+                if error is not None and kind_of(error) in (Kind.DEVICE_MEMORY, Kind.DEVICE_LOST):
+                    raise error
 
     @property
     def on_gpu(self) -> bool:

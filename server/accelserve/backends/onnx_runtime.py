@@ -9,7 +9,6 @@ from typing import Any
 
 import onnxruntime as ort
 
-from accelserve.backends.artifact_cache import digest_of
 from accelserve.backends.base import (
     API_VERSION,
     ArtifactCache,
@@ -40,7 +39,7 @@ from accelserve.backends.onnx_options import (
     session_options,
     tell_ignored,
 )
-from accelserve.backends.onnx_precision import half_precision
+from accelserve.backends.onnx_precision import content_digest, half_precision
 from accelserve.backends.onnx_resident import Residence
 from accelserve.backends.onnx_session import OnnxRuntimeSession, placement_of
 from accelserve.backends.onnx_signature import read_signature
@@ -156,7 +155,7 @@ class OnnxRuntimeBackend:
     def _engine_folder(self, path: Path, device: Device, cache: ArtifactCache) -> Path:
         """Where TensorRT keeps the engines of this model on this kind of GPU; it fills the folder itself."""
         made_for = {"tensorrt": self._runtime.__version__, "gpu": device.name}
-        return cache.folder(digest_of(path, made_for), lambda folder: None)
+        return cache.folder(content_digest(path, made_for), lambda folder: None)
 
     def _require(self, model: str, device: Device, options: OnnxOptions) -> None:
         """The device and the provider's libraries are there. Raises ScoringError(DEVICE_MISSING)."""
