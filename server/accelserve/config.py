@@ -17,16 +17,42 @@ from accelserve.preprocessing import DEFAULT_MAX_PIXELS
 ENV_PREFIX = "ACCELSERVE_"
 _YEAR_S = 365 * 86400.0
 _MOST_MESSAGE_BYTES = 2**31 - 1
+_VERSIONS = 10**18  # as many digits as a version folder's name may have
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPolicy:
+    """Which of a model's versions are served: TF Serving's `model_version_policy`.
+
+    latest: how many, the highest numbers; 0 with no `specific` for all. specific: these, as far as they are there.
+    """
+
+    latest: int = 1
+    specific: tuple[int, ...] = ()
+
+    def __str__(self) -> str:
+        if self.specific:
+            return ", ".join(map(str, self.specific))
+        return f"latest:{self.latest}" if self.latest else "all"
+
+
+ALL_VERSIONS = VersionPolicy(latest=0)
 
 
 @dataclass(frozen=True, slots=True)
 class ModelConfig:
-    """One model to serve. device and threads: None leaves it to the model's own file, then to the server's."""
+    """One model to serve.
+
+    path: None for a model of the store. device, threads and instances: None leaves it to the model's own file, then
+    to the server's.
+    """
 
     name: str
-    path: Path
+    path: Path | None
     device: str | None = None
     threads: int | None = None
+    instances: int | None = None
+    versions: VersionPolicy = VersionPolicy()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +65,11 @@ class ServerConfig:
     grpc_port: int = 8500
     device: str = "auto"
     threads: int | None = None
+    instances: int = 1
     default_model: str = ""
+    store: str = ""
+    poll_interval_s: float = 2.0
+    reload_attempts: int = 5
     max_body_bytes: int = 64 * 2**20
     max_header_bytes: int = 32768
     max_pixels: int = DEFAULT_MAX_PIXELS
@@ -148,8 +178,36 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def parse_versions(value: Any) -> VersionPolicy:
+    """`latest`, `latest:2`, `all`, or a list of numbers (also a text of one number). Raises ValueError."""
+    numbers = [int(value)] if _is_version(value) else value
+    if isinstance(numbers, list) and numbers and all(type(n) is int and 0 <= n < _VERSIONS for n in numbers):
+        return VersionPolicy(specific=tuple(sorted(set(numbers))))
+    if value == "all":
+        return ALL_VERSIONS
+    word, colon, count = value.partition(":") if isinstance(value, str) else ("", "", "")
+    if word == "latest" and (not colon or (_is_version(count) and int(count))):
+        return VersionPolicy(int(count) if colon else 1)
+    raise ValueError('want "latest", "latest:N", "all" or a list of version numbers such as [1, 3]')
+
+
+def _is_version(text: Any) -> bool:
+    return isinstance(text, str) and re.fullmatch("[0-9]{1,18}", text) is not None
+
+
+def _folder(text: str) -> str:
+    try:
+        if text and "\0" not in text:
+            return str(Path(text).expanduser())
+    except RuntimeError:  # ~ of nobody
+        pass
+    raise ValueError("want a folder")
+
+
 parse_port = _whole(0, 65535, "a port from 0 to 65535 (0 takes a free one)")
 _threads = _whole(1, 1024, "a number of threads from 1 to 1024")
+_instances = _whole(1, 64, "a number of instances from 1 to 64")
+_attempts = _whole(0, 1000, "a number of attempts from 0 to 1000")
 _decode_threads = _whole(0, 1024, "a number of threads from 1 to 1024, or 0 for the default")
 _pixels = _whole(1, 10**12, "a number of pixels above 0, such as 100000000")
 
@@ -190,8 +248,17 @@ OPTIONS: tuple[Option, ...] = (
     Option("host", _host, "ADDRESS", "address to listen on; 0.0.0.0 for all"),
     Option("http_port", parse_port, "PORT", "HTTP port; 0 takes a free one"),
     Option("grpc_port", parse_port, "PORT", "gRPC port; 0 takes a free one"),
-    Option("device", parse_device, "DEVICE", "auto, cpu, gpu[:N], fpga[:ID], fpga-emulator; all but auto are required"),
+    Option("device", parse_device, "DEVICE", "auto, cpu, gpu[:N[,M]], fpga[:ID], fpga-emulator; all but auto required"),
     Option("threads", _threads, "N", "CPU threads of each model's session (default: the back end's choice)"),
+    Option("instances", _instances, "N", "sessions of a model on each of its devices; the least busy runs"),
+    Option("store", _folder, "DIR", "serve the models registered in this store, and follow it"),
+    Option("poll_interval_s", _seconds, "SECONDS", "how often to look for new and removed versions; 0: never"),
+    Option(
+        "reload_attempts",
+        _attempts,
+        "N",
+        "failed reloads after a lost device until it counts as gone, and the process ends if nothing else is served",
+    ),
     Option("default_model", str, "NAME", "model for requests that name none (default: the only one)"),
     Option("max_body_bytes", parse_bytes, "BYTES", "largest HTTP body; more is refused with 413 at the header"),
     Option("max_header_bytes", parse_bytes, "BYTES", "largest HTTP header block; more is refused with 431"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelserve.config import ENV_PREFIX, OPTIONS, ModelConfig, Option, ServerConfig
+from accelserve.config import ENV_PREFIX, OPTIONS, ModelConfig, Option, ServerConfig, parse_versions
 
 # Kubernetes injects ACCELSERVE_SERVICE_HOST, ACCELSERVE_PORT_8501_TCP, ... for a Service named accelserve.
 _KUBERNETES = re.compile(r"ACCELSERVE_(SERVICE_|PORT($|_))")
@@ -18,8 +18,8 @@ _BY_KEY = {option.key: option for option in OPTIONS}
 _BY_ENV = {option.env: option for option in OPTIONS}
 _BY_NAME = {option.name: option for option in OPTIONS}
 _OTHER_ENVIRONMENT = frozenset({"ACCELSERVE_MODEL", "ACCELSERVE_CONFIG"})
-_MODEL_OPTIONS = ("device", "threads")  # of the server, that a model may choose for itself
-_MODEL_KEYS = "path, device, threads (batching and preprocessing live in the model's accelserve.toml)"
+_MODEL_OPTIONS = ("device", "threads", "instances")  # of the server, that a model may choose for itself
+_MODEL_KEYS = "path, versions, device, threads, instances (batching and preprocessing live in its accelserve.toml)"
 _SHOWN = 60  # characters of a wrong value
 
 
@@ -31,12 +31,20 @@ class ConfigError(Exception):
         self.problems = problems
 
 
-def parse_model(text: str) -> ModelConfig:
-    """`NAME=PATH`. Raises ValueError."""
+def parse_model(text: str, store: bool = False) -> ModelConfig:
+    """`NAME=PATH`, and with a store also `NAME` and `NAME:VERSION`. Raises ValueError."""
     name, equals, path = text.partition("=")
-    if not equals or not path:
-        raise ValueError(f"{_shown(text)}: want NAME=PATH, for example resnet50=models/resnet50.onnx")
-    return ModelConfig(_model_name(name), _path(path))
+    if equals and path:
+        return ModelConfig(_model_name(name), _path(path))
+    if equals or not store:
+        wanted = "NAME=PATH, for example resnet50=models/resnet50.onnx"
+        raise ValueError(f"{_shown(text)}: want {wanted}; or NAME or NAME:VERSION of a --store DIR")
+    name, colon, version = text.partition(":")
+    if not colon:
+        return ModelConfig(_model_name(name), None)
+    if not re.fullmatch("[0-9]{1,18}", version):
+        raise ValueError(f"{_shown(text)}: want NAME:VERSION with a number, for example resnet50:3")
+    return ModelConfig(_model_name(name), None, versions=parse_versions(version))
 
 
 def _model_name(name: str) -> str:
@@ -92,7 +100,8 @@ class _Reader:
 
     def model(self, text: str, source: str) -> None:
         try:
-            found = parse_model(text)
+            # A store that was meant and is wrong is told once.
+            found = parse_model(text, "store" in self.values or "store" in self.wrong_options)
         except ValueError as error:
             self.wrong_models.add(text.partition("=")[0])
             self.problems.append(f"{source}: {error}")
@@ -112,10 +121,12 @@ class _Reader:
         for key, value in content.items():
             if key in _BY_KEY:
                 self.option(_BY_KEY[key], value, f"{path}: {key}")
+                if key in self.values and key == "store":  # a relative path is meant from where the file stands
+                    self.values[key] = str(path.parent / self.values[key])
             else:
                 self.problems.append(f"{path}: unknown key {_shown(key)}; known: models, {', '.join(_BY_KEY)}")
         if not isinstance(tables, dict):
-            self.problems.append(f'{path}: models: want a table [models.NAME] with path = "..." for each model')
+            self.problems.append(f'{path}: models: want a table [models.NAME] with path = "..." for each')
             self.unread_models = True
             return
         for name, table in tables.items():
@@ -123,17 +134,23 @@ class _Reader:
 
     def model_table(self, path: Path, name: str, table: Any) -> None:
         where = f"{path}: [models.{name}]"
-        if not isinstance(table, dict) or not isinstance(table.get("path"), str):
+        if not isinstance(table, dict) or not isinstance(table.get("path", ""), str):
             self.problems.append(f'{where}: want path = "..."')
             self.wrong_models.add(name)
             return
-        unknown = sorted(table.keys() - {"path", *_MODEL_OPTIONS})
+        unknown = sorted(table.keys() - {"path", "versions", *_MODEL_OPTIONS})
         if unknown:
             self.problems.append(f"{where}: unknown key {', '.join(map(_shown, unknown))}; known: {_MODEL_KEYS}")
+            if "path" not in table:  # the unknown key may be meant for it
+                self.wrong_models.add(name)
+                return
         own = {key: self.read(_BY_KEY[key], table[key], f"{where} {key}") for key in _MODEL_OPTIONS if key in table}
         try:
             # A relative path is meant from where the file stands.
-            self.models[name] = ModelConfig(_model_name(name), path.parent / _path(table["path"]), **own)
+            place = path.parent / _path(table["path"]) if "path" in table else None
+            if "versions" in table:
+                own["versions"] = parse_versions(table["versions"])
+            self.models[name] = ModelConfig(_model_name(name), place, **own)
         except ValueError as error:
             self.problems.append(f"{where}: {error}")
             self.wrong_models.add(name)
@@ -154,12 +171,19 @@ class _Reader:
 
     def contradictions(self, config: ServerConfig) -> list[str]:
         problems = []
-        if not config.models and not self.wrong_models and not self.unread_models:
+        store = bool(config.store) or "store" in self.wrong_options
+        if not (config.models or store or self.wrong_models or self.unread_models):
             problems.append(
-                "no model given: say --model NAME=PATH (a .onnx file, a SavedModel or a folder of versions)"
+                "no model given: say --model NAME=PATH (a .onnx file, a SavedModel or a folder of versions), "
+                "or --store DIR"
             )
+        if not store:
+            lost = [model.name for model in config.models if model.path is None]
+            problems += [f'[models.{name}]: want path = "...", or --store DIR that it is in' for name in lost]
         names = [model.name for model in config.models]
-        if config.default_model not in ("", *names, *self.wrong_models) and not self.unread_models:
+        any_name = store and all(model.path is not None for model in config.models)
+        unknown = config.default_model not in ("", *names, *self.wrong_models)
+        if unknown and not any_name and not self.unread_models:
             listed = ", ".join(names) or "(none)"
             problems.append(f"--default-model {_shown(config.default_model)}: not among the models {listed}")
         ports_are_read = not self.wrong_options & {"http_port", "grpc_port"}
@@ -181,7 +205,7 @@ def load_config(
 ) -> Loaded:
     """Join the sources.
 
-    flags: option name -> text as typed; models: `NAME=PATH` as typed (they replace the other sources' models).
+    flags: option name -> text as typed; models: as typed after --model (they replace the other sources' models).
     file: from --config; else ACCELSERVE_CONFIG names it.
     Raises ConfigError with every problem found.
     """
@@ -197,7 +221,9 @@ def load_config(
         reader.only_models(models, "--model")
     elif named := environ.get("ACCELSERVE_MODEL", "").split():
         reader.only_models(named, "ACCELSERVE_MODEL")
-    elif not reader.models and ("MODEL_NAME" in environ or "MODEL_BASE_PATH" in environ):
+    elif (
+        not reader.models and "store" not in reader.values and ("MODEL_NAME" in environ or "MODEL_BASE_PATH" in environ)
+    ):
         name = environ.get("MODEL_NAME", "model")  # the defaults of TF Serving's image
         base = environ.get("MODEL_BASE_PATH", "/models")
         reader.only_models([f"{name}={base}/{name}"], "MODEL_NAME and MODEL_BASE_PATH")

@@ -67,6 +67,7 @@ def _model(model: LoadedModel, manifest: Path | None) -> Description:
         "path": str(model.artifact.path),
         "manifest": str(manifest) if manifest else None,
         "device": {"id": device.id, "name": device.name, "emulated": device.emulated, "backend": model.backend},
+        "instances": [session.device.id for session in model.sessions],
         "nodes": dict(model.session.placement.nodes),
         "numerics": model.capabilities.numerics,
         "remarks": list(model.session.remarks) if isinstance(model.session, Remarked) else [],
@@ -109,6 +110,8 @@ def _model_lines(about: Mapping[str, Any]) -> Iterator[str]:
     yield f"{about['name']}:{about['version']} ({about['format']}) from {about['path']}"
     emulated = ", emulated" if device["emulated"] else ""
     yield f"device         {device['id']} ({device['name']}) through {device['backend']}, {about['numerics']}{emulated}"
+    if len(about["instances"]) > 1:
+        yield f"instances      {len(about['instances'])}: {', '.join(about['instances'])}"
     if about["nodes"]:
         yield "nodes          " + ", ".join(f"{count} on {where}" for where, count in about["nodes"].items())
     for remark in about["remarks"]:

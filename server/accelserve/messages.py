@@ -50,7 +50,11 @@ class Timing:
 
 @dataclass(frozen=True, slots=True)
 class ScoreResponse:
-    """Outputs under the names of the question's dialect, and who computed them."""
+    """Outputs under the names of the question's dialect, and who computed them.
+
+    device: the id of the one that ran it; of a request that ran in parts, each one's, joined by ", ".
+    emulated: any of these answers is not the device's own.
+    """
 
     outputs: Mapping[str, Tensor]
     model: str

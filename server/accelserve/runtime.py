@@ -42,8 +42,13 @@ from accelserve.frontends.offload import Offload
 from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
 from accelserve.lifecycle import Lifecycle
 from accelserve.models.gauges import model_gauges
+from accelserve.models.keeper import KeeperPolicy
 from accelserve.models.loading import Loader
 from accelserve.models.manager import ModelManager
+from accelserve.models.reload import ReloadPolicy
+from accelserve.models.resident import VersionLoader
+from accelserve.models.servable import Servable
+from accelserve.models.sources import build_sources
 from accelserve.observability.metrics import Metrics
 from accelserve.scoring import Scorer
 
@@ -54,15 +59,17 @@ _LAST_CALL_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """Where the server listens, once it is ready."""
+    """Where the server listens, once it is ready, or waits for its first model: then models is empty."""
 
     http_url: str
     grpc_address: str
     models: tuple[str, ...]
 
     def __str__(self) -> str:
-        listed = ", ".join(self.models)
-        return f"accelserve {__version__} is ready: {self.http_url} (HTTP) {self.grpc_address} (gRPC) serving {listed}"
+        where = f"{self.http_url} (HTTP) {self.grpc_address} (gRPC)"
+        if not self.models:
+            return f"accelserve {__version__} is listening: {where} serving no model yet"
+        return f"accelserve {__version__} is ready: {where} serving {', '.join(self.models)}"
 
 
 class StopSignals:
@@ -122,16 +129,20 @@ class Runtime:
             stack.callback(stop.cancel)
             if (code := await self._settle(models, stop)) is not None:
                 return code
-            on_ready(self._ready(models, http_socket, grpc_port))
-            return await self._serve(models, signals, stop)
+            return await self._serve(
+                models, signals, stop, lambda: on_ready(self._ready(models, http_socket, grpc_port))
+            )
 
     # -- parts ------------------------------------------------------------------------------------------------------
 
     def _models(self) -> ModelManager:
         config = self._config
-        loader = build_loader(config.device, config.threads)
+        loader = build_loader(config.device, config.threads, config.instances)
+        versions = VersionLoader(loader, self._clock, self._metrics)
         # The front ends close first: a batch that runs when the models close runs for nobody.
-        return ModelManager(config.models, loader, self._clock, self._metrics, config.default_model, _FORCED_CLOSE_S)
+        policy = KeeperPolicy(config.poll_interval_s, _FORCED_CLOSE_S, ReloadPolicy(attempts=config.reload_attempts))
+        follows = f"store {config.store}" if config.store and config.poll_interval_s else ""
+        return ModelManager(build_sources(config), versions, policy, default=config.default_model, follows=follows)
 
     def _pictures(self) -> PictureDecoder:
         config = self._config
@@ -159,7 +170,7 @@ class Runtime:
     def _ready(self, models: ModelManager, http_socket: socket.socket, grpc_port: int) -> Ready:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         http_port = http_socket.getsockname()[1]
-        listed = tuple(f"{s.name}:{s.version} on {s.model.session.device.id}" for s in models.servables())
+        listed = tuple(f"{s.name}:{s.version} on {_devices(s)}" for s in models.servables())
         return Ready(f"http://{host}:{http_port}", f"{host}:{grpc_port}", listed)
 
     def _count_refusal(self, kind: Kind) -> None:
@@ -178,13 +189,21 @@ class Runtime:
         if not await _first(models.changed(enough), stop):
             return ExitCode.OK
         error = models.first_error()
-        if error is not None and (self._config.strict or not models.ready()):
+        if error is not None and (self._config.strict or models.exhausted()):
             return ExitCode.of(error.kind)
         return None
 
-    async def _serve(self, models: ModelManager, signals: StopSignals, stop: "asyncio.Task[None]") -> ExitCode:
-        """Until told to stop, or until nothing is left to serve."""
-        if not await _first(models.changed(lambda: not any(models.servables())), stop):
+    async def _serve(
+        self, models: ModelManager, signals: StopSignals, stop: "asyncio.Task[None]", tell: Callable[[], None]
+    ) -> ExitCode:
+        """Until told to stop, or until nothing is left to serve. tell: says where it listens, and what it serves."""
+        goes_on = True
+        tell()
+        if not models.ready():
+            goes_on = await _first(models.changed(lambda: models.ready() or models.exhausted()), stop)
+            if models.ready():
+                tell()
+        if not goes_on or not await _first(models.changed(models.exhausted), stop):
             await self._say_goodbye(models, signals)
             return ExitCode.OK
         error = models.first_error()
@@ -243,11 +262,15 @@ async def _first(wanted: Coroutine[Any, Any, None], stop: "asyncio.Task[None]") 
         waiting.cancel()
 
 
-def build_loader(device: str = "auto", threads: int | None = None) -> Loader:
-    """A loader with all installed back ends. device, threads: for models that do not choose."""
+def build_loader(device: str = "auto", threads: int | None = None, instances: int = 1) -> Loader:
+    """A loader with all installed back ends. device, threads, instances: for models that do not choose."""
     cache = _cache_folder()
     prepared = FolderArtifactCache(cache / "prepared")
-    return Loader(BackendPool(), prepared, cache / "leases", check_round_trip, device, threads)
+    return Loader(BackendPool(), prepared, cache / "leases", check_round_trip, device, threads, instances)
+
+
+def _devices(servable: Servable) -> str:
+    return ", ".join(device.id for device in servable.model.devices)
 
 
 def _limits(config: ServerConfig) -> HttpLimits:

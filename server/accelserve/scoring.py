@@ -28,7 +28,6 @@ class Scorer:
 
         Raises ScoringError. Cancelling the caller takes the request out of its queue.
         """
-        model = servable.model
         bound = bind(signature, request, f"{servable.name}:{servable.version}")
         work = Work(
             signature,
@@ -40,14 +39,14 @@ class Scorer:
             request.priority,
         )
         scored = await self._run(servable, work)
-        device = model.session.device
+        devices = scored.devices
         return ScoreResponse(
             {name: scored.outputs[key] for name, key in bound.outputs},
             servable.name,
             servable.version,
             signature.name,
-            device.id,
-            device.emulated,
+            devices[0].id if len(devices) == 1 else ", ".join([device.id for device in devices]),
+            any(device.emulated for device in devices),
             scored.timing,
         )
 

@@ -77,7 +77,7 @@ def entry(name: str, function: str) -> EntryPoint:
 
 def choose(offers: list[Offer], device: str, artifact: ModelArtifact = ONNX) -> str:
     backend, chosen = BackendPool(offers).choose(artifact, parse_device_request(device))
-    return f"{backend.name} on {chosen.id}"
+    return f"{backend.name} on {', '.join(device.id for device in chosen)}"
 
 
 def test_offers_come_from_entry_points_the_preferred_first():
@@ -193,10 +193,14 @@ def test_a_broken_back_end_does_not_hide_one_that_works():
     assert choose([offer(Broken, name="broken"), offer(CpuOnly)], "cpu") == "plain on cpu:0"
 
 
-def test_several_devices_for_one_model_are_refused_and_not_silently_cut_to_one():
-    with pytest.raises(ScoringError) as refusal:
-        choose([offer(WithGpus)], "gpu:0,1")
-    assert refusal.value.kind is Kind.UNSUPPORTED
+def test_several_devices_are_all_taken_in_the_order_of_the_request():
+    assert choose([offer(WithGpus)], "gpu:1,0") == "gpus on gpu:1, gpu:0"
+
+
+def test_one_missing_of_several_devices_is_named_and_the_others_are_not_silently_taken():
+    with pytest.raises(ScoringError, match=r"there is no gpu:2 and no gpu:7; this host has gpu:0, gpu:1") as refusal:
+        choose([offer(WithGpus)], "gpu:0,2,7")
+    assert refusal.value.kind is Kind.DEVICE_MISSING
 
 
 def test_the_projects_probes_name_classes_that_exist_and_import_nothing_heavy():

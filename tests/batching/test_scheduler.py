@@ -91,7 +91,7 @@ def play(scenario, session=None, clock=None, **options):
     own = {name: options.pop(name) for name in ("observer", "max_inflight") if name in options}
 
     async def main():
-        async with Scheduler(session, BatchPolicy(**options), clock or FakeClock(), name="m:1", **own) as scheduler:
+        async with Scheduler([session], BatchPolicy(**options), clock or FakeClock(), name="m:1", **own) as scheduler:
             return await asyncio.wait_for(scenario(scheduler, session), 20)
 
     return asyncio.run(main())
@@ -650,7 +650,7 @@ class Observer:
         self.seen = []
         self.error = error
 
-    def batch_done(self, rows, padded_rows, compute_ns):
+    def batch_done(self, device, rows, padded_rows, compute_ns):
         self.seen.append((rows, padded_rows, compute_ns))
         if self.error is not None:
             raise self.error
@@ -783,7 +783,7 @@ def test_what_is_left_when_draining_takes_too_long_fails():
 
 def test_leaving_answers_what_was_accepted_and_ends_the_threads():
     async def scenario():
-        scheduler = Scheduler(FakeSession(), BatchPolicy(), FakeClock(), max_inflight=2, name="short lived")
+        scheduler = Scheduler([FakeSession()], BatchPolicy(), FakeClock(), max_inflight=2, name="short lived")
         async with scheduler:
             futures = [scheduler.submit(work(v)) for v in (1, 2)]
         assert all(future.done() for future in futures)
@@ -800,7 +800,7 @@ def test_whoever_waits_is_told_when_leaving_is_cancelled():
         futures, submitted = [], asyncio.Event()
 
         async def serve():
-            async with Scheduler(session, BatchPolicy(), FakeClock()) as scheduler:
+            async with Scheduler([session], BatchPolicy(), FakeClock()) as scheduler:
                 session.gate.clear()
                 futures.append(scheduler.submit(work(1)))
                 await session.is_running()
@@ -819,7 +819,7 @@ def test_whoever_waits_is_told_when_leaving_is_cancelled():
 
 def test_a_scheduler_that_is_not_open_takes_nothing():
     with pytest.raises(ScoringError) as caught:
-        Scheduler(FakeSession(), BatchPolicy(), FakeClock()).submit(work(1))
+        Scheduler([FakeSession()], BatchPolicy(), FakeClock()).submit(work(1))
     assert caught.value.kind is Kind.DRAINING
 
 
@@ -827,7 +827,7 @@ def test_a_run_that_outlives_the_loop_ends_its_thread_quietly(caplog):
     session = FakeSession()
 
     async def scenario():
-        async with Scheduler(session, BatchPolicy(), FakeClock(), name="survivor") as scheduler:
+        async with Scheduler([session], BatchPolicy(), FakeClock(), name="survivor") as scheduler:
             session.gate.clear()
             future = scheduler.submit(work(1))
             await session.is_running()

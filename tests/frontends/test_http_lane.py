@@ -24,6 +24,8 @@ from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
 from accelserve.lifecycle import Lifecycle
 from accelserve.models.loading import Loader
 from accelserve.models.manager import ModelManager
+from accelserve.models.resident import VersionLoader
+from accelserve.models.watch import PathSource
 from accelserve.observability.metrics import Metrics
 from accelserve.scoring import Scorer
 
@@ -51,7 +53,8 @@ async def both_lanes(tmp_path):
     metrics = Metrics(clock)
     decoder = PictureDecoder(1, DecodeLimits(10**7), clock)
     offload = Offload()
-    async with ModelManager(configs, loader, clock, metrics, "digits") as models:
+    sources, versions = [PathSource(configs)], VersionLoader(loader, clock, metrics)
+    async with ModelManager(sources, versions, default="digits") as models:
         await models.changed(models.settled)
         scorer, exchange = Scorer(models, clock), HttpExchange(metrics, clock, lambda: "an-id")
         raw = RawScoring(scorer, decoder, exchange, offload, MOST_BYTES)
@@ -235,7 +238,8 @@ def test_the_unforeseen_outside_of_scoring_is_told_by_an_id_and_logged(tmp_path,
 
     async def main():
         async with both_lanes(tmp_path) as (lane, app):
-            monkeypatch.setattr(ModelManager, "statuses", broken)
+            for question in ("statuses", "state"):
+                monkeypatch.setattr(ModelManager, question, broken)
             monkeypatch.setattr(Metrics, "render", broken)
             answers = [await ask(way, "GET", path, b"", ((b"x-request-id", b"mine"),)) for way in (lane, app)]
             assert answers[0] == answers[1]

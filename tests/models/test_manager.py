@@ -18,7 +18,9 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.messages import ModelRef, Priority, ScoreRequest
 from accelserve.models.loading import Loader, fit_policy
 from accelserve.models.manager import ModelManager
+from accelserve.models.resident import VersionLoader
 from accelserve.models.servable import LoadedModel
+from accelserve.models.watch import PathSource
 from accelserve.scoring import Scorer
 
 GOOD = 'behaviour = "double"\n[inputs.x]\ndtype = "float32"\nshape = [-1, 2]\noutput = "y"\n'
@@ -31,8 +33,8 @@ class Batches:
     def __init__(self):
         self.seen = []
 
-    def batch_done(self, model, version, rows, padded_rows, compute_ns):
-        self.seen.append((model, version, rows, padded_rows))
+    def batch_done(self, model, version, device, rows, padded_rows, compute_ns):
+        self.seen.append((model, version, device, rows, padded_rows))
 
 
 def model(tmp_path, name, text=GOOD):
@@ -41,12 +43,17 @@ def model(tmp_path, name, text=GOOD):
     return ModelConfig(name, path)
 
 
-@asynccontextmanager
-async def managing(tmp_path, *configs, default="", batches=None):
+def version_loader(tmp_path, batches=None):
     loader = Loader(
         BackendPool([synthetic()]), FolderArtifactCache(tmp_path / "cache"), tmp_path / "leases", check_round_trip
     )
-    async with ModelManager(configs, loader, MonotonicClock(), batches or Batches(), default) as manager:
+    return VersionLoader(loader, MonotonicClock(), batches or Batches())
+
+
+@asynccontextmanager
+async def managing(tmp_path, *configs, default="", batches=None, policy=None):
+    sources = [PathSource(configs)]
+    async with ModelManager(sources, version_loader(tmp_path, batches), policy, default=default) as manager:
         async with asyncio.timeout(10):
             await manager.changed(manager.settled)
         yield manager
@@ -107,10 +114,7 @@ def test_a_request_without_a_name_goes_to_the_default_else_to_the_only_model(tmp
 def test_a_model_that_still_loads_is_unavailable_not_unknown(tmp_path):
     async def main():
         slow = model(tmp_path, "slow", "load_delay_ms = 60000\n" + GOOD)
-        loader = Loader(
-            BackendPool([synthetic()]), FolderArtifactCache(tmp_path / "cache"), tmp_path / "leases", check_round_trip
-        )
-        async with asyncio.timeout(5), ModelManager([slow], loader, MonotonicClock(), Batches()) as manager:
+        async with asyncio.timeout(5), ModelManager([PathSource([slow])], version_loader(tmp_path)) as manager:
             assert not manager.ready()
             refused(Kind.LOADING, manager.resolve, ModelRef("slow"))
         # leaving did not wait for the load
@@ -147,7 +151,7 @@ def test_a_model_that_loses_its_device_is_unavailable_and_no_longer_ready(tmp_pa
 def test_a_broken_queue_leaves_no_session_open(tmp_path, monkeypatch):
     closed = []
     monkeypatch.setattr(LoadedModel, "close", lambda self: closed.append(self.artifact.name))
-    monkeypatch.setattr("accelserve.models.manager.Scheduler", None)
+    monkeypatch.setattr("accelserve.models.resident.Scheduler", None)
 
     async def main():
         async with managing(tmp_path, model(tmp_path, "m")) as manager:
@@ -181,7 +185,7 @@ def test_a_score_request_is_bound_batched_counted_and_answered(tmp_path):
             np.testing.assert_array_equal(response.outputs["y"], rows * 2)
             assert (response.model, response.version, response.device) == ("m", 1, "cpu:0")
             assert response.timing.batch_rows == 3
-            assert batches.seen == [("m", 1, 3, 3)]
+            assert batches.seen == [("m", 1, "cpu:0", 3, 3)]
 
     asyncio.run(main())
 

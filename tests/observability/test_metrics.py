@@ -164,12 +164,13 @@ def test_received_is_always_the_sum_of_all_ends_and_what_is_in_flight(seed: int)
 
 def test_a_batch_is_counted_with_its_rows_and_its_padding():
     metrics = Metrics(FakeClock())
-    metrics.batch_done("m", 2, rows=3, padded_rows=8, compute_ns=2_000_000)
+    metrics.batch_done("m", 2, "gpu:1", rows=3, padded_rows=8, compute_ns=2_000_000)
     who = {"model": "m", "version": "2"}
     assert value(metrics, "accelserve_compute_seconds_sum", **who) == pytest.approx(0.002)
     assert value(metrics, "accelserve_batch_rows_bucket", **who, le="2.0") == 0
     assert value(metrics, "accelserve_batch_rows_bucket", **who, le="4.0") == 1
     assert value(metrics, "accelserve_padding_rows_total", **who) == 5
+    assert value(metrics, "accelserve_batches_total", **who, device="gpu:1") == 1
 
 
 def test_modelled_time_has_a_metric_of_its_own_and_only_for_emulated_answers():

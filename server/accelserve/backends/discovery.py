@@ -6,7 +6,7 @@ Entry points of the group `accelserve.backends` name probes; nothing heavy is im
 import importlib
 import logging
 import threading
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from importlib.metadata import EntryPoint, entry_points
 
 from accelserve.backends.base import (
@@ -86,24 +86,20 @@ class BackendPool:
             reason = error.message.removeprefix(f"back end {offer.name}: ")
             return Inventory((), dict.fromkeys(offer.device_kinds, (reason,)))
 
-    def choose(self, artifact: ModelArtifact, request: DeviceRequest) -> tuple[Backend, Device]:
-        """Who runs a model, and where.
+    def choose(self, artifact: ModelArtifact, request: DeviceRequest) -> tuple[Backend, tuple[Device, ...]]:
+        """Who runs a model, and where: every device that the request names, else the first of the kind.
 
         Raises ScoringError: PRECONDITION when nothing takes the model's format, DEVICE_MISSING naming every missing
-        piece when the wanted device is not there, UNSUPPORTED for more than one device.
+        piece when a wanted device is not there.
         """
-        if len(request.ids) > 1:
-            raise ScoringError(
-                Kind.UNSUPPORTED, f'model "{artifact.name}": one model on several devices ({request}) is not supported'
-            )
         offers = self._offers_for(artifact)
         kinds = (DeviceKind.GPU, DeviceKind.CPU) if request.kind is None else (request.kind,)
         for kind in kinds:
             for offer in offers:
-                device = next((d for d in self._devices(offer, kind) if _matches(d, request)), None)
-                if device is not None:
-                    self._tell_why_no_gpu(artifact, request, device, offers)
-                    return self.backend(offer), device
+                devices = self._wanted(offer, kind, request)
+                if devices:
+                    self._tell_why_no_gpu(artifact, request, devices[0], offers)
+                    return self.backend(offer), devices
         raise self._missing(artifact, request, offers)
 
     def _offers_for(self, artifact: ModelArtifact) -> list[Offer]:
@@ -115,8 +111,14 @@ class BackendPool:
             raise ScoringError(Kind.PRECONDITION, "; ".join([message, *broken]))
         return offers
 
-    def _devices(self, offer: Offer, kind: DeviceKind) -> Iterator[Device]:
-        return (device for device in self.inventory(offer).devices if device.kind is kind)
+    def _wanted(self, offer: Offer, kind: DeviceKind, request: DeviceRequest) -> tuple[Device, ...]:
+        """The devices that this back end would use; none unless every one that is named is there."""
+        there = [device for device in self.inventory(offer).devices if device.kind is kind]
+        if not request.ids:
+            return tuple(there[:1])
+        by_id = {device.id: device for device in there}
+        named = _ids(request)
+        return tuple(by_id[each] for each in named) if by_id.keys() >= set(named) else ()
 
     def _tell_why_no_gpu(
         self, artifact: ModelArtifact, request: DeviceRequest, device: Device, offers: Sequence[Offer]
@@ -128,19 +130,22 @@ class BackendPool:
 
     def _missing(self, artifact: ModelArtifact, request: DeviceRequest, offers: Sequence[Offer]) -> ScoringError:
         kind = DeviceKind.CPU if request.kind is None else request.kind
-        reasons = "; ".join(f"{offer.name}: {self._why_not(offer, kind)}" for offer in offers)
+        reasons = "; ".join(f"{offer.name}: {self._why_not(offer, kind, _ids(request))}" for offer in offers)
         if kind is DeviceKind.CPU:
             return ScoringError(Kind.PRECONDITION, f'model "{artifact.name}" cannot run here: {reasons}')
         return ScoringError(Kind.DEVICE_MISSING, f'model "{artifact.name}" needs {request}: {reasons}')
 
-    def _why_not(self, offer: Offer, kind: DeviceKind) -> str:
+    def _why_not(self, offer: Offer, kind: DeviceKind, named: Sequence[str] = ()) -> str:
         inventory = self.inventory(offer)
         there = [device.id for device in inventory.devices if device.kind is kind]
         if there:
-            return f"this host has {', '.join(there)}"
+            absent = [each for each in named if each not in there]
+            told = f"there is no {' and no '.join(absent)}; " if absent else ""
+            return f"{told}this host has {', '.join(there)}"
         missing = inventory.missing.get(kind, ()) or ((offer.unavailable,) if offer.unavailable else ())
         return ", ".join(missing) or f"it drives no {kind.value}"
 
 
-def _matches(device: Device, request: DeviceRequest) -> bool:
-    return not request.ids or device.id in (f"{device.kind.value}:{i}" for i in request.ids)
+def _ids(request: DeviceRequest) -> tuple[str, ...]:
+    """The devices' ids that a request names."""
+    return tuple(f"{request.kind.value}:{each}" for each in request.ids) if request.kind is not None else ()

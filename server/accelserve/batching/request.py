@@ -2,7 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+from accelserve.backends.base import Device
 from accelserve.batching.batch_queue import Pending
 from accelserve.batching.batch_run import Outcome, Run
 from accelserve.batching.stack import join_rows
@@ -10,6 +12,17 @@ from accelserve.batching.work import Scored, Work
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import Timing
 from accelserve.tensors import Tensor, describe_tensor
+
+# What failed for the device's sake may go well elsewhere, or a moment later.
+_RETRY_AFTER_S = {Kind.DEVICE_LOST: 1, Kind.DEVICE_MEMORY: 1}
+
+
+class Answer(NamedTuple):
+    """What became of one part: the run that decided it, its outputs or error, and where it ran."""
+
+    run: Run
+    outcome: Outcome
+    device: Device
 
 
 class Request:
@@ -33,10 +46,7 @@ class Request:
         self._submitted_ns = submitted_ns
         self._deadline_ns = works[0].deadline_ns
         self._left = len(works)
-        self._answers: list[tuple[Run, Outcome]] = []
-        if len(works) > 1:
-            nothing: tuple[Run, Outcome] = (Run(0, 0, 0, 0), {})
-            self._answers = [nothing] * len(works)
+        self._answers: list[Answer | None] = [None] * len(works) if len(works) > 1 else []
         self.pendings = [
             Pending(
                 work.group,
@@ -58,10 +68,11 @@ class Request:
     def _done(self, _: asyncio.Future[Scored]) -> None:
         self._withdraw(self)
 
-    def part_done(self, index: int, run: Run, outcome: Outcome, now_ns: int) -> None:
+    def part_done(self, index: int, answer: Answer, now_ns: int) -> None:
         """Take the outcome of one part; the last one, or the first error, settles the request."""
         if self.future.done():
             return
+        run, outcome, device = answer
         if isinstance(outcome, ScoringError):
             self.fail(outcome)
         elif self._deadline_ns is not None and now_ns >= self._deadline_ns:
@@ -71,9 +82,9 @@ class Request:
             timing = Timing(queue_ns, run.compute_ns, run.rows, run.modelled_device_ns)
             self.pendings = []
             self.future.remove_done_callback(self._done)  # nothing is left to withdraw
-            self.future.set_result(Scored(outcome, timing))
+            self.future.set_result(Scored(outcome, timing, (device,)))
         else:
-            self._answers[index] = (run, outcome)
+            self._answers[index] = answer
             self._left -= 1
             if not self._left:
                 self._join()
@@ -81,7 +92,8 @@ class Request:
     def fail(self, error: ScoringError) -> None:
         """Fail with an error of its own: one that is raised collects its raiser's frames."""
         if not self.future.done():
-            own = ScoringError(error.kind, error.message, reason=error.reason, retry_after_s=error.retry_after_s)
+            retry_after_s = error.retry_after_s or _RETRY_AFTER_S.get(error.kind)
+            own = ScoringError(error.kind, error.message, reason=error.reason, retry_after_s=retry_after_s)
             own.__cause__ = error.__cause__ or (error if error.kind is Kind.INTERNAL else None)  # for the log
             self.future.set_exception(own)
 
@@ -97,7 +109,8 @@ class Request:
         return f"{(now_ns - self._submitted_ns) / 1e6:.1f} ms after the request came"
 
     def _join(self) -> None:
-        runs = [run for run, _ in self._answers]
+        answers = [answer for answer in self._answers if answer is not None]
+        runs = [answer.run for answer in answers]
         modelled = [run.modelled_device_ns for run in runs if run.modelled_device_ns is not None]
         timing = Timing(
             min(run.started_ns for run in runs) - self._submitted_ns,
@@ -106,12 +119,13 @@ class Request:
             sum(modelled) if modelled else None,
         )
         try:
-            self.future.set_result(Scored(self._joined(), timing))
+            devices = tuple(dict.fromkeys(answer.device for answer in answers))
+            self.future.set_result(Scored(self._joined(answers), timing, devices))
         except ScoringError as error:
             self.fail(error)
 
-    def _joined(self) -> dict[str, Tensor]:
-        parts = [outcome for _, outcome in self._answers if not isinstance(outcome, ScoringError)]
+    def _joined(self, answers: Sequence[Answer]) -> dict[str, Tensor]:
+        parts = [answer.outcome for answer in answers if not isinstance(answer.outcome, ScoringError)]
         for pending, outputs in zip(self.pendings, parts, strict=True):
             for name, tensor in outputs.items():
                 if not tensor.ndim or tensor.shape[0] != pending.rows:

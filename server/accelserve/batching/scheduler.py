@@ -1,9 +1,7 @@
-"""The driver of one model: requests come in on the event loop, batches run on the model's own threads."""
+"""The driver of one model: requests come in on the event loop, batches run on the threads of its instances."""
 
 import asyncio
 import logging
-import queue
-import threading
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -11,8 +9,9 @@ from typing import Self
 from accelserve.backends.base import Session
 from accelserve.batching.batch_queue import BatchQueue
 from accelserve.batching.batch_run import BatchRunner, Report, Run
+from accelserve.batching.lanes import Instance, Job, Lane, loss_in
 from accelserve.batching.policy import BatchPolicy
-from accelserve.batching.request import Part, Request
+from accelserve.batching.request import Answer, Part, Request
 from accelserve.batching.work import BatchObserver, Scored, Work
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
@@ -23,44 +22,30 @@ logger = logging.getLogger("accelserve.batching")
 
 DRAIN_TIMEOUT_S = 30.0  # leaving the context waits this long for what was accepted
 _JOIN_TIMEOUT_S = 1.0  # an idle model thread ends at once
+_LOST_RETRY_S = 5  # another replica, or this one when the model is loaded again
 # grpc.aio hands over one call in about four iterations of the loop, HTTP in one all that has come. An iteration that
 # finds nothing takes 1 µs, and eight are what a lone request waits.
 _QUIET_ITERATIONS = 8
 _MOST_GATHERING_NS = 2_000_000  # while requests keep coming, in which time the loop has enough to do
 
 
-class _Job:
-    """A batch on its way through a model thread, and its report on the way back.
-
-    The loop empties it: the thread may not have let go of it yet when the answers leave.
-    """
-
-    __slots__ = ("parts", "report")
-
-    def __init__(self, parts: Sequence[Part]) -> None:
-        self.parts = parts
-        self.report = Report((), ())
-
-    def empty(self) -> tuple[Sequence[Part], Report]:
-        parts, self.parts = self.parts, ()
-        report, self.report = self.report, Report((), ())
-        return parts, report
-
-
 class Scheduler:
-    """Gathers requests into batches and runs them, one batch per model thread at a time.
+    """Gathers requests into batches and runs them: one queue for all instances of a model.
 
-    Work-conserving: a free thread takes what the loop has read as soon as no more comes; while all are busy requests
-    gather. All methods belong to the event loop; enter and leave it there. A submitted request ends in its future: with
-    `Scored`, or a ScoringError, or cancelled by its caller, which frees its rows and leaves its neighbours alone.
+    Work-conserving: the least busy instance with a free thread takes what the loop has read as soon as no more comes;
+    while all are busy requests gather. An instance that loses its device leaves service and the others serve on; with
+    the last one gone, what is queued fails and nothing more is taken. All methods belong to the event loop; enter and
+    leave it there. A submitted request ends in its future: with `Scored`, or a ScoringError, or cancelled by its
+    caller, which frees its rows and leaves its neighbours alone.
 
-    max_inflight: batches that may run at the same time, each on a thread of its own.
+    sessions: one for each instance, all of one model.
+    max_inflight: batches that an instance may run at the same time, each on a thread of its own.
     name: the model's, for messages and the log.
     """
 
     def __init__(
         self,
-        session: Session,
+        sessions: Sequence[Session],
         policy: BatchPolicy,
         clock: Clock,
         *,
@@ -68,29 +53,30 @@ class Scheduler:
         observer: BatchObserver | None = None,
         name: str = "model",
     ) -> None:
-        self._runner = BatchRunner(session, policy, clock, name)
+        self._lanes = [
+            Lane(BatchRunner(session, policy, clock, name), session.device, max_inflight, f"{name}-{number}")
+            for number, session in enumerate(sessions)
+        ]
+        self._alive = list(self._lanes)  # in the order in which equals are served
         self._most_rows = policy.max_batch_size
         self._clock = clock
-        self._max_inflight = max_inflight
         self._observer = observer
         self._name = name
         self._queue = BatchQueue(policy)
-        self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._running: set[_Job] = set()
-        self._threads: list[threading.Thread] = []
+        self._running: set[Job] = set()
         self._accepting = False
         self._abandoned = False
         self._gathering = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._idle = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._loss: ScoringError | None = None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        for number in range(self._max_inflight):
-            thread = threading.Thread(target=self._serve, name=f"{self._name}-{number}", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+        for lane in self._lanes:
+            lane.start(self._loop, self._finished)
         self._accepting = True
         return self
 
@@ -117,14 +103,25 @@ class Scheduler:
         """Batches that run now."""
         return len(self._running)
 
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """Every instance, lost ones included, in the order of the sessions."""
+        return tuple([lane.instance for lane in self._lanes])
+
+    async def lost(self) -> ScoringError:
+        """Wait until no instance has its device any more; the error that the last one ended with."""
+        await self._lost.wait()
+        assert self._loss is not None
+        return self._loss
+
     # -- in -----------------------------------------------------------------------------------------------------
 
     def submit(self, work: Work) -> asyncio.Future[Scored]:
         """Queue a request; one over `max_batch_size` runs in parts and is joined again.
 
-        Raises ScoringError at once: OVERLOADED (reason "queue_full"), DRAINING, DEADLINE when it has already passed.
-        The future fails with DEADLINE (in the queue, or found late when the run is done), DRAINING, and what the
-        session raised; INTERNAL stands for anything else.
+        Raises ScoringError at once: OVERLOADED (reason "queue_full"), DRAINING, DEVICE_LOST, DEADLINE when it has
+        already passed. The future fails with DEADLINE (in the queue, or found late when the run is done), DRAINING, and
+        what the session raised; INTERNAL stands for anything else.
         """
         now_ns = self._clock.now_ns()
         self._refuse(work, now_ns)
@@ -136,13 +133,15 @@ class Scheduler:
             request.let_go()
             raise
         request.queued()
-        if len(self._running) < self._max_inflight:
+        if self._free_lane() is not None:
             self._poke_soon()
         elif work.deadline_ns is not None:
             self._set_timer()
         return request.future
 
     def _refuse(self, work: Work, now_ns: int) -> None:
+        if self._loss is not None:
+            raise self._gone(self._loss)
         if not self._accepting:
             raise self._draining()
         if work.deadline_ns is not None and now_ns >= work.deadline_ns:
@@ -150,6 +149,9 @@ class Scheduler:
 
     def _draining(self) -> ScoringError:
         return ScoringError(Kind.DRAINING, f"{self._name} is shutting down and takes no requests", retry_after_s=1)
+
+    def _gone(self, loss: ScoringError) -> ScoringError:
+        return ScoringError(Kind.DEVICE_LOST, loss.message, retry_after_s=_LOST_RETRY_S)
 
     def _withdraw(self, request: Request) -> None:
         """Take what is left of a settled request out of the queue."""
@@ -182,21 +184,31 @@ class Scheduler:
         now_ns = self._clock.now_ns()
         for pending in self._queue.expire(now_ns):
             Part.of(pending).request.expired(now_ns, self._name)
-        while len(self._running) < self._max_inflight and (batch := self._queue.take(now_ns)):
-            self._start([part for part in map(Part.of, batch) if not part.request.future.done()])
+        while (lane := self._free_lane()) is not None and (batch := self._queue.take(now_ns)):
+            self._start(lane, [part for part in map(Part.of, batch) if not part.request.future.done()])
         self._set_timer()
         self._note_idle()
 
-    def _start(self, parts: Sequence[Part]) -> None:
+    def _free_lane(self) -> Lane | None:
+        """The least busy instance that can take a batch; of equals the one that has waited longest."""
+        best = None
+        for lane in self._alive:
+            if lane.running < lane.max_inflight and (best is None or lane.running < best.running):
+                best = lane
+        return best
+
+    def _start(self, lane: Lane, parts: Sequence[Part]) -> None:
         """Hand a batch over. It may be empty: a settled request withdraws an iteration later, and is left out here."""
         if parts:
-            job = _Job(parts)
+            job = Job(lane, parts)
             self._running.add(job)
-            self._jobs.put(job)
+            self._alive.remove(lane)
+            self._alive.append(lane)
+            lane.give(job)
 
     def _set_timer(self) -> None:
         """Be woken when the queue has something to give. A timer that comes too early stays: it looks and sets anew."""
-        free = len(self._running) < self._max_inflight
+        free = self._free_lane() is not None
         at_ns = self._queue.wake_at_ns() if free else self._queue.expires_at_ns()
         if at_ns is None or (self._timer is not None and self._timer_ns <= at_ns):
             return
@@ -213,58 +225,59 @@ class Scheduler:
             self._timer.cancel()
             self._timer = None
 
-    # -- model thread -------------------------------------------------------------------------------------------
-
-    def _serve(self) -> None:
-        while self._serve_one():
-            pass
-
-    def _serve_one(self) -> bool:
-        """A frame of its own for each job: a thread that waits for the next one holds nothing of the last."""
-        job = self._jobs.get()
-        if job is None:
-            return False
-        job.report = self._runner.run([part.work for part in job.parts])
-        try:
-            self._loop.call_soon_threadsafe(self._finished, job)
-        except RuntimeError:  # the loop has been closed: nobody waits any more
-            logger.warning("%s finished a batch after the server had stopped", self._name)
-        return True
-
     # -- out ----------------------------------------------------------------------------------------------------
 
-    def _finished(self, job: _Job) -> None:
+    def _finished(self, job: Job) -> None:
         """Start the next batch at once, then answer this one: neither can keep the other from happening.
 
         Errors go first, so that no further part of a failed request is started.
         """
         self._running.discard(job)
+        lane = job.lane
+        lane.running -= 1
         parts, report = job.empty()
         try:
-            self._settle(parts, report, errors=True)
+            if (loss := loss_in(report)) is not None:
+                self._lose(lane, loss)
+            self._settle(lane, parts, report, errors=True)
             self.poke()
         finally:
-            self._settle(parts, report, errors=False)
+            self._settle(lane, parts, report, errors=False)
             for run in report.runs:
-                self._observe(run)
+                self._observe(lane, run)
 
-    def _settle(self, parts: Sequence[Part], report: Report, *, errors: bool) -> None:
+    def _lose(self, lane: Lane, loss: ScoringError) -> None:
+        """The lane's device is gone: it gets nothing more, and what it still runs fails by itself."""
+        if lane.lost:
+            return
+        lane.lost = True
+        lane.stop()
+        self._alive.remove(lane)
+        left = len(self._alive)
+        logger.error("%s lost an instance on %s, %d left: %s", self._name, lane.device.id, left, loss.message)
+        if not left:
+            self._loss = loss
+            for pending in self._queue.clear():
+                Part.of(pending).request.fail(self._gone(loss))
+            self._lost.set()
+
+    def _settle(self, lane: Lane, parts: Sequence[Part], report: Report, *, errors: bool) -> None:
         now_ns = self._clock.now_ns()
         for part, (run, outcome) in zip(parts, report.answers, strict=True):
             if isinstance(outcome, ScoringError) is not errors:
                 continue
             try:
-                part.request.part_done(part.index, run, outcome, now_ns)
+                part.request.part_done(part.index, Answer(run, outcome, lane.device), now_ns)
             except Exception as error:
                 logger.exception("an answer of %s was lost", self._name)
                 message = f"{self._name} lost an answer: unforeseen {type(error).__name__}"
                 part.request.fail(ScoringError(Kind.INTERNAL, message))
 
-    def _observe(self, run: Run) -> None:
+    def _observe(self, lane: Lane, run: Run) -> None:
         if self._observer is None:
             return
         try:
-            self._observer.batch_done(run.rows, run.padded_rows, run.compute_ns)
+            self._observer.batch_done(lane.device.id, run.rows, run.padded_rows, run.compute_ns)
         except Exception:
             logger.exception("the observer of %s failed", self._name)
 
@@ -305,10 +318,10 @@ class Scheduler:
         self._cancel_timer()
         if not self._abandoned and not self._is_idle():  # leaving was itself cancelled
             self._abandon()
-        for _ in self._threads:
-            self._jobs.put(None)
+        for lane in self._alive:  # a lost one's were told before
+            lane.stop()
         if self._running:
             logger.warning("%s is still running a batch; its thread ends after it", self._name)
             return
-        for thread in self._threads:
-            thread.join(_JOIN_TIMEOUT_S)
+        for lane in self._lanes:
+            lane.join(_JOIN_TIMEOUT_S)

@@ -4,6 +4,7 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from accelserve.backends.base import Device
 from accelserve.batching.stack import cut_rows
 from accelserve.messages import Priority, Timing
 from accelserve.tensors import Signature, Tensor
@@ -55,19 +56,20 @@ class Work:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """The outputs that were asked for, by signature key, and where the time went.
+    """The outputs that were asked for, by signature key, where the time went, and the devices that ran it.
 
     Outputs may be views of a whole batch's. Of a request that ran in parts, timing has the wait of the first, the sum
-    of the runs and the largest batch.
+    of the runs and the largest batch, and devices may be several.
     """
 
     outputs: Mapping[str, Tensor]
     timing: Timing
+    devices: tuple[Device, ...]
 
 
 class BatchObserver(Protocol):
     """Told of every run, on the event loop."""
 
-    def batch_done(self, rows: int, padded_rows: int, compute_ns: int) -> None:
-        """rows: real ones; padded_rows: those the model ran, padding included."""
+    def batch_done(self, device: str, rows: int, padded_rows: int, compute_ns: int) -> None:
+        """device: the id of the one that ran it. rows: real ones; padded_rows: those it ran, padding included."""
         ...

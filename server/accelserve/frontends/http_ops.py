@@ -8,7 +8,6 @@ import orjson
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
 from accelserve.lifecycle import Lifecycle
-from accelserve.messages import ModelRef
 from accelserve.models.manager import ModelManager
 from accelserve.observability.metrics import Metrics
 
@@ -35,9 +34,14 @@ class Operations:
             return error_response(ScoringError(Kind.NOT_FOUND, f"no model is named {name!r}"))
         ready = not self.lifecycle.stopping and self.models.ready(name)
         names = [name] if name is not None else self.models.names()
-        states = {each: self.models.statuses(ModelRef(each))[0].state for each in names}
-        status = "stopping" if self.lifecycle.stopping else "ready" if ready else "not ready"
-        return HttpResponse(200 if ready else 503, orjson.dumps({"status": status, "models": states}))
+        states = {each: self.models.state(each).value for each in names}
+        if ready:
+            return HttpResponse(200, orjson.dumps({"status": "ready", "models": states}))
+        stopping = self.lifecycle.stopping
+        told: dict[str, object] = {"status": "stopping" if stopping else "not ready", "models": states}
+        if not stopping and name is None:
+            told["reason"] = self.models.why_not_ready()
+        return HttpResponse(503, orjson.dumps(told))
 
     async def metrics_page(self, request: HttpRequest) -> HttpResponse:
         body, content_type = self.metrics.render(request.headers.get("accept", ""))

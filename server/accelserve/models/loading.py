@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -25,9 +25,10 @@ from accelserve.devices import parse_device_request
 from accelserve.errors import Kind, ScoringError
 from accelserve.image_signature import check_fits, guess_preprocessing
 from accelserve.models.manifest import Manifest, read_manifest, with_signature
-from accelserve.models.repository import find_models
-from accelserve.models.self_check import CheckReport, CodecCheck, check_session
-from accelserve.models.servable import LoadedModel, LoadReport
+from accelserve.models.placement import warn_of_placement
+from accelserve.models.repository import find_models, find_version
+from accelserve.models.self_check import CodecCheck, check_session
+from accelserve.models.servable import LoadedModel, LoadReport, close_all
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Signature
 
@@ -46,7 +47,7 @@ class Source:
 class Loader:
     """What loading needs from outside.
 
-    device, threads: the server's choice for models that do not choose. leases: folder of lease files.
+    device, threads, instances: the server's choice for models that do not choose. leases: folder of lease files.
     """
 
     backends: BackendPool
@@ -55,62 +56,118 @@ class Loader:
     check_codecs: CodecCheck
     device: str = "auto"
     threads: int | None = None
+    instances: int = 1
 
     def find(self, config: ModelConfig) -> Source:
-        """The newest version. Raises ScoringError: NOT_FOUND, PRECONDITION."""
+        """The newest version that the model's path holds. Raises ScoringError: NOT_FOUND, PRECONDITION."""
+        assert config.path is not None
         found = find_models(config.name, config.path)
+        return Source(found.versions[0], read_manifest(found.manifest))
+
+    def find_version(self, name: str, version: int, place: Path) -> Source:
+        """One version, where it lies. Raises ScoringError(PRECONDITION)."""
+        found = find_version(name, version, place)
         return Source(found.versions[0], read_manifest(found.manifest))
 
     def load(self, config: ModelConfig, source: Source) -> LoadedModel:
         """Make it resident, warmed and checked. Raises ScoringError; what was opened is closed again."""
-        request = parse_device_request(config.device or source.manifest.device or self.device)
-        threads = config.threads or source.manifest.threads or self.threads
-        policy = source.manifest.batching
-        options = SessionOptions(threads, source.manifest.backend, policy.max_batch_size, policy.allowed_batch_sizes)
-        backend, device = self.backends.choose(source.artifact, request)
-        lease = acquire_lease(self.leases, device.id, config.name) if device.exclusive else None
+        manifest = source.manifest
+        request = parse_device_request(config.device or manifest.device or self.device)
+        threads = config.threads or manifest.threads or self.threads
+        policy = manifest.batching
+        options = SessionOptions(threads, manifest.backend, policy.max_batch_size, policy.allowed_batch_sizes)
+        backend, devices = self.backends.choose(source.artifact, request)
+        instances = config.instances or manifest.instances or self.instances
+        capabilities = [backend.capabilities(device, options) for device in devices]
+        _check_instances(source.artifact.name, devices, capabilities, instances)
+        sessions: list[Session] = []
+        leases: list[DeviceLease] = []
         try:
-            return self._load_on(backend, device, lease, source, options)
+            spent = self._open(_Plan(backend, devices, instances, config.name), source, options, sessions, leases)
+            return self._checked(backend, sessions, leases, capabilities, source, spent)
         except BaseException:
-            if lease is not None:
-                lease.release()
+            close_all(sessions, leases)
             raise
 
-    def _load_on(
-        self, backend: Backend, device: Device, lease: DeviceLease | None, source: Source, options: SessionOptions
+    def _open(
+        self,
+        plan: "_Plan",
+        source: Source,
+        options: SessionOptions,
+        sessions: list[Session],
+        leases: list[DeviceLease],
+    ) -> tuple[float, float]:
+        """Fill `sessions` and `leases`. Returns the seconds that preparing and loading took."""
+        prepare_s = load_s = 0.0
+        for device in plan.devices:
+            lease = acquire_lease(self.leases, device.id, plan.holder) if device.exclusive else None
+            if lease is not None:
+                leases.append(lease)
+            started = time.monotonic()
+            progress = partial(_log_progress, source.artifact.name)
+            prepared = plan.backend.prepare(source.artifact, device, options, self.cache, progress)
+            prepared_at = time.monotonic()
+            sessions += [plan.backend.load(prepared, device, options, lease) for _ in range(plan.instances)]
+            prepare_s, load_s = prepare_s + prepared_at - started, load_s + time.monotonic() - prepared_at
+        return prepare_s, load_s
+
+    def _checked(
+        self,
+        backend: Backend,
+        sessions: Sequence[Session],
+        leases: Sequence[DeviceLease],
+        capabilities: Sequence[Capabilities],
+        source: Source,
+        spent: tuple[float, float],
     ) -> LoadedModel:
         started = time.monotonic()
-        prepared = backend.prepare(
-            source.artifact, device, options, self.cache, partial(_log_progress, source.artifact.name)
-        )
-        prepared_at = time.monotonic()
-        session = backend.load(prepared, device, options, lease)
-        loaded_at = time.monotonic()
-        try:
-            capabilities = backend.capabilities(device, options)
-            policy = fit_policy(source.manifest.batching, capabilities)
-            preprocessing = picture_preprocessing(source.manifest, session.signatures)
-            _tell_guesses(source.artifact.name, preprocessing)
-            check_labels(source.manifest, session.signatures)
-            check = self._check(session, policy, capabilities)
-        except BaseException:
-            session.close()
-            raise
-        report = LoadReport(check, prepared_at - started, loaded_at - prepared_at, time.monotonic() - loaded_at)
+        artifact, manifest = source.artifact, source.manifest
+        signatures = sessions[0].signatures
+        policy = manifest.batching
+        for each in capabilities:
+            policy = fit_policy(policy, each)
+        preprocessing = picture_preprocessing(manifest, signatures)
+        _tell_guesses(artifact.name, preprocessing)
+        check_labels(manifest, signatures)
+        deterministic = all(each.deterministic for each in capabilities)
+        # Every instance is warmed and proved: a device of its own may have kernels of its own.
+        checks = [check_session(session, policy, self.check_codecs, deterministic) for session in sessions]
+        for session in {each.device.id: each for each in sessions}.values():
+            warn_of_placement(artifact, session)
+        report = LoadReport(checks[0], *spent, time.monotonic() - started)
+        least = replace(capabilities[0], max_inflight=min(each.max_inflight for each in capabilities))
         return LoadedModel(
-            source.artifact,
+            artifact,
             backend.name,
-            session,
-            capabilities,
+            tuple(sessions),
+            least,
             policy,
             report,
-            source.manifest.labels,
+            manifest.labels,
             preprocessing,
-            lease,
+            tuple(leases),
         )
 
-    def _check(self, session: Session, policy: BatchPolicy, capabilities: Capabilities) -> CheckReport:
-        return check_session(session, policy, self.check_codecs, capabilities.deterministic)
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """instances: sessions on each device. holder: the model's name, for leases."""
+
+    backend: Backend
+    devices: tuple[Device, ...]
+    instances: int
+    holder: str
+
+
+def _check_instances(
+    model: str, devices: Sequence[Device], capabilities: Sequence[Capabilities], instances: int
+) -> None:
+    """Raises ScoringError(PRECONDITION) when a device takes fewer models than there are to be instances."""
+    for device, each in zip(devices, capabilities, strict=True):
+        most = each.models_per_device
+        if most is not None and instances > most:
+            message = f'model "{model}": want {instances} instances on {device.id}, which takes {most}'
+            raise ScoringError(Kind.PRECONDITION, f"{message}; say instances = {most}")
 
 
 def _log_progress(model: str, what: str, done: float) -> None:

@@ -1,4 +1,4 @@
-"""`accelserve.toml` beside a model: labels, device, batching, preprocessing."""
+"""`accelserve.toml` beside a model: labels, device, instances, batching, preprocessing."""
 
 import tomllib
 from collections.abc import Mapping
@@ -26,6 +26,7 @@ class Manifest:
     labels: tuple[str, ...] | None = None
     device: str | None = None
     threads: int | None = None
+    instances: int | None = None
     batching: BatchPolicy = field(default_factory=BatchPolicy)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     backend: Mapping[str, Any] = field(default_factory=dict)
@@ -50,12 +51,13 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
-    _known(content, ("labels", "device", "threads", "batching", "preprocessing", "backend"), "")
+    _known(content, ("labels", "device", "threads", "instances", "batching", "preprocessing", "backend"), "")
     labels = _typed(content, "labels", str)
     return Manifest(
         labels=_read_labels(path.parent / labels) if labels else None,
         device=_typed(content, "device", str),
-        threads=_threads(content),
+        threads=_count(content, "threads"),
+        instances=_count(content, "instances"),
         batching=_batching(_table(content, "batching")),
         preprocessing=_preprocessing(_table(content, "preprocessing")),
         backend=_table(content, "backend"),
@@ -63,11 +65,11 @@ def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
     )
 
 
-def _threads(content: Mapping[str, Any]) -> int | None:
-    threads: int | None = _typed(content, "threads", int)
-    if threads is not None and threads < 1:
-        raise ScoringError(Kind.INVALID, f"threads: want a number above 0, got {threads}")
-    return threads
+def _count(content: Mapping[str, Any], key: str) -> int | None:
+    number: int | None = _typed(content, key, int)
+    if number is not None and number < 1:
+        raise ScoringError(Kind.INVALID, f"{key}: want a number above 0, got {number}")
+    return number
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:

@@ -38,6 +38,33 @@ def find_models(name: str, path: Path) -> Found:
     return Found(_versions(name, path), path / FILE_NAME)
 
 
+def list_versions(name: str, path: Path) -> dict[int, Path]:
+    """Where each version lies that a path holds: one scan of a folder, whatever the version folders hold.
+
+    path: as for `find_models`. Raises ScoringError: NOT_FOUND when there is nothing; PRECONDITION when what is there
+    is no model.
+    """
+    if not path.exists():
+        raise ScoringError(Kind.NOT_FOUND, f"model {name!r}: no such file or folder: {path}")
+    if path.is_file():
+        return {artifact.version: path for artifact in _lone_file(name, path).versions}
+    version = _version_of(path)
+    if _artifact(name, path, 0) is not None:
+        return {1 if version is None else version: path}
+    return _numbered(name, path)
+
+
+def find_version(name: str, version: int, place: Path) -> Found:
+    """One version, where `list_versions` says that it lies. Raises ScoringError(PRECONDITION)."""
+    if place.is_file():
+        return _lone_file(name, place)
+    artifact = _artifact(name, place, version)
+    if artifact is None:
+        raise _empty(name, place)
+    shared = _version_of(place) is not None and not (place / FILE_NAME).exists()
+    return Found((artifact,), (place.parent if shared else place) / FILE_NAME)
+
+
 def _lone_file(name: str, path: Path) -> Found:
     if path.name.endswith(_SYNTHETIC_SUFFIX):
         artifact = ModelArtifact(name, 1, "synthetic", path)
@@ -48,7 +75,7 @@ def _lone_file(name: str, path: Path) -> Found:
     raise ScoringError(Kind.PRECONDITION, f"model {name!r}: {path} is no model; want {wanted}")
 
 
-def _versions(name: str, base: Path) -> tuple[ModelArtifact, ...]:
+def _numbered(name: str, base: Path) -> dict[int, Path]:
     numbered = {number: child for child in sorted(base.iterdir()) if (number := _version_of(child)) is not None}
     if not numbered:
         holds = ", ".join(_CONTENT[i][0] for i in (0, 1))
@@ -56,12 +83,20 @@ def _versions(name: str, base: Path) -> tuple[ModelArtifact, ...]:
         hint = f"; there is {seen}: serve that file, or call it model.onnx" if seen else ""
         message = f"model {name!r}: {base} holds neither {holds} nor a version folder such as {base.name}/1{hint}"
         raise ScoringError(Kind.PRECONDITION, message)
+    return numbered
+
+
+def _versions(name: str, base: Path) -> tuple[ModelArtifact, ...]:
+    numbered = _numbered(name, base)
     found = [_artifact(name, numbered[number], number) for number in sorted(numbered, reverse=True)]
     if found[0] is None:
-        newest = numbered[max(numbered)]
-        wanted = " or ".join(content for content, _ in _CONTENT[:2])
-        raise ScoringError(Kind.PRECONDITION, f"model {name!r}: version folder {newest} holds no {wanted}")
+        raise _empty(name, numbered[max(numbered)])
     return tuple(artifact for artifact in found if artifact is not None)
+
+
+def _empty(name: str, folder: Path) -> ScoringError:
+    wanted = " or ".join(content for content, _ in _CONTENT[:2])
+    return ScoringError(Kind.PRECONDITION, f"model {name!r}: version folder {folder} holds no {wanted}")
 
 
 def _version_of(folder: Path) -> int | None:

@@ -1,9 +1,10 @@
 """A version of a model that is loaded, and everything a request needs to know about it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 
-from accelserve.backends.base import Batch, BatchResult, Capabilities, DeviceLease, ModelArtifact, Session, buffers_of
+from accelserve.backends.base import Capabilities, Device, DeviceLease, ModelArtifact, Session
 from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.scheduler import Scheduler
 from accelserve.errors import Kind, ScoringError
@@ -24,53 +25,51 @@ class LoadReport:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model resident on a device, before it has a queue.
+    """A model resident on its devices, before it has a queue.
 
-    labels: name of each class, by index. preprocessing: signature name -> what is done to a picture for its only
-    dense image input.
+    sessions: one for each instance, alike but for their devices. labels: name of each class, by index.
+    preprocessing: signature name -> what is done to a picture for its only dense image input.
     """
 
     artifact: ModelArtifact
     backend: str
-    session: Session
+    sessions: tuple[Session, ...]
     capabilities: Capabilities
     policy: BatchPolicy
     report: LoadReport
     labels: tuple[str, ...] | None = None
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
-    lease: DeviceLease | None = None
+    leases: tuple[DeviceLease, ...] = ()
+
+    @property
+    def session(self) -> Session:
+        """The first: its signatures are those of all."""
+        return self.sessions[0]
+
+    @property
+    def devices(self) -> tuple[Device, ...]:
+        """Each once, in the order that was asked for."""
+        return tuple({session.device.id: session.device for session in self.sessions}.values())
 
     def close(self) -> None:
-        self.session.close()
-        if self.lease is not None:
-            self.lease.release()
+        close_all(self.sessions, self.leases)
 
 
-class WatchedSession:
-    """A session that tells when its device is lost; everything else is the session's own."""
-
-    def __init__(self, session: Session, lost: Callable[[ScoringError], object]) -> None:
-        """lost: called from a model thread with the error, each time it happens."""
-        self.signatures = session.signatures
-        self.device = session.device
-        self.placement = session.placement
-        self.close = session.close
-        self.buffers = buffers_of(session)
-        self._run = session.run
-        self._lost = lost
-
-    def run(self, batch: Batch) -> BatchResult:
-        try:
-            return self._run(batch)
-        except ScoringError as error:
-            if error.kind is Kind.DEVICE_LOST:
-                self._lost(error)
-            raise
+def close_all(sessions: Iterable[Session], leases: Iterable[DeviceLease]) -> None:
+    """Free every device, whatever one of them says to it."""
+    with ExitStack() as stack:
+        for lease in leases:
+            stack.callback(lease.release)
+        for session in sessions:
+            stack.callback(session.close)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class Servable:
-    """One AVAILABLE version: the loaded model and its queue."""
+    """One AVAILABLE version: the loaded model and its queue.
+
+    Who holds it may still submit to it: a version that is replaced is drained when nobody does any more.
+    """
 
     model: LoadedModel
     scheduler: Scheduler

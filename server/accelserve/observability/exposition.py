@@ -82,6 +82,7 @@ class BooksCollector(Collector):
         decode = _histogram("accelserve_decode_seconds", "Time to make tensors of an answered request.", _MODEL)
         compute = _histogram("accelserve_compute_seconds", "Time the model took for a batch.", _MODEL)
         rows = _histogram("accelserve_batch_rows", "Requested rows that rode in a batch.", _MODEL)
+        batches = _counter("accelserve_batches", "Batches that a model ran, by device.", (*_MODEL, "device"))
         padding = _counter("accelserve_padding_rows", "Rows computed only to fill a batch.", _MODEL)
         modelled = _histogram(
             "accelserve_modelled_device_seconds",
@@ -92,10 +93,12 @@ class BooksCollector(Collector):
             for family, histogram in ((queue, series.queue), (decode, series.decode), (compute, series.compute)):
                 _add(family, labels, histogram, _NS_PER_SECOND)
             _add(rows, labels, series.rows, 1)
+            for device, count in series.batches.items():
+                batches.add_metric([*labels, device], count)
             padding.add_metric(labels, series.padding_rows)
             if any(series.modelled.counts):
                 _add(modelled, labels, series.modelled, _NS_PER_SECOND)
-        yield from (queue, decode, compute, rows, padding, modelled)
+        yield from (queue, decode, compute, rows, batches, padding, modelled)
 
 
 class GaugesCollector(Collector):

@@ -121,12 +121,13 @@ class Metrics:
         counts.in_flight += 1
         return RequestRecord(self, protocol, counts, self.now_ns())
 
-    def batch_done(self, model: str, version: int, rows: int, padded_rows: int, compute_ns: int) -> None:
-        """A model ran `rows` requested rows as `padded_rows`."""
+    def batch_done(self, model: str, version: int, device: str, rows: int, padded_rows: int, compute_ns: int) -> None:
+        """A model ran `rows` requested rows as `padded_rows` on the device of this id."""
         series = self.books.model(model, str(version))
         series.compute.observe(compute_ns)
         series.rows.observe(rows)
         series.padding_rows += padded_rows - rows
+        series.batches[device] = series.batches.get(device, 0) + 1
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """(page, content type): Prometheus' text format 0.0.4, or OpenMetrics when `Accept` asks for it."""

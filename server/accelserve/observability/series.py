@@ -38,7 +38,10 @@ class RequestSeries:
 
 @dataclass(slots=True)
 class ModelSeries:
-    """What one (model, version) did. queue, decode, modelled: per answered request; compute, rows: per batch."""
+    """What one (model, version) did. queue, decode, modelled: per answered request; compute, rows: per batch.
+
+    batches: device's id -> runs there.
+    """
 
     queue: Histogram = field(default_factory=lambda: Histogram(LATENCY_EDGES_NS))
     decode: Histogram = field(default_factory=lambda: Histogram(LATENCY_EDGES_NS))
@@ -46,6 +49,7 @@ class ModelSeries:
     compute: Histogram = field(default_factory=lambda: Histogram(LATENCY_EDGES_NS))
     rows: Histogram = field(default_factory=lambda: Histogram(ROW_EDGES))
     padding_rows: int = 0
+    batches: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
