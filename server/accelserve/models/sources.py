@@ -21,7 +21,7 @@ def build_sources(config: ServerConfig) -> list[ModelSource]:
         store = ModelStore(Path(config.store))
         taken = {model.name for model in paths}
         if clash := sorted(taken & set(() if stored else store.names())):
-            told = f"the store {config.store} has a model of this name too; rename one, or name those that are to be served"
+            told = f"store {config.store} has a model of this name too; rename one, or say which of the store to serve"
             raise ConfigError([f"--model {name}=...: {told}" for name in clash])
         sources.append(StoreSource(store, stored, taken))
     return sources
