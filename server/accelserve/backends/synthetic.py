@@ -80,7 +80,9 @@ class SyntheticBackend:
         if spec.load_delay_ms:
             self._sleep(spec.load_delay_ms / 1e3)
         if spec.load_error:
-            raise ScoringError(Kind.PRECONDITION, f"{model} does not load: {spec.load_error}")
+            raise ScoringError(Kind[spec.load_error_kind.upper()], f"{model} does not load: {spec.load_error}")
+        if spec.sticky_loss and self._lost:
+            raise ScoringError(Kind.DEVICE_LOST, f"{model} does not load: {device.id} was lost in this process")
         return SyntheticSession(model, spec, device, self._sleep, self._note_lost)
 
     def health(self, device: Device) -> Health:

@@ -11,6 +11,7 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import BY_NAME, DEFAULT_SIGNATURE, Signature, TensorSpec
 
 BEHAVIOURS = ("echo", "double")
+LOAD_ERROR_KINDS = ("precondition", "device_memory", "device_missing", "conflict")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +30,9 @@ class SyntheticSpec:
     delay_if_contains: only batches with an element of this value take that long, all others no time.
     fail_every: every n-th run fails as INTERNAL. lose_device_after: all runs after the n-th fail as DEVICE_LOST.
     fail_if_contains: a batch with an element of this value fails whole, as INVALID. item_error_if_contains: a row with
-    an element of this value is reported as that row's own error. load_error: loading fails with this reason.
+    an element of this value is reported as that row's own error. load_error: loading fails with this reason, and with
+    load_error_kind, PRECONDITION when it says nothing. sticky_loss: no model is loaded again in a process that has lost
+    the device, as after an error that CUDA calls sticky.
     """
 
     signature: Signature
@@ -46,6 +49,8 @@ class SyntheticSpec:
     lose_device_after: int | None = None
     load_delay_ms: float = 0.0
     load_error: str = ""
+    load_error_kind: str = "precondition"
+    sticky_loss: bool = False
 
 
 def read_spec(model: str, path: Path) -> SyntheticSpec:
@@ -109,6 +114,10 @@ def _refuse_unknown(prefix: str, table: Mapping[str, Any], known: set[str]) -> N
 def _check_type(key: str, value: Any) -> None:
     if key in ("behaviour", "load_error"):
         fits, wanted = isinstance(value, str), "a text"
+    elif key == "load_error_kind":
+        fits, wanted = value in LOAD_ERROR_KINDS, f"one of {', '.join(LOAD_ERROR_KINDS)}"
+    elif key == "sticky_loss":
+        fits, wanted = isinstance(value, bool), "true or false"
     elif key in ("fail_every", "lose_device_after", "seed"):
         least = 1 if key == "fail_every" else 0
         fits, wanted = type(value) is int and value >= least, f"a whole number of at least {least}"

@@ -1,0 +1,231 @@
+"""One model's versions: what is done next, and which one a request means."""
+
+from pathlib import Path
+
+import pytest
+
+from accelserve.config import ModelConfig
+from accelserve.errors import Kind, ScoringError
+from accelserve.messages import ModelRef
+from accelserve.models.lineup import Lineup
+from accelserve.models.reload import ReloadPolicy
+from accelserve.models.versions import ModelState
+from accelserve.models.watch import Seen, Sighting
+
+S = 1_000_000_000
+CONFIG = ModelConfig("m", Path("/models/m"))
+GONE = ScoringError(Kind.DEVICE_LOST, "m: gpu:0 fell off the bus")
+
+
+class Handle:
+    """Stands for a Servable, of which a line-up only keeps the reference."""
+
+    def __init__(self, version):
+        self.version = version
+
+
+def lineup(**policy):
+    return Lineup(CONFIG, ReloadPolicy(**policy))
+
+
+def see(models, *versions, stamp="now", whole=True):
+    models.see(Sighting(CONFIG, {v: Seen(v, Path(str(v)), stamp, whole) for v in versions}))
+
+
+def load(models, now_ns=0, fails=None):
+    """Load what is next; its version, None when nothing is due."""
+    begun = models.begin_load(now_ns)
+    if begun is None:
+        return None
+    standing, _ = begun
+    if fails is None:
+        standing.serve(Handle(standing.version), now_ns)
+    else:
+        standing.fail(fails, now_ns, 1.0)
+    models.moved()
+    return standing.version
+
+
+def states(models):
+    return {status.version: status.state for status in models.statuses()}
+
+
+def found(models, version=None):
+    return models.find(ModelRef("m", version)).version
+
+
+def refused(models, version=None):
+    with pytest.raises(ScoringError) as caught:
+        models.find(ModelRef("m", version))
+    return caught.value
+
+
+def test_a_new_version_takes_over_when_it_is_available_and_the_old_one_goes():
+    models = lineup()
+    see(models, 1)
+    assert load(models) == 1
+    see(models, 2)
+    assert models.begin_unload() == []
+    standing, _ = models.begin_load(0)
+    assert found(models) == 1
+    standing.serve(Handle(2), 0)
+    models.moved()
+    assert found(models) == 2
+    assert [old.version for old in models.begin_unload()] == [1]
+    assert states(models) == {2: "AVAILABLE", 1: "UNLOADING"}
+    assert refused(models, 1).message == "Servable not found for request: Specific(m, 1)"
+
+
+def test_a_version_that_fails_leaves_the_old_one_and_is_told():
+    models = lineup()
+    see(models, 1)
+    load(models)
+    see(models, 2)
+    assert load(models, fails=ScoringError(Kind.PRECONDITION, "no weights")) == 2
+    assert models.begin_unload() == []
+    assert found(models) == 1
+    assert models.state is ModelState.AVAILABLE
+    assert states(models) == {2: "END", 1: "AVAILABLE"}
+    error = refused(models, 2)
+    assert (error.kind, error.reason) == (Kind.NOT_FOUND, "load_failed")
+    assert "no weights" in error.message
+    assert load(models, 10**6 * S) is None
+    see(models, 2, stamp="later")
+    assert load(models) == 2
+
+
+def test_memory_that_lacks_for_the_second_version_leaves_the_first_and_is_asked_for_again():
+    models = lineup()
+    see(models, 1)
+    load(models)
+    see(models, 2)
+    load(models, fails=ScoringError(Kind.DEVICE_MEMORY, "gpu:0 is full"))
+    assert found(models) == 1
+    assert models.wake_at_ns() == 2 * S
+    assert load(models, 2 * S - 1) is None
+    assert load(models, 2 * S) == 2
+
+
+def test_a_lost_device_is_unavailable_until_a_reload_works():
+    models = lineup()
+    see(models, 1)
+    load(models)
+    standing = models.standings[1]
+    standing.lose(GONE, 100 * S, 1.0)
+    models.moved()
+    error = refused(models)
+    assert (error.kind, error.reason, error.retry_after_s) == (Kind.DEVICE_LOST, "device_lost", 5)
+    assert models.has_hope
+    assert load(models, 101 * S) is None  # it is still being taken down
+    standing.state = ModelState.END
+    assert models.wake_at_ns() == 101 * S
+    assert load(models, 101 * S, fails=ScoringError(Kind.DEVICE_MISSING, "no driver")) == 1
+    error = refused(models)
+    assert error.kind is Kind.DEVICE_LOST
+    assert "fell off the bus; 1 failed reloads, the last: no driver" in error.message
+    assert models.statuses()[0].error_code == 14
+    assert load(models, 103 * S) == 1
+    assert found(models) == 1
+    assert models.statuses()[0].error_code == 0
+
+
+def test_while_a_lost_version_is_loaded_again_it_is_still_a_lost_device_to_its_clients():
+    models = lineup()
+    see(models, 1)
+    load(models)
+    models.standings[1].lose(GONE, 0, 1.0)
+    models.standings[1].state = ModelState.END
+    models.moved()
+    models.begin_load(1 * S)
+    assert models.state is ModelState.LOADING
+    assert refused(models).kind is Kind.DEVICE_LOST
+
+
+def test_hope_ends_with_the_last_attempt():
+    models = lineup(attempts=1)
+    see(models, 1)
+    load(models)
+    models.standings[1].lose(GONE, 0, 1.0)
+    models.standings[1].state = ModelState.END
+    assert (models.has_hope, models.has_lost_for_good) == (True, False)
+    load(models, 1 * S, fails=GONE)
+    assert (models.has_hope, models.has_lost_for_good) == (False, True)
+
+
+def test_files_that_change_are_a_new_beginning_for_a_lost_version_too():
+    models = lineup(attempts=1)
+    see(models, 1)
+    load(models)
+    see(models, 1, stamp=None)  # nobody looks at the files of one that serves
+    models.standings[1].lose(GONE, 0, 1.0)
+    models.standings[1].state = ModelState.END
+    assert load(models, 0) is None
+    see(models, 1, stamp="now")
+    assert load(models, 0) is None
+    see(models, 1, stamp="later")
+    assert load(models, 0) == 1
+
+
+def test_what_is_not_looked_at_yet_is_loading_and_what_is_not_there_is_told_as_version_0():
+    models = lineup()
+    assert refused(models).kind is Kind.LOADING
+    assert refused(models, 3).kind is Kind.LOADING
+    assert states(models) == {0: "START"}
+    models.see(Sighting(CONFIG, {}, ScoringError(Kind.NOT_FOUND, "no such folder")))
+    assert models.settled
+    assert states(models) == {0: "END"}
+    assert refused(models).message.endswith("it failed to load: no such folder")
+
+
+def test_a_look_that_finds_nothing_changes_nothing_of_what_serves():
+    models = lineup()
+    see(models, 1)
+    load(models)
+    models.see(Sighting(CONFIG, {}, ScoringError(Kind.NOT_FOUND, "no such folder")))
+    assert models.begin_unload() == []
+    assert found(models) == 1
+    see(models, 1)
+    assert models.problem is None
+
+
+def test_a_model_that_its_source_has_no_more_is_unloaded_and_then_over():
+    models = lineup()
+    see(models, 1)
+    load(models)
+    models.leave()
+    assert not models.is_over
+    (standing,) = models.begin_unload()
+    assert not models.is_over
+    standing.state = ModelState.END
+    assert models.is_over
+    see(models, 2)
+    assert not models.is_over
+
+
+def test_only_so_many_ended_versions_stay_in_the_status():
+    models = lineup()
+    for version in range(1, 40):
+        see(models, version)
+        load(models)
+        for old in models.begin_unload():
+            old.state = ModelState.END
+    see(models, 39)
+    assert list(states(models)) == list(range(39, 30, -1))
+
+
+def test_a_version_that_vanished_before_it_was_loaded_is_forgotten():
+    models = lineup()
+    see(models, 1)
+    load(models)
+    see(models, 1, 2, whole=False)
+    see(models, 1)
+    assert states(models) == {1: "AVAILABLE"}
+
+
+def test_the_first_version_settles_a_model():
+    models = lineup()
+    see(models, 1, 2)
+    assert not models.settled
+    load(models)
+    assert models.settled
+    assert found(models) == 2
