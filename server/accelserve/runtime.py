@@ -188,10 +188,8 @@ class Runtime:
 
         if not await _first(models.changed(enough), stop):
             return ExitCode.OK
-        error = models.first_error()
-        if error is not None and (self._config.strict or models.exhausted()):
-            return ExitCode.of(error.kind)
-        return None
+        failed = self._config.strict and models.first_error() is not None
+        return _why_it_ends(models) if failed or models.exhausted() else None
 
     async def _serve(
         self, models: ModelManager, signals: StopSignals, stop: "asyncio.Task[None]", tell: Callable[[], None]
@@ -206,8 +204,7 @@ class Runtime:
         if not goes_on or not await _first(models.changed(models.exhausted), stop):
             await self._say_goodbye(models, signals)
             return ExitCode.OK
-        error = models.first_error()
-        return ExitCode.of(error.kind) if error is not None else ExitCode.LOAD_FAILED
+        return _why_it_ends(models)
 
     async def _say_goodbye(self, models: ModelManager, signals: StopSignals) -> None:
         """Readiness off, and answer on for the grace period: endpoints learn late that this one is going."""
@@ -236,6 +233,13 @@ class Runtime:
         await models.announce()
         await asyncio.sleep(_LAST_CALL_S)
         await grpc_server.stop(self._config.drain_timeout_s)
+
+
+def _why_it_ends(models: ModelManager) -> ExitCode:
+    """Of a server that was not told to stop."""
+    error = models.first_error()
+    logger.error("the server ends: %s", error.message if error is not None else "nothing is left to serve")
+    return ExitCode.of(error.kind) if error is not None else ExitCode.LOAD_FAILED
 
 
 async def _stopped(signals: StopSignals, http_task: "asyncio.Task[None]") -> None:

@@ -1,11 +1,8 @@
 """Versions that come and go while a server serves: nobody is refused, and a bad one hurts nobody."""
 
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 
+from hammering import all_have_seen, hammering, is_state, over_grpc, over_http, states
 from server_process import Server, serving, wait_until
 from talk import Calls, Connection, Scrape, ask, instances, row
 
@@ -26,88 +23,9 @@ def put(base: Path, version: int, behaviour: str = ECHO, settings: str = "", tex
     return hidden.rename(base / str(version))
 
 
-def states(server: Server, model: str = "m") -> dict[int, str]:
-    found = ask(server, f"/v1/models/{model}").json["model_version_status"]
-    return {int(status["version"]): status["state"] for status in found}
-
-
 def error_of(server: Server, version: int) -> str:
     found = ask(server, f"/v1/models/m/versions/{version}").json["model_version_status"]
     return found[0]["status"]["error_message"]
-
-
-def is_state(server: Server, **wanted: str) -> Callable[[], bool]:
-    """v1="AVAILABLE": asks whether these versions are in these states."""
-    return lambda: all(states(server).get(int(name[1:])) == state for name, state in wanted.items())
-
-
-# --- clients that never stop
-
-
-@dataclass
-class Client:
-    """Asks again and again. answers: the version and the factor of each; faults: anything but a right answer."""
-
-    ask_once: Callable[[float], tuple[int, float]]
-    close: Callable[[], None] = lambda: None
-    answers: list[tuple[int, float]] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-
-    def run(self, stop: threading.Event) -> None:
-        number = 0.0
-        while not stop.is_set():
-            number += 1.0
-            try:
-                version, value = self.ask_once(number)
-            except Exception as error:
-                self.faults.append(repr(error))
-                return
-            self.answers.append((version, value / number))
-
-    @property
-    def versions(self) -> list[int]:
-        return [version for version, _ in self.answers]
-
-
-def over_http(server: Server, columns: int = 2) -> Client:
-    connection = Connection(server.http_port)
-
-    def ask_once(number: float) -> tuple[int, float]:
-        answer = connection.ask(PREDICT, instances((number,) * columns))
-        assert answer.status == 200, answer.body
-        return int(answer.headers["x-accelserve-model"].removeprefix("m:")), answer.json["predictions"][0][0]
-
-    return Client(ask_once, connection.close)
-
-
-def over_grpc(calls: Calls) -> Client:
-    def ask_once(number: float) -> tuple[int, float]:
-        response = decode_predict_response(calls.start("m", {"x": row(number, number)}).result())
-        return response.version, float(response.outputs["y"][0, 0])
-
-    return Client(ask_once)
-
-
-@contextmanager
-def hammering(clients: list[Client]) -> Iterator[None]:
-    """All clients at work, from their first answer on; stopped at the end."""
-    stop = threading.Event()
-    threads = [threading.Thread(target=client.run, args=(stop,), daemon=True) for client in clients]
-    for thread in threads:
-        thread.start()
-    try:
-        wait_until(lambda: all(len(client.answers) > 5 or client.faults for client in clients))
-        yield
-    finally:
-        stop.set()
-        for thread, client in zip(threads, clients, strict=True):
-            thread.join(30)
-            client.close()
-            assert not thread.is_alive()
-
-
-def all_have_seen(clients: list[Client], version: int) -> Callable[[], bool]:
-    return lambda: all(client.faults or client.versions[-5:] == [version] * 5 for client in clients)
 
 
 def test_a_new_version_takes_over_under_load_without_one_lost_request(tmp_path):

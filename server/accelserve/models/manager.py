@@ -134,6 +134,8 @@ class ModelManager:
 
     def first_error(self) -> ScoringError | None:
         """The decisive one: a lost device, else that of the first model in order."""
+        if self._board.looked and not self._board.lineups and not self._follows:
+            return ScoringError(Kind.NOT_FOUND, "there is no model to serve")
         errors = [each.error for each in self._board.lineups.values() if each.error is not None]
         lost = next((error for error in errors if error.kind is Kind.DEVICE_LOST), None)
         return lost or next(iter(errors), None)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from accelserve.config import ServerConfig
 from accelserve.config_sources import ConfigError
+from accelserve.models.store import ModelStore
 from accelserve.models.watch import ModelSource, PathSource, StoreSource
 
 
@@ -16,8 +17,6 @@ def build_sources(config: ServerConfig) -> list[ModelSource]:
     sources: list[ModelSource] = [PathSource(paths)] if paths else []
     if config.store:
         stored = [model for model in config.models if model.path is None]
-        from accelserve.models.store import ModelStore  # type: ignore[import-not-found]
-
         store = ModelStore(Path(config.store))
         taken = {model.name for model in paths}
         if clash := sorted(taken & set(() if stored else store.names())):
