@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from accelserve.config import OPTIONS, ModelConfig, ServerConfig, parse_bytes
+from accelserve.config import OPTIONS, ModelConfig, ServerConfig, VersionPolicy, parse_bytes
 from accelserve.config_sources import ConfigError, load_config
 
 MODEL = ["m=/models/m.onnx"]
@@ -132,6 +132,13 @@ def test_a_missing_config_file_is_named(tmp_path):
         ("jpeg_decoder", "gpu:0,1"),
         ("jpeg_decoder", "fpga"),
         ("strict", "perhaps"),
+        ("instances", "0"),
+        ("instances", "65"),
+        ("poll_interval_s", "-1"),
+        ("reload_attempts", "-1"),
+        ("store", ""),
+        ("store", "a\0b"),
+        ("store", "~nobody-of-this-name/store"),
         ("log_format", "xml"),
     ],
 )
@@ -166,6 +173,9 @@ def test_numbers_without_an_end_are_refused_by_every_option_in_few_words(option,
         ("strict", "Yes", True),
         ("strict", "", False),
         ("log_level", "INFO", "info"),
+        ("poll_interval_s", "0", 0.0),
+        ("reload_attempts", "0", 0),
+        ("instances", "64", 64),
     ],
 )
 def test_a_value_at_the_edge_is_taken(name, text, value):
@@ -303,3 +313,86 @@ def test_names_that_are_no_options_but_are_read_are_not_told_as_unknown():
 def test_the_address_that_kubernetes_gives_a_service_called_accelserve_http_is_no_port():
     loaded = load(environ={"ACCELSERVE_HTTP_PORT": "tcp://10.0.0.1:80", "ACCELSERVE_GRPC_PORT": "9000"})
     assert (loaded.config.http_port, loaded.config.grpc_port) == (8501, 9000)
+
+
+# --- the store, versions, instances
+
+
+def test_a_store_is_enough_to_serve():
+    config = load({"store": "/srv/store"}, models=[]).config
+    assert (config.store, config.models, config.poll_interval_s) == ("/srv/store", (), 2.0)
+    assert load(models=[], environ={"ACCELSERVE_STORE": "/srv/store"}).config.store == "/srv/store"
+    assert load({"store": "/s"}, models=[], environ={"MODEL_NAME": "resnet"}).config.models == ()
+
+
+def test_a_store_in_the_file_is_meant_from_where_the_file_stands(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert load(models=[], file=written(tmp_path, 'store = "models"\n')).config.store == str(tmp_path / "models")
+    assert load(models=[], file=written(tmp_path, 'store = "~/models"\n')).config.store == "/home/me/models"
+    assert load({"store": "~/models"}, models=[]).config.store == "/home/me/models"
+    beaten = load({"store": "flag"}, models=[], file=written(tmp_path, 'store = "models"\n'))
+    assert beaten.config.store == "flag"
+
+
+@pytest.mark.parametrize(
+    ("text", "model"),
+    [
+        ("m", ModelConfig("m", None)),
+        ("m:3", ModelConfig("m", None, versions=VersionPolicy(specific=(3,)))),
+        ("m=m.onnx", ModelConfig("m", Path("m.onnx"))),
+    ],
+)
+def test_with_a_store_a_model_is_a_name_a_name_and_version_or_a_path(text, model):
+    assert load({"store": "/s"}, models=[text]).config.models == (model,)
+
+
+@pytest.mark.parametrize("text", ["m=", "=m", "m:", "m:x", "m:1:2", "m:-1", "-m", "m:1=x", f"m:{'9' * 19}"])
+def test_what_is_none_of_these_is_the_only_mistake(text):
+    (found,) = problems({"store": "/s"}, models=[text])
+    assert found.startswith("--model: ")
+
+
+def test_a_name_without_a_store_says_what_is_missing(tmp_path):
+    (found,) = problems(models=["m"])
+    assert "NAME=PATH" in found
+    assert "--store DIR" in found
+    (found,) = problems(models=[], file=written(tmp_path, "[models.m]\ninstances = 2\n"))
+    assert found == '[models.m]: want path = "...", or --store DIR that it is in'
+
+
+def test_a_store_that_was_meant_and_is_wrong_is_told_once(tmp_path):
+    (found,) = problems(models=["m"], file=written(tmp_path, "store = 5\n"))
+    assert "store" in found
+
+
+def test_the_default_model_may_be_any_of_the_store_and_none_that_is_not_served():
+    assert load({"store": "/s", "default_model": "later"}, models=["p=p.onnx"]).config.default_model == "later"
+    assert "not among the models" in problems({"store": "/s", "default_model": "x"}, models=["m"])[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "policy"),
+    [
+        ('"latest"', VersionPolicy()),
+        ('"latest:3"', VersionPolicy(latest=3)),
+        ('"all"', VersionPolicy(latest=0)),
+        ("[3, 1, 3]", VersionPolicy(specific=(1, 3))),
+        ('"7"', VersionPolicy(specific=(7,))),
+    ],
+)
+def test_the_file_chooses_a_models_versions(tmp_path, value, policy):
+    (model,) = load(models=[], file=written(tmp_path, f"{MODEL_TABLE}versions = {value}\n")).config.models
+    assert model.versions == policy
+
+
+@pytest.mark.parametrize(
+    "value", ["[]", "3", '"newest"', '"latest:0"', '"latest:"', "[-1]", "[true]", '["1"]', "{ latest = 2 }", '"all:2"']
+)
+def test_a_choice_of_versions_that_is_none_is_one_mistake(tmp_path, value):
+    (found,) = problems(models=[], file=written(tmp_path, f"{MODEL_TABLE}versions = {value}\n"))
+    assert '"latest", "latest:N", "all" or a list' in found
+
+
+def test_instances_are_chosen_by_flag_and_by_the_models_table(tmp_path):
+    config = load({"instances": "2"}, models=[], file=written(tmp_path, f"{MODEL_TABLE}instances = 4\n")).config
+    assert (config.instances, config.models[0].instances) == (2, 4)

@@ -34,6 +34,7 @@ def test_everything_it_can_say_is_read(tmp_path):
         labels = "names.txt"
         device = "gpu:0"
         threads = 2
+        instances = 3
         [batching]
         allowed_batch_sizes = [1, 4, 8]
         max_queue_delay_us = 250
@@ -54,7 +55,7 @@ def test_everything_it_can_say_is_read(tmp_path):
     manifest = read_manifest(path)
     assert manifest.labels == ("cat", "dog")
     assert manifest.backend == {"spinning": True}
-    assert (manifest.device, manifest.threads, manifest.source) == ("gpu:0", 2, path)
+    assert (manifest.device, manifest.threads, manifest.instances, manifest.source) == ("gpu:0", 2, 3, path)
     assert manifest.batching == BatchPolicy(8, (1, 4, 8), 250_000, 64, 16 * 2**20)
     assert with_signature(manifest.preprocessing, None) == Preprocessing(
         (224, 224), "fit-crop", "BGR", "NCHW", (123.68, 116.779, 103.939), (0.017,), True
@@ -76,6 +77,8 @@ def test_everything_it_can_say_is_read(tmp_path):
         ("[preprocessing]\nmean = [1, 2]", "mean must be 1 or 3 numbers"),
         ("threads = true", "threads: want int"),
         ("threads = -3", "threads: want a number above 0"),
+        ("instances = 0", "instances: want a number above 0"),
+        ('instances = "2"', "instances: want int"),
         ("backend = 1", "want a table [backend]"),
         ("labels = 'nowhere.txt'", "cannot read"),
         ("batching = 3", "want a table [batching]"),

@@ -3,7 +3,7 @@
 import pytest
 
 from accelserve.errors import Kind, ScoringError
-from accelserve.models.repository import find_models
+from accelserve.models.repository import find_models, find_version, list_versions
 
 
 def touch(path):
@@ -79,3 +79,37 @@ def test_version_0_is_version_0_given_directly_too(tmp_path):
 def test_an_onnx_file_of_another_name_is_pointed_at(tmp_path):
     touch(tmp_path / "resnet.onnx")
     assert "resnet.onnx" in refused(tmp_path, Kind.PRECONDITION)
+
+
+# --- version by version
+
+
+def test_a_list_says_where_each_version_lies_and_looks_into_none(tmp_path):
+    touch(tmp_path / "007" / "model.onnx")
+    (tmp_path / "8").mkdir()
+    touch(tmp_path / ".9" / "model.onnx")
+    assert list_versions("m", tmp_path) == {7: tmp_path / "007", 8: tmp_path / "8"}
+
+
+@pytest.mark.parametrize(("file", "version"), [("net.onnx", 1), ("sm/saved_model.pb", 1), ("5/model.onnx", 5)])
+def test_a_path_that_is_one_version_is_listed_as_it(tmp_path, file, version):
+    path = touch(tmp_path / file)
+    place = path if "/" not in file else path.parent
+    assert list_versions("m", place) == {version: place}
+    (artifact,) = find_version("m", version, place).versions
+    assert artifact.version == find_models("m", place).versions[0].version == version
+
+
+def test_a_version_folder_shares_the_models_file_unless_it_has_one_of_its_own(tmp_path):
+    for version in ("1", "2"):
+        touch(tmp_path / version / "model.onnx")
+    touch(tmp_path / "2" / "accelserve.toml")
+    assert find_version("m", 1, tmp_path / "1").manifest == tmp_path / "accelserve.toml"
+    assert find_version("m", 2, tmp_path / "2").manifest == tmp_path / "2" / "accelserve.toml"
+
+
+def test_an_empty_version_folder_is_named_when_it_is_to_be_loaded(tmp_path):
+    (tmp_path / "2").mkdir()
+    with pytest.raises(ScoringError, match=r"2 holds no saved_model.pb or model.onnx") as caught:
+        find_version("m", 2, tmp_path / "2")
+    assert caught.value.kind is Kind.PRECONDITION
