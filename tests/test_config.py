@@ -323,6 +323,7 @@ def test_a_store_is_enough_to_serve():
     assert (config.store, config.models, config.poll_interval_s) == ("/srv/store", (), 2.0)
     assert load(models=[], environ={"ACCELSERVE_STORE": "/srv/store"}).config.store == "/srv/store"
     assert load({"store": "/s"}, models=[], environ={"MODEL_NAME": "resnet"}).config.models == ()
+    assert load(environ={"ACCELSERVE_STORE": ""}).config.store == ""
 
 
 def test_a_store_in_the_file_is_meant_from_where_the_file_stands(tmp_path, monkeypatch):

@@ -251,7 +251,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("device", parse_device, "DEVICE", "auto, cpu, gpu[:N[,M]], fpga[:ID], fpga-emulator; all but auto required"),
     Option("threads", _threads, "N", "CPU threads of each model's session (default: the back end's choice)"),
     Option("instances", _instances, "N", "sessions of a model on each of its devices; the least busy runs"),
-    Option("store", _folder, "DIR", "serve the models registered in this store, and follow it"),
+    Option(
+        "store",
+        _folder,
+        "DIR",
+        "serve the models registered in this store, and follow it; without DIR the one of `register`",
+    ),
     Option("poll_interval_s", _seconds, "SECONDS", "how often to look for new and removed versions; 0: never"),
     Option(
         "reload_attempts",

@@ -157,6 +157,8 @@ class _Reader:
 
     def environment(self, environ: Mapping[str, str]) -> None:
         for name, value in environ.items():
+            if name == "ACCELSERVE_STORE" and not value:
+                continue  # as if it were not set, to the store's commands too
             if name in _BY_ENV:
                 if not _KUBERNETES_ADDRESS.match(value):
                     self.option(_BY_ENV[name], value, name)

@@ -150,6 +150,13 @@ def test_a_name_that_a_path_and_the_store_have_is_a_mistake_of_the_configuration
     assert f"--model m=...: store {store.root} has a model of this name too" in (tmp_path / "log").read_text()
 
 
+def test_without_a_folder_it_is_the_store_that_register_uses(tmp_path):
+    register(ModelStore(tmp_path / "data" / "accelserve" / "store"), "m")
+    environ = {"XDG_DATA_HOME": str(tmp_path / "data"), "ACCELSERVE_STORE": ""}
+    with serving("--store", "--model=m", OFTEN, log=tmp_path / "log", environ=environ) as server:
+        assert predict(server) == [[1.0, 3.0]]
+
+
 def test_without_polling_a_store_is_served_as_it_was_at_the_start(tmp_path, store):
     register(store, "m")
     with serving(f"--store={store.root}", "--poll-interval=0", log=tmp_path / "log") as server:

@@ -9,16 +9,25 @@ from accelserve.config import OPTIONS, Option, ServerConfig
 from accelserve.config_sources import Loaded, load_config
 from accelserve.errors import ExitCode
 
+_USERS_STORE = object()  # --store without a folder
+
 _EPILOG = """\
 examples:
   accelserve serve --model digits=models/digits.onnx
   accelserve serve --model resnet50=models/resnet50 --device gpu --http-port 0
+  accelserve serve --model resnet50=models/resnet50 --device gpu:0,1 --instances 2
+  accelserve serve --store                                  every registered model, and what is registered later
+  accelserve serve --store /srv/store --model resnet50:3    one of another store, in one version
   curl --data-binary @photo.jpg http://127.0.0.1:8501/score
 
 Every option can also be an environment variable (ACCELSERVE_HTTP_PORT=9000) or a key of the --config file
 (http_port = 9000, models as [models.NAME] path = "..."). ACCELSERVE_MODEL holds models as --model does, separated by
 spaces ("a=a.onnx b=b.onnx"); ACCELSERVE_CONFIG names the file. Flags win over the environment, the environment over
 the file. Without any model, MODEL_NAME and MODEL_BASE_PATH are read, as TF Serving's image does.
+
+A folder of versions and a store are looked at every --poll-interval seconds. Of each model the highest version is
+served, unless [models.NAME] in the file says versions = "latest:2", "all" or [1, 3]; a new version takes over when it
+is loaded and checked, and the old one answers what it has accepted. A model that loses its device is loaded again.
 
 fpga and fpga-emulator are names reserved for back ends that are not part of this version: a model that asks for one
 is refused with 6, unless a plug-in brings it. `accelserve devices` lists what is there.
@@ -36,7 +45,11 @@ def add(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     serve.add_argument(
-        "--model", action="append", default=[], metavar="NAME=PATH", help=MODEL_HELP + "; may be repeated"
+        "--model",
+        action="append",
+        default=[],
+        metavar="NAME=PATH",
+        help=MODEL_HELP + "; with --store also NAME or NAME:VERSION; may be repeated",
     )
     serve.add_argument("--config", type=Path, metavar="FILE.toml", help="configuration file")
     for option in OPTIONS:
@@ -48,6 +61,10 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
     # The text goes to load_config as typed, so that all mistakes are reported at once.
     if option.is_switch:
         parser.add_argument(option.flag, dest=option.name, action="store_const", const="true", help=option.help)
+    elif option.name == "store":
+        parser.add_argument(
+            option.flag, dest=option.name, nargs="?", const=_USERS_STORE, metavar=option.metavar, help=option.help
+        )
     else:
         parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=_help(option))
 
@@ -73,6 +90,10 @@ def _serve(parsed: argparse.Namespace) -> ExitCode:
 
 def _load(parsed: argparse.Namespace) -> Loaded:
     flags = {option.name: text for option in OPTIONS if (text := getattr(parsed, option.name)) is not None}
+    if flags.get("store") is _USERS_STORE:
+        from accelserve.models.store import default_store_root
+
+        flags["store"] = str(default_store_root(os.environ))
     return load_config(flags, parsed.model, os.environ, parsed.config)
 
 
