@@ -38,22 +38,32 @@ class Client:
         return [version for version, _ in self.answers]
 
 
-def over_http(server: Server, columns: int = 2, model: str = "m") -> Client:
+def over_http(server: Server, columns: int = 2) -> Client:
     connection = Connection(server.http_port)
 
     def ask_once(number: float) -> tuple[int, float]:
-        answer = connection.ask(f"/v1/models/{model}:predict", instances((number,) * columns))
+        answer = connection.ask("/v1/models/m:predict", instances((number,) * columns))
         assert answer.status == 200, answer.body
-        name, _, version = answer.headers["x-accelserve-model"].partition(":")
-        assert name == model
-        return int(version), answer.json["predictions"][0][0]
+        return int(answer.headers["x-accelserve-model"].removeprefix("m:")), answer.json["predictions"][0][0]
 
     return Client(ask_once, connection.close)
 
 
-def over_grpc(calls: Calls, model: str = "m") -> Client:
+def badly_over_http(server: Server) -> Client:
+    """Its requests are wrong, and so is any answer but 400."""
+    connection = Connection(server.http_port)
+
     def ask_once(number: float) -> tuple[int, float]:
-        response = decode_predict_response(calls.start(model, {"x": row(number, number)}).result())
+        answer = connection.ask("/v1/models/m:predict", b'{"instances": ["a word"]}')
+        assert answer.status == 400, answer.body
+        return 0, 0.0
+
+    return Client(ask_once, connection.close)
+
+
+def over_grpc(calls: Calls) -> Client:
+    def ask_once(number: float) -> tuple[int, float]:
+        response = decode_predict_response(calls.start("m", {"x": row(number, number)}).result())
         return response.version, float(response.outputs["y"][0, 0])
 
     return Client(ask_once)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hammering import all_have_seen, hammering, is_state, over_grpc, over_http, states
+from hammering import all_have_seen, badly_over_http, hammering, is_state, over_grpc, over_http, states
 from server_process import Server, serving, wait_until
 from talk import Calls, Connection, Scrape, ask, instances, row
 
@@ -53,10 +53,14 @@ def test_versions_that_follow_each_other_quickly_lose_no_request_either(tmp_path
     put(base, 1)
     with serving(f"--model=m={base}", OFTEN, log=tmp_path / "log") as server, Calls(server) as calls:
         clients = [over_http(server) for _ in range(3)] + [over_grpc(calls)]
-        with hammering(clients):
+        wrong = badly_over_http(server)
+        with hammering([*clients, wrong]):
             for version in range(2, 8):
                 put(base, version)
                 wait_until(all_have_seen(clients, version))
+        # Neither an answer nor a refusal has kept an old version.
+        wait_until(lambda: states(server) == {7: "AVAILABLE", **dict.fromkeys(range(6, 0, -1), "END")})
+    assert wrong.faults == []
     for client in clients:
         assert client.faults == []
         assert client.versions == sorted(client.versions)

@@ -106,6 +106,22 @@ def test_memory_that_lacks_for_the_second_version_leaves_the_first_and_is_asked_
     assert load(models, 2 * S) == 2
 
 
+def test_nobody_is_woken_for_a_retry_that_cannot_begin():
+    """A wake-up in the past, with nothing to do, would never end."""
+    models = lineup()
+    see(models, 1)
+    load(models)
+    see(models, 2)
+    load(models, fails=ScoringError(Kind.DEVICE_MEMORY, "gpu:0 is full"))
+    see(models, 2, stamp="being copied", whole=False)
+    assert models.wake_at_ns() is None
+    see(models, 2)
+    assert models.wake_at_ns() == 2 * S
+    see(models, 2, 3)
+    models.begin_load(1 * S)
+    assert models.wake_at_ns() is None
+
+
 def test_a_lost_device_is_unavailable_until_a_reload_works():
     models = lineup()
     see(models, 1)

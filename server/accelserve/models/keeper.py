@@ -109,7 +109,10 @@ class Keeper:
         while True:
             self._nudge.clear()
             for lineup in list(self._board.lineups.values()):
-                self._act_on(lineup)
+                try:
+                    self._act_on(lineup)
+                except Exception:  # the other models are cared for all the same
+                    logger.exception("nothing could be done for model %s", lineup.name)
             await self._board.announce()
             wakes = [at_ns for lineup in self._board.lineups.values() if (at_ns := lineup.wake_at_ns()) is not None]
             wait_s = max(0.0, (min(wakes) - self._now_ns()) / _S) if wakes else None
@@ -121,9 +124,7 @@ class Keeper:
 
     def _act_on(self, lineup: Lineup) -> None:
         for standing in lineup.begin_unload():
-            logger.info(
-                "%s:%d is replaced: its requests are answered, then it is unloaded", lineup.name, standing.version
-            )
+            logger.info("%s:%d answers what it has accepted, and is then unloaded", lineup.name, standing.version)
             self._retired[standing].set()
         if lineup.is_over:
             del self._board.lineups[lineup.name], self._source_of[lineup.name]

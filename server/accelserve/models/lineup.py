@@ -114,8 +114,8 @@ class Lineup:
 
     def begin_load(self, now_ns: int) -> tuple[Standing, Seen] | None:
         """The version to load now, which is LOADING from here on; None when nothing is due."""
-        loading = any(s.state is ModelState.LOADING for s in self.standings.values())
-        version = next_load((self._candidate(v, seen, now_ns) for v, seen in self.wanted.items()), loading)
+        candidates = (self._candidate(version, seen, now_ns) for version, seen in self.wanted.items())
+        version = next_load(candidates, self._is_loading)
         if version is None:
             return None
         standing, seen = self.standings[version], self.wanted[version]
@@ -124,6 +124,10 @@ class Lineup:
             standing.tried = seen.stamp
         standing.state = ModelState.LOADING
         return standing, seen
+
+    @property
+    def _is_loading(self) -> bool:
+        return any(standing.state is ModelState.LOADING for standing in self.standings.values())
 
     def _candidate(self, version: int, seen: Seen, now_ns: int) -> Candidate:
         standing = self.standings[version]
@@ -145,9 +149,15 @@ class Lineup:
         return self.gone and not any(s.state.moving or s.servable is not None for s in self.standings.values())
 
     def wake_at_ns(self) -> int | None:
-        """When the next try of a version is due."""
-        waiting = (self.standings[v] for v in self.wanted if not self.standings[v].state.moving)
-        return min((s.reload.at_ns for s in waiting if s.reload.at_ns is not None), default=None)
+        """When the next try of a version is due; None while one is loaded, whose end is a change of its own."""
+        if self._is_loading:
+            return None
+        tries = [
+            self.standings[version].reload.at_ns
+            for version, seen in self.wanted.items()
+            if self._candidate(version, seen, 0).waits_for_retry
+        ]
+        return min((at_ns for at_ns in tries if at_ns is not None), default=None)
 
     # -- what is told -------------------------------------------------------------------------------------------
 

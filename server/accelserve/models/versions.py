@@ -64,9 +64,13 @@ class Candidate:
     @property
     def due(self) -> bool:
         """Whether it should be loaded now: new, ended cleanly, changed since it failed, or to be tried again."""
-        if self.state.moving or self.state is ModelState.AVAILABLE:
+        if self.state not in (ModelState.START, ModelState.END):
             return False
-        return self.whole if not self.failed or self.changed else self.retry
+        return self.retry if self.waits_for_retry else self.whole
+
+    @property
+    def waits_for_retry(self) -> bool:
+        return self.state is ModelState.END and self.failed and not self.changed
 
     @property
     def changed(self) -> bool:
