@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from accelserve.backends.base import Device
 from accelserve.batching.batch_run import BatchRunner, Report
 from accelserve.batching.request import Part
-from accelserve.errors import Kind, ScoringError
+from accelserve.errors import ScoringError
 
 logger = logging.getLogger("accelserve.batching")
 
@@ -102,9 +102,5 @@ class Lane:
         return True
 
 
-def loss_in(report: Report) -> ScoringError | None:
-    """The error that says that the device is gone, if a batch ended with it."""
-    for _, outcome in report.answers:
-        if isinstance(outcome, ScoringError) and outcome.kind is Kind.DEVICE_LOST:
-            return outcome
-    return None
+def errors_in(report: Report) -> list[ScoringError]:
+    return [outcome for _, outcome in report.answers if isinstance(outcome, ScoringError)]

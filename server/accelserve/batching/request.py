@@ -68,11 +68,10 @@ class Request:
     def _done(self, _: asyncio.Future[Scored]) -> None:
         self._withdraw(self)
 
-    def part_done(self, index: int, answer: Answer, now_ns: int) -> None:
+    def part_done(self, index: int, run: Run, outcome: Outcome, device: Device, now_ns: int) -> None:
         """Take the outcome of one part; the last one, or the first error, settles the request."""
         if self.future.done():
             return
-        run, outcome, device = answer
         if isinstance(outcome, ScoringError):
             self.fail(outcome)
         elif self._deadline_ns is not None and now_ns >= self._deadline_ns:
@@ -84,7 +83,7 @@ class Request:
             self.future.remove_done_callback(self._done)  # nothing is left to withdraw
             self.future.set_result(Scored(outcome, timing, (device,)))
         else:
-            self._answers[index] = answer
+            self._answers[index] = Answer(run, outcome, device)
             self._left -= 1
             if not self._left:
                 self._join()

@@ -9,9 +9,9 @@ from typing import Self
 from accelserve.backends.base import Session
 from accelserve.batching.batch_queue import BatchQueue
 from accelserve.batching.batch_run import BatchRunner, Report, Run
-from accelserve.batching.lanes import Instance, Job, Lane, loss_in
+from accelserve.batching.lanes import Instance, Job, Lane, errors_in
 from accelserve.batching.policy import BatchPolicy
-from accelserve.batching.request import Answer, Part, Request
+from accelserve.batching.request import Part, Request
 from accelserve.batching.work import BatchObserver, Scored, Work
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
@@ -237,18 +237,19 @@ class Scheduler:
         lane.running -= 1
         parts, report = job.empty()
         try:
-            if (loss := loss_in(report)) is not None:
-                self._lose(lane, loss)
-            self._settle(lane, parts, report, errors=True)
+            if errors := errors_in(report):
+                self._note_loss(lane, errors)
+                self._settle(lane, parts, report, errors=True)
             self.poke()
         finally:
             self._settle(lane, parts, report, errors=False)
             for run in report.runs:
                 self._observe(lane, run)
 
-    def _lose(self, lane: Lane, loss: ScoringError) -> None:
-        """The lane's device is gone: it gets nothing more, and what it still runs fails by itself."""
-        if lane.lost:
+    def _note_loss(self, lane: Lane, errors: Sequence[ScoringError]) -> None:
+        """A lane whose device is gone gets nothing more, and what it still runs fails by itself."""
+        loss = next((error for error in errors if error.kind is Kind.DEVICE_LOST), None)
+        if loss is None or lane.lost:
             return
         lane.lost = True
         lane.stop()
@@ -267,7 +268,7 @@ class Scheduler:
             if isinstance(outcome, ScoringError) is not errors:
                 continue
             try:
-                part.request.part_done(part.index, Answer(run, outcome, lane.device), now_ns)
+                part.request.part_done(part.index, run, outcome, lane.device, now_ns)
             except Exception as error:
                 logger.exception("an answer of %s was lost", self._name)
                 message = f"{self._name} lost an answer: unforeseen {type(error).__name__}"
