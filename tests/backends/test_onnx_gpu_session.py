@@ -187,7 +187,7 @@ def test_requests_in_random_batches_get_the_answers_they_would_get_alone(gpu, af
 
     async def serve() -> list[Scored]:
         policy = BatchPolicy(max_batch_size=4, allowed_batch_sizes=SIZES)
-        async with Scheduler(session, policy, MonotonicClock(), max_inflight=2) as scheduler:
+        async with Scheduler([session], policy, MonotonicClock(), max_inflight=2) as scheduler:
             works = [Work(signature, {"x": x}, ("y",), len(x), batched=True) for x in inputs]
             return await asyncio.gather(*(scheduler.submit(work) for work in works))
 

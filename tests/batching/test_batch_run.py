@@ -8,7 +8,6 @@ from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.work import Work
 from accelserve.clock import MonotonicClock
 from accelserve.devices import DeviceKind
-from accelserve.models.servable import WatchedSession
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
 
 SPEC = TensorSpec("x", BY_NAME["float32"], (-1, 2), "x")
@@ -72,9 +71,3 @@ def test_without_memory_to_lend_a_batch_is_stacked_elsewhere():
     lender = Lender(lends=False)
     assert run(lender, work(1), work(2)) == [[[2, -2]], [[4, -4]]]
     assert lender.in_place == [False]
-
-
-def test_memory_is_lent_through_the_watch_for_a_lost_device():
-    lender = Lender()
-    run(WatchedSession(lender, lambda error: None), work(1), work(2))
-    assert lender.in_place == [True]
