@@ -211,13 +211,13 @@ def test_a_gpu_session_that_landed_on_the_cpu_is_refused(affine):
     assert refusal.value.kind is Kind.DEVICE_MISSING
 
 
-@pytest.mark.parametrize(("runs_nodes", "warned"), [(CPU, True), (CUDA, False)])
-def test_many_nodes_on_the_cpu_are_warned_of(affine, caplog, runs_nodes, warned):
+@pytest.mark.parametrize("runs_nodes", [CPU, CUDA])
+def test_a_gpu_session_tells_where_its_nodes_run(affine, runs_nodes):
     cudart = Cudart()
     runtime = PlayedRuntime(cudart=cudart)
     runtime.runs_nodes = runs_nodes
-    load(affine, OnnxRuntimeBackend(runtime, gpu_host(cudart)), THE_GPU)
-    assert ("1 of its 1 nodes run on the CPU, not on gpu:0" in caplog.text) is warned
+    session = load(affine, OnnxRuntimeBackend(runtime, gpu_host(cudart)), THE_GPU)
+    assert session.placement.nodes == {runs_nodes: 1}
 
 
 def test_a_gpu_that_vanished_since_it_was_chosen_is_refused(affine):

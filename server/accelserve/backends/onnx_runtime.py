@@ -48,7 +48,6 @@ from accelserve.errors import Kind, ScoringError
 
 logger = logging.getLogger("accelserve.backends")
 
-_MUCH_ON_THE_CPU = 0.2  # share of a GPU session's nodes above which the log warns
 _INFLIGHT_ON_GPU = 2  # one batch computes while the other is copied in or out
 
 
@@ -192,12 +191,9 @@ class OnnxRuntimeBackend:
 
 
 def _check_placement(model: str, device: Device, options: OnnxOptions, placement: Placement) -> None:
-    """Warn of many nodes on the CPU. Raises ScoringError(PRECONDITION) where TensorRT, asked for, runs none."""
+    """Raises ScoringError(PRECONDITION) where TensorRT, asked for, runs no node. Of nodes on the CPU the loader warns."""
     if device.kind is not DeviceKind.GPU or not placement.nodes:
         return
-    on_cpu, total = placement.nodes.get(CPU, 0), sum(placement.nodes.values())
-    if on_cpu > _MUCH_ON_THE_CPU * total:
-        logger.warning("%s: %d of its %d nodes run on the CPU, not on %s", model, on_cpu, total, device.id)
     if options.first_provider(device) == TENSORRT and not placement.nodes.get(TENSORRT):
         taken = ", ".join(f"{count} on {provider}" for provider, count in placement.nodes.items())
         message = f'{model}: TensorRT runs none of its nodes ({taken}): leave provider = "tensorrt" out'
