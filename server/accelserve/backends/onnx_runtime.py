@@ -31,7 +31,6 @@ from accelserve.backends.host import cpu_device
 from accelserve.backends.onnx_errors import kind_of, one_line, remedy
 from accelserve.backends.onnx_gpu import OnnxGpu
 from accelserve.backends.onnx_options import (
-    CPU,
     TENSORRT,
     OnnxOptions,
     provider_list,
@@ -191,7 +190,7 @@ class OnnxRuntimeBackend:
 
 
 def _check_placement(model: str, device: Device, options: OnnxOptions, placement: Placement) -> None:
-    """Raises ScoringError(PRECONDITION) where TensorRT, asked for, runs no node. Of nodes on the CPU the loader warns."""
+    """Raises ScoringError(PRECONDITION) where TensorRT, asked for, runs no node. (The loader warns of the CPU's.)"""
     if device.kind is not DeviceKind.GPU or not placement.nodes:
         return
     if options.first_provider(device) == TENSORRT and not placement.nodes.get(TENSORRT):
