@@ -326,6 +326,23 @@ def test_a_store_is_enough_to_serve():
     assert load(environ={"ACCELSERVE_STORE": ""}).config.store == ""
 
 
+@pytest.mark.parametrize(
+    ("flags", "models", "environ", "store"),
+    [
+        ({}, ["m=m.onnx"], {"ACCELSERVE_STORE": "/s"}, ""),
+        ({}, ["m=m.onnx", "n"], {"ACCELSERVE_STORE": "/s"}, "/s"),
+        ({"store": "/s"}, ["m=m.onnx"], {}, "/s"),
+        ({}, [], {"ACCELSERVE_MODEL": "m=m.onnx", "ACCELSERVE_STORE": "/s"}, "/s"),
+        ({"store": "/s"}, [], {"ACCELSERVE_MODEL": "m=m.onnx"}, "/s"),
+        ({}, [], {"ACCELSERVE_MODEL": "m=m.onnx"}, ""),
+        ({}, [], {}, "/file"),
+    ],
+)
+def test_models_of_a_source_that_wins_replace_the_store_of_another_too(tmp_path, flags, models, environ, store):
+    file = written(tmp_path, 'store = "/file"\n')
+    assert load(flags, models=models, environ=environ, file=file).config.store == store
+
+
 def test_a_store_in_the_file_is_meant_from_where_the_file_stands(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", "/home/me")
     assert load(models=[], file=written(tmp_path, 'store = "models"\n')).config.store == str(tmp_path / "models")

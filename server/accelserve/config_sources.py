@@ -165,11 +165,16 @@ class _Reader:
             elif name.startswith(ENV_PREFIX) and name not in _OTHER_ENVIRONMENT and not _KUBERNETES.match(name):
                 self.warnings.append(f"unknown environment variable {name} is ignored")
 
-    def only_models(self, texts: Sequence[str], source: str) -> None:
-        """Models of a source that wins: they replace what was read before."""
+    def only_models(self, texts: Sequence[str], source: str, own_store: bool) -> None:
+        """Models of a source that wins: they replace what was read before, the store of another source too.
+
+        own_store: the store is this source's, or of one above it. Another's is kept for models that are named from it.
+        """
         self.models.clear()
         for text in texts:
             self.model(text, source)
+        if not own_store and all(model.path is not None for model in self.models.values()):
+            self.values.pop("store", None)
 
     def contradictions(self, config: ServerConfig) -> list[str]:
         problems = []
@@ -220,15 +225,15 @@ def load_config(
     for name, text in flags.items():
         reader.option(_BY_NAME[name], text, _BY_NAME[name].flag)
     if models:
-        reader.only_models(models, "--model")
+        reader.only_models(models, "--model", "store" in flags)
     elif named := environ.get("ACCELSERVE_MODEL", "").split():
-        reader.only_models(named, "ACCELSERVE_MODEL")
+        reader.only_models(named, "ACCELSERVE_MODEL", "store" in flags or bool(environ.get("ACCELSERVE_STORE")))
     elif (
         not reader.models and "store" not in reader.values and ("MODEL_NAME" in environ or "MODEL_BASE_PATH" in environ)
     ):
         name = environ.get("MODEL_NAME", "model")  # the defaults of TF Serving's image
         base = environ.get("MODEL_BASE_PATH", "/models")
-        reader.only_models([f"{name}={base}/{name}"], "MODEL_NAME and MODEL_BASE_PATH")
+        reader.only_models([f"{name}={base}/{name}"], "MODEL_NAME and MODEL_BASE_PATH", own_store=True)
     config = ServerConfig(models=tuple(reader.models.values()), **reader.values)
     problems = reader.problems + reader.contradictions(config)
     if problems:
