@@ -106,6 +106,17 @@ def test_memory_that_lacks_for_the_second_version_leaves_the_first_and_is_asked_
     assert load(models, 2 * S) == 2
 
 
+def test_while_a_lower_version_comes_the_failure_of_a_higher_one_is_not_the_answer():
+    models = lineup()
+    see(models, 1, 3)
+    load(models, fails=ScoringError(Kind.PRECONDITION, "no weights"))
+    error = refused(models)
+    assert (error.kind, models.state) == (Kind.LOADING, ModelState.START)
+    models.begin_load(0)
+    assert (refused(models).kind, models.state) == (Kind.LOADING, ModelState.LOADING)
+    assert refused(models, 3).reason == "load_failed"
+
+
 def test_nobody_is_woken_for_a_retry_that_cannot_begin():
     """A wake-up in the past, with nothing to do, would never end."""
     models = lineup()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from accelserve.batching.scheduler import DRAIN_TIMEOUT_S
+from accelserve.cpus import usable_cpus
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.board import Board
 from accelserve.models.lineup import Lineup, Standing
@@ -20,6 +21,7 @@ from accelserve.models.watch import ModelSource, Seen, Sighting
 logger = logging.getLogger("accelserve.models")
 
 _HANDLES_S = 30.0  # reading and decoding a request takes less, or nobody waits for it any more
+_LOADS_PER_CPU = 4  # at a time, as TF Serving does at its start; a few that hang do not keep the others waiting
 _S = 1e9
 
 
@@ -49,6 +51,7 @@ class Keeper:
         self._policy = policy
         self._source_of = {config.name: source for source in sources for config in source.expected()}
         self._now_ns = loader.clock.now_ns
+        self._slots = asyncio.Semaphore(_LOADS_PER_CPU * usable_cpus())
         self._nudge = asyncio.Event()
         self._stop = asyncio.Event()
         self._loops: list[asyncio.Task[None]] = []
@@ -155,9 +158,10 @@ class Keeper:
 
     async def _bring_up(self, lineup: Lineup, standing: Standing, seen: Seen) -> Resident | None:
         name, version = lineup.name, standing.version
-        logger.info("loading %s:%d from %s", name, version, seen.place)
         try:
-            return await self._loader.bring_up(lineup.config, self._source_of[name], seen)
+            async with self._slots:
+                logger.info("loading %s:%d from %s", name, version, seen.place)
+                return await self._loader.bring_up(lineup.config, self._source_of[name], seen)
         except ScoringError as error:
             self._fail(lineup, standing, error)
         except Exception as error:

@@ -2,6 +2,7 @@
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from accelserve.config import ModelConfig
 from accelserve.errors import Kind, ScoringError
@@ -163,12 +164,11 @@ class Lineup:
 
     @property
     def state(self) -> ModelState:
-        """AVAILABLE if any version is, else the newest version's."""
+        """AVAILABLE if any version is, else that of the version that comes next, else the newest version's."""
         if self.current is not None:
             return ModelState.AVAILABLE
-        newest = self._newest()
-        if newest is not None:
-            return newest.state
+        if (decisive := self._decisive()) is not None:
+            return decisive.state
         return ModelState.START if self.problem is None else ModelState.END
 
     @property
@@ -208,7 +208,7 @@ class Lineup:
         if ref.version is None:
             if self.current is not None:
                 return self.current
-            raise self._not_available(self._newest(), ref)
+            raise self._not_available(self._decisive(), ref)
         standing = self.standings.get(ref.version)
         if standing is not None and standing.servable is not None:
             return standing.servable
@@ -233,8 +233,12 @@ class Lineup:
     def _by_number(self) -> list[Standing]:
         return sorted(self.standings.values(), key=lambda standing: -standing.version)
 
-    def _newest(self) -> Standing | None:
-        return next(iter(self._by_number()), None)
+    def _decisive(self) -> Standing | None:
+        """Of a model that serves nothing: a version that lost its device, else one to come, else the newest."""
+        standings = self._by_number()
+        lost = (standing for standing in standings if standing.loss is not None)
+        coming = (standing for standing in standings if standing.state in (ModelState.LOADING, ModelState.START))
+        return next(chain(lost, coming, standings), None)
 
 
 def asked(ref: ModelRef, name: str) -> str:

@@ -109,7 +109,7 @@ class ModelManager:
         return found
 
     def state(self, name: str) -> ModelState:
-        """AVAILABLE if any version is, else the newest version's; of a name in `names`."""
+        """Of a name in `names`: AVAILABLE if any version is, else what comes next, else the newest version's."""
         return self._board.lineups[name].state
 
     def servables(self) -> Iterator[Servable]:
