@@ -33,7 +33,9 @@ def ask_until_lost(server: Server) -> Answer:
 
 
 def test_a_lost_device_is_503_with_the_reason_and_comes_back_by_itself(tmp_path):
-    with serving(losing(tmp_path), log=tmp_path / "log") as server, Calls(server) as calls:
+    # It takes a while to come back, so that there is time to ask while it is gone.
+    slow = losing(tmp_path, "load_delay_ms = 3000.0")
+    with serving(slow, log=tmp_path / "log") as server, Calls(server) as calls:
         failed = ask_until_lost(server)
         assert (failed.status, failed.headers["x-accelserve-reason"]) == (503, "device_lost")
         assert int(failed.headers["retry-after"]) >= 1

@@ -36,7 +36,7 @@ def test_a_new_version_takes_over_under_load_without_one_lost_request(tmp_path):
         clients = [over_http(server) for _ in range(4)] + [over_http(server, columns=90_000), over_grpc(calls)]
         clients += [over_grpc(calls) for _ in range(3)]
         with hammering(clients):
-            put(base, 2, DOUBLE, "delay_ms = 2.0\nload_delay_ms = 300.0")
+            put(base, 2, DOUBLE, "delay_ms = 2.0\nload_delay_ms = 1000.0")
             wait_until(is_state(server, v1="AVAILABLE", v2="LOADING"))
             assert ask(server, "/readyz").status == 200
             wait_until(is_state(server, v1="END", v2="AVAILABLE"))
