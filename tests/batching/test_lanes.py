@@ -86,6 +86,17 @@ def test_batches_are_spread_before_an_instance_gets_a_second_one():
     play(scenario, *(OnGpu(number, is_open=False) for number in range(4)), max_inflight=2)
 
 
+def test_an_idle_instance_goes_before_one_that_could_take_a_second_batch():
+    async def scenario(scheduler, first, second):
+        slow = scheduler.submit(work(1))
+        await first.is_running()
+        assert [devices(await scheduler.submit(work(value))) for value in range(4)] == [["gpu:1"]] * 4
+        first.gate.set()
+        await slow
+
+    play(scenario, OnGpu(0, is_open=False), OnGpu(1), max_inflight=2)
+
+
 def test_of_equally_free_instances_the_one_that_has_waited_longest_runs():
     async def scenario(scheduler, *sessions):
         return [devices(await scheduler.submit(work(value))) for value in range(6)]
