@@ -1,4 +1,4 @@
-"""SavedModels, TF1's and TF2's, through V1 sessions: the only module that imports TensorFlow, and only to load."""
+"""SavedModels, TF1's and TF2's, through V1 sessions: the only back end's module that imports TensorFlow, to load."""
 
 import logging
 import os
@@ -84,8 +84,8 @@ class TfSessionBackend:
             raise ScoringError(Kind.DEVICE_MISSING, f"{model} needs {device.id}: {_NO_GPU}")
         if options.extra:
             raise ScoringError(Kind.INVALID, f"{model}: tf_session has no settings, got {', '.join(options.extra)}")
-        tf = _tensorflow()
-        session = tf.compat.v1.Session(graph=tf.Graph(), config=_config(tf, options))
+        tf = import_tensorflow()
+        session = tf.compat.v1.Session(graph=tf.Graph(), config=session_config(tf, options))
         try:
             meta_graph = _load(tf, model, session, prepared.payload)
             signatures = read_signatures(model, meta_graph.signature_def, tf.make_ndarray)
@@ -130,7 +130,7 @@ class TfModelSession:
                 kind = kind_of(error, _takes_strings(signature))
                 raise ScoringError(kind, f"{self._model}: {one_line(error)}") from error
         found = dict(zip(outputs, values, strict=True))
-        return BatchResult({name: _as_tensor(found[name]) for name in batch.outputs})
+        return BatchResult({name: as_tensor(found[name]) for name in batch.outputs})
 
     def close(self) -> None:
         if self._gate.close():
@@ -158,15 +158,25 @@ def make_callable(session: Any, signature: Signature, outputs: Sequence[str]) ->
     """
     feeds = [spec.tensor_name for spec in signature.inputs.values()]
     fetches = [signature.outputs[name].tensor_name for name in outputs]
-    pool = _SESSIONS_POOL if _takes_strings(signature) else _CALLERS_THREAD
+    return make_graph_callable(session, f'signature "{signature.name}"', feeds, fetches, _takes_strings(signature))
+
+
+def make_graph_callable(
+    session: Any, what: str, feeds: Sequence[str], fetches: Sequence[str], own_pool: bool
+) -> Callable[..., Sequence[Any]]:
+    """A function of the tensors `feeds` that returns the tensors `fetches`; what: its name in the log.
+
+    own_pool: run in the session's pool, not in the caller's thread.
+    """
+    pool = _SESSIONS_POOL if own_pool else _CALLERS_THREAD
     try:
         made: Callable[..., Sequence[Any]] = session._make_callable_from_options(
             _callable_options(feeds, fetches, pool)
         )
         return made
     except Exception as error:
-        logger.warning('signature "%s" runs through the slower Session.run: %s', signature.name, one_line(error))
-        return lambda *values: session.run(fetches, dict(zip(feeds, values, strict=True)))
+        logger.warning("%s runs through the slower Session.run: %s", what, one_line(error))
+        return lambda *values: session.run(list(fetches), dict(zip(feeds, values, strict=True)))
 
 
 def _callable_options(feeds: Sequence[str], fetches: Sequence[str], pool: int) -> Any:
@@ -177,7 +187,7 @@ def _callable_options(feeds: Sequence[str], fetches: Sequence[str], pool: int) -
     )
 
 
-def _tensorflow() -> Any:
+def import_tensorflow() -> Any:
     """TensorFlow, without its start-up chatter unless the environment asks for it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     import tensorflow
@@ -185,7 +195,7 @@ def _tensorflow() -> Any:
     return tensorflow
 
 
-def _config(tf: Any, options: SessionOptions) -> Any:
+def session_config(tf: Any, options: SessionOptions) -> Any:
     threads = options.threads or usable_cpus()
     return tf.compat.v1.ConfigProto(
         intra_op_parallelism_threads=threads,
@@ -223,6 +233,6 @@ def _takes_strings(signature: Signature) -> bool:
     return any(spec.dtype.is_string for spec in signature.inputs.values())
 
 
-def _as_tensor(value: Any) -> Tensor:
+def as_tensor(value: Any) -> Tensor:
     """TensorFlow returns a scalar as a numpy scalar, a string scalar as bytes."""
     return np.asarray(value, object if isinstance(value, bytes) else None)

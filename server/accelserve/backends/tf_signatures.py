@@ -15,23 +15,27 @@ _INIT_OP = "__saved_model_init_op"  # TF2's name for its initialisation, which t
 
 
 def read_signatures(
-    model: str, definitions: Mapping[str, Any], to_array: Callable[[Any], Tensor]
+    model: str,
+    definitions: Mapping[str, Any],
+    to_array: Callable[[Any], Tensor],
+    refused: dict[str, str] | None = None,
 ) -> dict[str, Signature]:
     """The signatures by name, in the order of their names (a protobuf map has none), inputs and outputs likewise.
 
     to_array: tf.make_ndarray. A signature with a sparse, composite or otherwise unsupported tensor is left out with a
-    warning. Raises ScoringError(PRECONDITION) when none is left.
+    warning; refused is filled with their names and reasons. Raises ScoringError(PRECONDITION) when none is left.
     """
     signatures: dict[str, Signature] = {}
-    refused: list[str] = []
+    refused = {} if refused is None else refused
     for name in sorted(set(definitions) - {_INIT_OP}):
         try:
             signatures[name] = _signature(name, definitions[name], to_array)
         except _Unsupported as error:
-            refused.append(f'signature "{name}" is left out: {error}')
-            logger.warning("%s: %s", model, refused[-1])
+            refused[name] = str(error)
+            logger.warning('%s: signature "%s" is left out: %s', model, name, error)
     if not signatures:
-        raise ScoringError(Kind.PRECONDITION, f"{model} has no usable signature: {'; '.join(refused) or 'none at all'}")
+        reasons = "; ".join(f'signature "{name}" is left out: {why}' for name, why in refused.items())
+        raise ScoringError(Kind.PRECONDITION, f"{model} has no usable signature: {reasons or 'none at all'}")
     return signatures
 
 

@@ -78,7 +78,7 @@ def _main_signature(signatures: Mapping[str, Signature]) -> Signature | None:
 def _first_accepted(session: Session, signature: Signature) -> tuple[dict[str, Tensor], Mapping[str, Tensor]]:
     """Sample inputs of two rows that the model accepts, and its outputs for them."""
     error = ScoringError(Kind.INVALID, "no sample")
-    for texts in ((_tiny_png(rising=True), _tiny_png(rising=False)), (b"0", b"1"), (b"", b"")):
+    for texts in ((tiny_png(rising=True), tiny_png(rising=False)), (b"0", b"1"), (b"", b"")):
         samples = {name: sample(spec, 2, texts) for name, spec in signature.inputs.items()}
         try:
             return samples, _run(session, signature, samples, 2)
@@ -158,7 +158,7 @@ def _close(left: Tensor, right: Tensor, tolerance: float) -> bool:
     return bool(np.allclose(wide_left, wide_right, rtol=0.0, atol=tolerance * scale, equal_nan=True))
 
 
-def _tiny_png(rising: bool) -> bytes:
+def tiny_png(rising: bool) -> bytes:
     """A grey ramp of 8 x 8 pixels, RGB: what a model that decodes pictures itself can be asked with."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:

@@ -1,0 +1,120 @@
+"""A conversion in a process of its own: `accelserve convert`, watched. TensorFlow's memory goes when it ends."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from accelserve.backends.base import Progress
+from accelserve.errors import ExitCode, Kind, ScoringError
+
+COMMAND = (sys.executable, "-m", "accelserve", "convert")
+_LIMIT_S = 1800
+_KEPT_LINES = 5
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionOptions:
+    """None: the command's own choice. sample: a file to compare with. limit_s: how long it may take."""
+
+    opset: int | None = None
+    sample: str | None = None
+    tolerance: float | None = None
+    limit_s: int = _LIMIT_S
+
+
+# (model, SavedModel, folder to write, options, progress); raises ScoringError and leaves no folder behind.
+Convert = Callable[[str, Path, Path, ConversionOptions, Progress], None]
+
+
+def run_conversion(
+    model: str,
+    source: Path,
+    output: Path,
+    options: ConversionOptions,
+    progress: Progress,
+    command: Sequence[str] = COMMAND,
+) -> None:
+    """Convert `source` into the folder `output`; blocks.
+
+    The process ends with this one, however that ends: it watches its standard input, which closes then.
+    Raises ScoringError(PRECONDITION) in the converter's own last words.
+    """
+    arguments = [*command, str(source), "--output", str(output), *_flags(options)]
+    with subprocess.Popen(
+        arguments,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as process:
+        late = threading.Event()
+
+        def give_up() -> None:
+            late.set()
+            process.kill()
+
+        timer = threading.Timer(options.limit_s, give_up)
+        timer.start()
+        try:
+            last_words = _relay(process.stderr or (), progress)
+            code = process.wait()
+        finally:
+            timer.cancel()
+            process.kill()
+    if code != ExitCode.OK:
+        shutil.rmtree(output, ignore_errors=True)
+        reason = _over_time(options) if late.is_set() else _reason(code, last_words)
+        raise ScoringError(Kind.PRECONDITION, f"{model}: {reason}", reason="conversion_failed")
+
+
+def _flags(options: ConversionOptions) -> list[str]:
+    flags = ["--to", "onnx", "--progress", "json", "--end-with-stdin"]
+    for flag, value in (("--opset", options.opset), ("--sample", options.sample), ("--tolerance", options.tolerance)):
+        flags += [flag, str(value)] if value is not None else []
+    return flags
+
+
+def _relay(lines: Iterable[str], progress: Progress) -> list[str]:
+    """Pass progress on until the process closes its end; the last other lines."""
+    kept: deque[str] = deque(maxlen=_KEPT_LINES)
+    for line in lines:
+        step = _progress_of(line)
+        if step is not None:
+            progress(*step)
+        elif line.strip():
+            kept.append(line.strip())
+    return list(kept)
+
+
+def _progress_of(line: str) -> tuple[str, float] | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        content = json.loads(line)
+        return str(content["progress"]), float(content["done"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _reason(code: int, last_words: Sequence[str]) -> str:
+    """The command's error is its last line, after its name; a crash has more to tell."""
+    if code < 0:
+        name = signal.Signals(-code).name
+        hint = "; the machine may be out of memory" if name == "SIGKILL" else ""
+        return f"the conversion was ended by {name}{hint}. Its last words: {' | '.join(last_words) or 'none'}"
+    if last_words and last_words[-1].startswith("accelserve: "):
+        return last_words[-1].removeprefix("accelserve: ")
+    return f"the conversion ended with code {code}: {' | '.join(last_words) or 'without a word'}"
+
+
+def _over_time(options: ConversionOptions) -> str:
+    remedy = "raise limit_s in [backend] of its accelserve.toml, or convert it beforehand with `accelserve convert`"
+    return f"the conversion took longer than {options.limit_s} s and was ended; {remedy}"

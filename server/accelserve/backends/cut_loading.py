@@ -1,0 +1,104 @@
+"""The parts of a converted SavedModel, prepared and loaded; what was opened is closed again when a later part fails."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from accelserve.backends.base import (
+    ArtifactCache,
+    Backend,
+    Device,
+    DeviceLease,
+    ModelArtifact,
+    Placement,
+    Prepared,
+    Progress,
+    Session,
+    SessionOptions,
+)
+from accelserve.backends.batch_check import label
+from accelserve.backends.cut_model import DENSE, CutModel, CutSignature, Part
+from accelserve.backends.cut_session import CutSession, GraphRunner, OpenSignature
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedCut:
+    """dense: each ONNX file of the model, as ONNX Runtime's back end prepared it."""
+
+    folder: Path
+    model: CutModel
+    dense: Mapping[str, Prepared]
+
+
+def prepare_cut(
+    onnx: Backend,
+    artifact: ModelArtifact,
+    folder: Path,
+    model: CutModel,
+    device: Device,
+    options: SessionOptions,
+    cache: ArtifactCache,
+    progress: Progress,
+) -> PreparedCut:
+    """Let the back end of the dense parts do its own slow work on them."""
+    files = sorted({cut.parts[DENSE].file for cut in model.signatures.values() if DENSE in cut.parts})
+    parts = {file: replace(artifact, format="onnx", path=folder / file) for file in files}
+    return PreparedCut(
+        folder, model, {file: onnx.prepare(part, device, options, cache, progress) for file, part in parts.items()}
+    )
+
+
+def load_cut(
+    onnx: Backend,
+    artifact: ModelArtifact,
+    prepared: PreparedCut,
+    device: Device,
+    options: SessionOptions,
+    graph_options: SessionOptions,
+    lease: DeviceLease | None,
+) -> CutSession:
+    """graph_options: those of TensorFlow's parts. Raises what the back ends raise."""
+    name, model = label(artifact), prepared.model
+    dense: dict[str, Session] = {}
+    graphs: dict[str, GraphRunner] = {}
+    try:
+        for file, part in prepared.dense.items():
+            dense[file] = onnx.load(part, device, options, lease)
+        for part in _graph_parts(model).values():
+            graphs[part.file] = _load_graph(name, prepared.folder, part, graph_options)
+    except BaseException:
+        for opened in (*dense.values(), *graphs.values()):
+            opened.close()
+        raise
+    signatures = {key: _open(cut, dense, graphs) for key, cut in model.signatures.items()}
+    return CutSession(name, signatures, device, _placement(model, dense))
+
+
+def _graph_parts(model: CutModel) -> dict[str, Part]:
+    """TensorFlow's parts by file; signatures may share them."""
+    return {p.file: p for cut in model.signatures.values() for kind, p in cut.parts.items() if kind != DENSE}
+
+
+def _load_graph(name: str, folder: Path, part: Part, options: SessionOptions) -> GraphRunner:
+    from accelserve.backends.tf_graph import load_graph  # knows TensorFlow, which a model without strings never needs
+
+    return load_graph(name, folder, part, options)
+
+
+def _open(cut: CutSignature, dense: Mapping[str, Session], graphs: Mapping[str, GraphRunner]) -> OpenSignature:
+    part = cut.parts.get(DENSE)
+    return OpenSignature(
+        cut,
+        dense[part.file] if part else None,
+        {kind: graphs[part.file] for kind, part in cut.parts.items() if kind != DENSE},
+    )
+
+
+def _placement(model: CutModel, dense: Mapping[str, Session]) -> Placement:
+    """Nodes per provider over all dense parts, and those that TensorFlow runs on the CPU."""
+    nodes: dict[str, int] = {}
+    for session in dense.values():
+        for provider, count in session.placement.nodes.items():
+            nodes[provider] = nodes.get(provider, 0) + count
+    graphs = _graph_parts(model)
+    return Placement({**nodes, "TensorFlow CPU": sum(part.nodes for part in graphs.values())} if graphs else nodes)

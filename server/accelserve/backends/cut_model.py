@@ -1,0 +1,160 @@
+"""A converted SavedModel on disk: `cut.json` and the parts it names, host part, dense part and tail.
+
+A *value* is a tensor that moves between the parts, under its name in the frozen graph; a *port* is what a part calls
+it. A part takes values at its feeds and gives values at its fetches; inputs and outputs of the signature are values.
+"""
+
+import base64
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import BY_NAME, Signature, Tensor, TensorSpec, dtype_of
+
+FILE_NAME = "cut.json"
+LAYOUT = 1  # of the folder; another number is another release's
+
+HOST, DENSE, TAIL = "host", "dense", "tail"
+ORDER = (HOST, DENSE, TAIL)  # in which they run
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One graph of a cut signature: a TensorFlow GraphDef (host, tail) or an ONNX file (dense).
+
+    file: relative to the model's folder. feeds, fetches: port -> value. init: operations to run once, after loading.
+    nodes: how many it has, for status.
+    """
+
+    file: str
+    feeds: Mapping[str, str]
+    fetches: Mapping[str, str]
+    init: tuple[str, ...] = ()
+    nodes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CutSignature:
+    """inputs, outputs: signature key -> value. parts: by kind, those that there are."""
+
+    signature: Signature
+    inputs: Mapping[str, str]
+    outputs: Mapping[str, str]
+    parts: Mapping[str, Part]
+
+
+@dataclass(frozen=True, slots=True)
+class CutModel:
+    """files: relative name -> size in bytes. report: what the conversion found, for people."""
+
+    signatures: Mapping[str, CutSignature]
+    files: Mapping[str, int] = field(default_factory=dict)
+    report: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def needs_tensorflow(self) -> bool:
+        return any(part in cut.parts for cut in self.signatures.values() for part in (HOST, TAIL))
+
+
+def write_cut(folder: Path, model: CutModel) -> None:
+    """Write `cut.json` last: with the sizes of the files that are there now."""
+    files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
+    content = {
+        "layout": LAYOUT,
+        "signatures": {name: _signature_to_json(cut) for name, cut in model.signatures.items()},
+        "files": files,
+        "report": dict(model.report),
+    }
+    (folder / FILE_NAME).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def read_cut(folder: Path, remedy: str) -> CutModel:
+    """Read and check a converted model.
+
+    remedy: what to do about a damaged one. Raises ScoringError(PRECONDITION) naming folder, fault and remedy.
+    """
+    try:
+        content = json.loads((folder / FILE_NAME).read_text(encoding="utf-8"))
+        if content["layout"] != LAYOUT:
+            raise ValueError(f"its layout is {content['layout']!r}, this release reads {LAYOUT}")
+        model = CutModel(
+            {name: _signature_from_json(name, value) for name, value in content["signatures"].items()},
+            content["files"],
+            content["report"],
+        )
+        _check_files(folder, model)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        reason = f"{type(error).__name__}: {error}" if isinstance(error, KeyError) else str(error)
+        message = f"the converted model in {folder} cannot be used: {reason}; {remedy}"
+        raise ScoringError(Kind.PRECONDITION, message) from error
+    return model
+
+
+def _check_files(folder: Path, model: CutModel) -> None:
+    named = {part.file for cut in model.signatures.values() for part in cut.parts.values()}
+    for name in sorted(named | set(model.files)):
+        path = folder / name
+        if not path.resolve().is_relative_to(folder.resolve()):
+            raise ValueError(f"{name} lies outside of it")
+        if not path.is_file():
+            raise ValueError(f"{name} is missing")
+        if name not in model.files or path.stat().st_size != model.files[name]:
+            raise ValueError(f"{name} has {path.stat().st_size} bytes, want {model.files.get(name)}")
+
+
+def _signature_to_json(cut: CutSignature) -> dict[str, Any]:
+    signature = cut.signature
+    return {
+        "method_name": signature.method_name,
+        "inputs": {key: _spec_to_json(spec, cut.inputs[key]) for key, spec in signature.inputs.items()},
+        "outputs": {key: _spec_to_json(spec, cut.outputs[key]) for key, spec in signature.outputs.items()},
+        "defaults": {key: _tensor_to_json(tensor) for key, tensor in signature.defaults.items()},
+        "parts": {kind: asdict(cut.parts[kind]) for kind in ORDER if kind in cut.parts},
+    }
+
+
+def _signature_from_json(name: str, value: Mapping[str, Any]) -> CutSignature:
+    signature = Signature(
+        name,
+        MappingProxyType({key: _spec_from_json(key, spec) for key, spec in value["inputs"].items()}),
+        MappingProxyType({key: _spec_from_json(key, spec) for key, spec in value["outputs"].items()}),
+        value["method_name"],
+        MappingProxyType({key: _tensor_from_json(tensor) for key, tensor in value["defaults"].items()}),
+    )
+    parts = {kind: Part(**{**part, "init": tuple(part["init"])}) for kind, part in value["parts"].items()}
+    return CutSignature(
+        signature,
+        {key: spec["value"] for key, spec in value["inputs"].items()},
+        {key: spec["value"] for key, spec in value["outputs"].items()},
+        parts,
+    )
+
+
+def _spec_to_json(spec: TensorSpec, value: str) -> dict[str, Any]:
+    shape = None if spec.shape is None else list(spec.shape)
+    return {"dtype": spec.dtype.name, "shape": shape, "tensor_name": spec.tensor_name, "value": value}
+
+
+def _spec_from_json(key: str, spec: Mapping[str, Any]) -> TensorSpec:
+    shape = None if spec["shape"] is None else tuple(spec["shape"])
+    return TensorSpec(key, BY_NAME[spec["dtype"]], shape, spec["tensor_name"])
+
+
+def _tensor_to_json(tensor: Tensor) -> dict[str, Any]:
+    """A default value; strings are bytes of any kind, so base64."""
+    dtype = dtype_of(tensor)
+    flat = tensor.ravel()
+    values = [base64.b64encode(v).decode() for v in flat] if dtype.is_string else flat.astype(object).tolist()
+    return {"dtype": dtype.name, "shape": list(tensor.shape), "values": values}
+
+
+def _tensor_from_json(value: Mapping[str, Any]) -> Tensor:
+    dtype = BY_NAME[value["dtype"]]
+    values = [base64.b64decode(v) for v in value["values"]] if dtype.is_string else value["values"]
+    return np.array(values, dtype.numpy).reshape(value["shape"])

@@ -1,0 +1,104 @@
+"""A cut SavedModel resident: host part in TensorFlow, dense part in ONNX Runtime, tail in TensorFlow again."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Protocol
+
+from accelserve.backends.base import Batch, BatchResult, Device, Placement, Session
+from accelserve.backends.batch_check import check_batch
+from accelserve.backends.cut_model import DENSE, ORDER, CutSignature, Part
+from accelserve.backends.run_gate import RunGate
+from accelserve.errors import ScoringError
+from accelserve.tensors import DEFAULT_SIGNATURE, Signature, Tensor
+
+
+class GraphRunner(Protocol):
+    """What runs a host part or a tail: `tf_graph.TfGraph`."""
+
+    def run(self, values: Mapping[str, Tensor], wanted: Collection[str], takes_strings: bool) -> dict[str, Tensor]: ...
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class OpenSignature:
+    """A signature and its loaded parts: graphs by kind (host, tail); dense: None when nothing is dense."""
+
+    cut: CutSignature
+    dense: Session | None
+    graphs: Mapping[str, GraphRunner]
+
+
+class CutSession:
+    """Runs may overlap, as those of the parts may."""
+
+    def __init__(self, model: str, opened: Mapping[str, OpenSignature], device: Device, placement: Placement) -> None:
+        self.signatures: Mapping[str, Signature] = MappingProxyType(
+            {name: one.cut.signature for name, one in opened.items()}
+        )
+        self.device = device
+        self.placement = placement
+        self._model = model
+        self._opened = opened
+        self._gate = RunGate(model)
+
+    def run(self, batch: Batch) -> BatchResult:
+        """As `Session.run`. An input is refused here when its type or shape does not fit, whichever part takes it."""
+        signature = check_batch(self._model, self.signatures, batch)
+        opened = self._opened[batch.signature]
+        cut = opened.cut
+        values = {cut.inputs[key]: tensor for key, tensor in batch.inputs.items()}
+        takes_strings = any(spec.dtype.is_string for spec in signature.inputs.values())
+        errors: dict[int, ScoringError] = {}
+        with self._gate:
+            for kind, part, wanted in plan(cut, batch.outputs):
+                if kind == DENSE:
+                    values |= _run_dense(opened.dense, part, values, wanted, batch.rows, errors)
+                else:
+                    values |= opened.graphs[kind].run(values, wanted, takes_strings)
+        return BatchResult({key: values[cut.outputs[key]] for key in batch.outputs}, errors)
+
+    def close(self) -> None:
+        if self._gate.close():
+            close_all(self._opened.values())
+
+
+def plan(cut: CutSignature, outputs: Iterable[str]) -> list[tuple[str, Part, tuple[str, ...]]]:
+    """Which parts run for the wanted outputs, in their order, and which values each has to give."""
+    needed = {cut.outputs[key] for key in outputs}
+    steps: list[tuple[str, Part, tuple[str, ...]]] = []
+    for kind in reversed(ORDER):
+        part = cut.parts.get(kind)
+        wanted = tuple(value for value in part.fetches.values() if value in needed) if part else ()
+        if part and wanted:
+            steps.append((kind, part, wanted))
+            needed |= set(part.feeds.values())
+    return steps[::-1]
+
+
+def _run_dense(
+    session: Session | None,
+    part: Part,
+    values: Mapping[str, Tensor],
+    wanted: tuple[str, ...],
+    rows: int,
+    errors: dict[int, ScoringError],
+) -> dict[str, Tensor]:
+    """The wanted values; rows that failed alone are put into `errors`."""
+    assert session is not None, "a dense part was planned and not loaded"
+    ports = {value: port for port, value in part.fetches.items()}
+    inputs = {port: values[value] for port, value in part.feeds.items()}
+    result = session.run(Batch(DEFAULT_SIGNATURE, inputs, tuple(ports[value] for value in wanted), rows))
+    errors.update(result.item_errors)
+    return {value: result.outputs[ports[value]] for value in wanted}
+
+
+def close_all(opened: Iterable[OpenSignature]) -> None:
+    """Close each part once; signatures may share them."""
+    closed: set[int] = set()
+    for one in opened:
+        for part in (*one.graphs.values(), one.dense):
+            if part is not None and id(part) not in closed:
+                closed.add(id(part))
+                part.close()

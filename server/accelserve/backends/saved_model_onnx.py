@@ -1,0 +1,141 @@
+"""SavedModels on a GPU: cut at the first dense tensor, the dense part in ONNX Runtime, the rest in TensorFlow.
+
+The conversion runs in a process of its own and is kept under the content's hash. A model without string inputs or
+outputs needs no TensorFlow in this process.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from accelserve.backends.artifact_cache import digest_of
+from accelserve.backends.base import (
+    API_VERSION,
+    ArtifactCache,
+    Backend,
+    Capabilities,
+    Device,
+    DeviceLease,
+    Health,
+    Inventory,
+    ModelArtifact,
+    Prepared,
+    Progress,
+    SessionOptions,
+)
+from accelserve.backends.batch_check import label
+from accelserve.backends.conversion import ConversionOptions, Convert, run_conversion
+from accelserve.backends.cut_loading import load_cut, prepare_cut
+from accelserve.backends.cut_model import LAYOUT, read_cut
+from accelserve.backends.cut_session import CutSession
+from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+from accelserve.errors import Kind, ScoringError
+
+_MODEL = "model"  # the converted model's folder inside its cache entry
+_SETTINGS = {"opset": int, "sample": str, "tolerance": float, "limit_s": int}
+_TOOLS = ("accelserve", "tensorflow-cpu", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "onnxruntime-gpu")
+
+
+class SavedModelOnnxBackend:
+    """Formats "saved_model" (converted when prepared) and "cut" (converted before), on ONNX Runtime's devices.
+
+    Settings (`SessionOptions.extra`) of the conversion: `opset`, `sample` (a file to compare with), `tolerance`,
+    `limit_s`. All others are ONNX Runtime's.
+    """
+
+    name = "saved_model_onnx"
+    api_version = API_VERSION
+
+    def __init__(self, onnx: Backend | None = None, convert: Convert = run_conversion) -> None:
+        """onnx: runs the dense parts. convert: makes the converted model; both are replaced in tests."""
+        self._onnx: Backend = OnnxRuntimeBackend() if onnx is None else onnx
+        self._convert = convert
+
+    def inventory(self) -> Inventory:
+        return self._onnx.inventory()
+
+    def capabilities(self, device: Device, options: SessionOptions) -> Capabilities:
+        found = self._onnx.capabilities(device, _for_onnx(options))
+        return replace(found, formats=frozenset({"saved_model", "cut"}))
+
+    def prepare(
+        self,
+        artifact: ModelArtifact,
+        device: Device,
+        options: SessionOptions,
+        cache: ArtifactCache,
+        progress: Progress,
+    ) -> Prepared:
+        """Convert, unless that was done before. Raises ScoringError(PRECONDITION) naming what cannot be converted."""
+        if artifact.format == "cut":
+            folder, digest = artifact.path, ""
+            remedy = "convert the SavedModel again"
+        else:
+            folder, digest = self._converted(artifact, options, cache, progress)
+            remedy = f"delete {folder.parent} and it is made again"
+        try:
+            model = read_cut(folder, remedy)
+        except ScoringError as error:
+            raise ScoringError(error.kind, f"{label(artifact)}: {error.message}") from error
+        prepared = prepare_cut(self._onnx, artifact, folder, model, device, _for_onnx(options), cache, progress)
+        return Prepared(artifact, prepared, digest)
+
+    def load(
+        self, prepared: Prepared, device: Device, options: SessionOptions, lease: DeviceLease | None
+    ) -> CutSession:
+        return load_cut(
+            self._onnx, prepared.artifact, prepared.payload, device, _for_onnx(options), _for_graphs(options), lease
+        )
+
+    def health(self, device: Device) -> Health:
+        return self._onnx.health(device)
+
+    def _converted(
+        self, artifact: ModelArtifact, options: SessionOptions, cache: ArtifactCache, progress: Progress
+    ) -> tuple[Path, str]:
+        """The converted model's folder and its digest in the cache."""
+        model = label(artifact)
+        if not any((artifact.path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+            raise ScoringError(Kind.PRECONDITION, f"{model}: there is no saved_model.pb in {artifact.path}")
+        wanted = _conversion_options(model, options.extra)
+
+        def build(entry: Path) -> None:
+            self._convert(model, artifact.path, entry / _MODEL, wanted, progress)
+
+        digest = digest_of(artifact.path, _what_changes_the_result(wanted))
+        return cache.folder(digest, build) / _MODEL, digest
+
+
+def _conversion_options(model: str, extra: Mapping[str, Any]) -> ConversionOptions:
+    """Raises ScoringError(INVALID) for a setting of another type."""
+    chosen = {key: extra[key] for key in _SETTINGS if key in extra}
+    for key, value in chosen.items():
+        if type(value) is not _SETTINGS[key]:
+            raise ScoringError(Kind.INVALID, f'{model}: setting "{key}" wants {_SETTINGS[key].__name__}, got {value!r}')
+    return ConversionOptions(**chosen)
+
+
+def _for_onnx(options: SessionOptions) -> SessionOptions:
+    return replace(options, extra={key: value for key, value in options.extra.items() if key not in _SETTINGS})
+
+
+def _for_graphs(options: SessionOptions) -> SessionOptions:
+    return replace(options, extra={})
+
+
+def _what_changes_the_result(options: ConversionOptions) -> dict[str, object]:
+    """Joined with the SavedModel's bytes to the name of its cache entry; one that was compared less is another."""
+    tools = {name: found for name in _TOOLS if (found := _version(name))}
+    sample = (
+        digest_of(Path(options.sample), {}) if options.sample and Path(options.sample).is_file() else options.sample
+    )
+    return {"layout": LAYOUT, "tools": tools, "opset": options.opset, "tolerance": options.tolerance, "sample": sample}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return ""

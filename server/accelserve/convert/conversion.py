@@ -1,0 +1,280 @@
+"""SavedModel -> folder of a converted model: freeze, cut, convert, compare, and only then let it appear."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from contextlib import closing
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+from accelserve.backends.base import ModelArtifact, Progress, Session
+from accelserve.backends.cut_model import DENSE, CutModel, CutSignature, Part, write_cut
+from accelserve.convert.compare import TOLERANCE, Comparison, compare
+from accelserve.convert.cut import find_cut
+from accelserve.convert.dense import OPSET, OnnxPart, UnsupportedOps, to_onnx
+from accelserve.convert.frozen import Frozen, LoadedSavedModel
+from accelserve.convert.parts import PartGraph, ReadTable, crossing, split, table_reader
+from accelserve.convert.samples import from_file, generated
+from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import DEFAULT_SIGNATURE
+
+_MOST_MOVES = 8  # of the cut behind operators that tf2onnx cannot convert
+_ROWS = 3
+_PLAIN_MODEL = "model.onnx"  # at the root where one dense graph is all: other servers and tools take that file
+
+T = TypeVar("T")
+
+# Opens a model on the CPU; the caller closes it.
+Open = Callable[[ModelArtifact], Session]
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """signatures: empty for all that can be converted. samples: files to compare with besides the generated sample."""
+
+    name: str
+    source: Path
+    output: Path
+    signatures: tuple[str, ...] = ()
+    opset: int = OPSET
+    samples: tuple[Path, ...] = ()
+    tolerance: float = TOLERANCE
+
+
+@dataclass(frozen=True, slots=True)
+class Converted:
+    """One signature as graphs. texts: pairs of keys of its tables, to ask it with."""
+
+    frozen: Frozen
+    graphs: Mapping[str, PartGraph]
+    dense: OnnxPart
+    texts: tuple[tuple[bytes, bytes], ...]
+
+
+def convert(request: Request, open_session: Open, progress: Progress) -> dict[str, Any]:
+    """Write the folder `request.output`. Returns the report.
+
+    Raises ScoringError: CONFLICT when the folder exists, PRECONDITION naming what cannot be converted or differs;
+    nothing is left behind then.
+    """
+    if request.output.exists():
+        raise ScoringError(Kind.CONFLICT, f"{request.output} exists: delete it, or choose another --output")
+    unfinished = request.output.with_name(f".{request.output.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.mkdir(parents=True)
+        report = _Conversion(request, unfinished, open_session, progress).run()
+        unfinished.rename(request.output)
+    except OSError as error:
+        message = f"{request.name}: {request.output} cannot be written: {error.strerror or error}"
+        raise ScoringError(Kind.PRECONDITION, message) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    progress("done", 1.0)
+    return report
+
+
+class _Conversion:
+    """A signature that was asked for by name, the default one and the only one have to succeed; others are left out."""
+
+    def __init__(self, request: Request, folder: Path, open_session: Open, progress: Progress) -> None:
+        self._request = request
+        self._folder = folder
+        self._open_session = open_session
+        self._progress = progress
+        self._required: frozenset[str] = frozenset()
+        self._left_out: dict[str, str] = {}
+
+    def run(self) -> dict[str, Any]:
+        started = time.monotonic()
+        converted = self._convert()
+        cuts = _write_parts(self._folder, converted)
+        write_cut(self._folder, CutModel(cuts))
+        self._progress("comparing with TensorFlow", 0.7)
+        comparisons = self._compare(converted)
+        kept = {name: cuts[name] for name in comparisons}
+        _delete_unused(self._folder, kept)
+        report = {
+            "model": self._request.name,
+            "opset": self._request.opset,
+            "tolerance": self._request.tolerance,
+            "tools": {tool: version(tool) for tool in ("tf2onnx", "onnx", "onnxruntime")},
+            "signatures": {name: _told(converted[name], comparisons[name]) for name in kept},
+            "left_out": self._left_out,
+            "seconds": round(time.monotonic() - started, 1),
+        }
+        write_cut(self._folder, CutModel(kept, report=report))
+        return report
+
+    def _convert(self) -> dict[str, Converted]:
+        self._progress("loading the SavedModel", 0.0)
+        with LoadedSavedModel(self._request.name, self._request.source) as loaded:
+            names = self._names(loaded)
+            converted = {}
+            for index, name in enumerate(names):
+                self._progress(f'cutting and converting signature "{name}"', 0.2 + 0.5 * index / len(names))
+                if one := self._tried(name, lambda name=name: _convert_signature(loaded, name, self._request.opset)):
+                    converted[name] = one
+        self._check_any(converted)
+        return converted
+
+    def _names(self, loaded: LoadedSavedModel) -> list[str]:
+        """The signatures to convert. Raises ScoringError for one that was asked for and is not there."""
+        self._left_out = dict(loaded.refused)
+        for name in self._request.signatures:
+            if name in loaded.refused:
+                raise self._failure(name, loaded.refused[name])
+            if name not in loaded.signatures:
+                there = ", ".join(f'"{other}"' for other in loaded.signatures)
+                raise ScoringError(Kind.NOT_FOUND, f'{loaded.name}: no signature "{name}"; there is {there}')
+        names = list(self._request.signatures) or list(loaded.signatures)
+        self._required = frozenset(self._request.signatures or (names if len(names) == 1 else (DEFAULT_SIGNATURE,)))
+        return names
+
+    def _compare(self, converted: Mapping[str, Converted]) -> dict[str, Comparison]:
+        request = self._request
+        found = {}
+        with (
+            closing(self._open_session(ModelArtifact(request.name, 1, "saved_model", request.source))) as reference,
+            closing(self._open_session(ModelArtifact(request.name, 1, "cut", self._folder))) as candidate,
+        ):
+            for name, one in converted.items():
+                comparison = self._tried(name, lambda one=one: _compared(reference, candidate, one, request))
+                if comparison:
+                    found[name] = comparison
+        self._check_any(found)
+        return found
+
+    def _tried(self, name: str, work: Callable[[], T]) -> T | None:
+        """None when a signature is left out, with the reason."""
+        try:
+            return work()
+        except ScoringError as error:
+            if name in self._required:
+                raise self._failure(name, error.message) from error
+            self._left_out[name] = error.message
+            return None
+
+    def _check_any(self, found: Mapping[str, object]) -> None:
+        if not found:
+            raise self._failure(*next(iter(self._left_out.items()), ("", "there is none")))
+
+    def _failure(self, name: str, reason: str) -> ScoringError:
+        message = f'{self._request.name}: signature "{name}" cannot be converted: {reason}'
+        return ScoringError(Kind.PRECONDITION, message, reason="cannot_cut")
+
+
+def _convert_signature(loaded: LoadedSavedModel, name: str, opset: int) -> Converted:
+    """Cut and convert; where tf2onnx lacks an operator, cut again behind it, as long as the weights come later."""
+    frozen = loaded.freeze(name)
+    tables = _Tables(table_reader(loaded.session))
+    names = {value: key for key, value in (*frozen.outputs.items(), *frozen.inputs.items())}
+    graph = frozen.graph
+    for _ in range(_MOST_MOVES):
+        graphs = split(frozen, find_cut(graph, frozen.outputs.values()), tables.read)
+        try:
+            return Converted(frozen, graphs, to_onnx(graphs[DENSE], names, opset), tables.texts())
+        except UnsupportedOps as error:
+            behind = graph.forced | (error.nodes & graph.nodes.keys())
+            if behind == graph.forced:
+                raise ScoringError(Kind.PRECONDITION, str(error), reason="cannot_cut") from error
+            graph = replace(graph, forced=behind)
+            unsupported = error
+    raise ScoringError(Kind.PRECONDITION, str(unsupported), reason="cannot_cut")
+
+
+class _Tables:
+    """Reads tables, and remembers string keys."""
+
+    def __init__(self, read: ReadTable) -> None:
+        self._read = read
+        self._keys: list[bytes] = []
+
+    def read(self, name: str, key_type: Any, value_type: Any) -> tuple[Any, Any]:
+        keys, values = self._read(name, key_type, value_type)
+        self._keys += [key for key in keys[:2] if isinstance(key, bytes)]
+        return keys, values
+
+    def texts(self) -> tuple[tuple[bytes, bytes], ...]:
+        return ((self._keys[0], self._keys[-1]),) if self._keys else ()
+
+
+def _compared(reference: Session, candidate: Session, one: Converted, request: Request) -> Comparison:
+    """The worst of the comparisons with the samples. Raises ScoringError(PRECONDITION) when outputs differ."""
+    signature = one.frozen.signature
+    sources = [[(str(path.name), from_file(signature, path))] for path in request.samples]
+    found = [
+        compare(reference, candidate, signature, samples, request.tolerance)
+        for samples in sources or [generated(signature, _ROWS, one.texts)]
+    ]
+    worst = max(found, key=lambda comparison: (not comparison.equal, comparison.error))
+    if not worst.equal:
+        differing = "; ".join(
+            f'"{o.name}" {o.tensor}: {o.note}, error {o.error:.3g}' for o in worst.outputs if not o.equal
+        )
+        message = (
+            f"it does not answer as TensorFlow does ({worst.sample}): {differing}; tolerance {request.tolerance:g}"
+        )
+        raise ScoringError(Kind.PRECONDITION, message, reason="differs")
+    return worst
+
+
+def _write_parts(folder: Path, converted: Mapping[str, Converted]) -> dict[str, CutSignature]:
+    """Write the parts' files; equal ones once, since each is loaded with weights of its own."""
+    written: dict[bytes, Part] = {}
+    plain = len(converted) == 1 and all(list(one.graphs) == [DENSE] for one in converted.values())
+    cuts = {}
+    for index, (name, one) in enumerate(converted.items()):
+        parts = {}
+        for kind, graph in one.graphs.items():
+            if kind == DENSE:
+                file = _PLAIN_MODEL if plain else f"{index}/{_PLAIN_MODEL}"
+                part = Part(file, one.dense.feeds, one.dense.fetches, nodes=one.dense.nodes)
+                parts[kind] = _write_once(folder, part, one.dense.model, one.dense.digest(), written)
+            else:
+                part = Part(f"{index}/{kind}.pb", graph.feeds, graph.fetches, graph.init, graph.nodes)
+                parts[kind] = _write_once(folder, part, graph.definition, None, written)
+        cuts[name] = CutSignature(one.frozen.signature, one.frozen.inputs, one.frozen.outputs, parts)
+    return cuts
+
+
+def _write_once(folder: Path, part: Part, content: Any, digest: bytes | None, written: dict[bytes, Part]) -> Part:
+    """Write a part, or take the file of an equal one: its ports, in their order, with this one's values.
+
+    content: a protobuf message. digest: None for the bytes' own.
+    """
+    data = content.SerializeToString(deterministic=True)
+    first = written.setdefault(digest or sha256(data).digest(), part)
+    if first is part:
+        (folder / part.file).parent.mkdir(exist_ok=True)
+        (folder / part.file).write_bytes(data)
+        return part
+    return replace(
+        part,
+        file=first.file,
+        feeds=dict(zip(first.feeds, part.feeds.values(), strict=True)),
+        fetches=dict(zip(first.fetches, part.fetches.values(), strict=True)),
+    )
+
+
+def _delete_unused(folder: Path, kept: Mapping[str, CutSignature]) -> None:
+    used = {folder / part.file for cut in kept.values() for part in cut.parts.values()}
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_file() and path not in used:
+            path.unlink()
+        elif path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _told(one: Converted, comparison: Comparison) -> dict[str, Any]:
+    """A signature's part of the report."""
+    return {
+        "nodes": {kind: graph.nodes for kind, graph in one.graphs.items()},
+        "onnx_nodes": one.dense.nodes,
+        "cut": crossing(one.graphs, one.frozen),
+        "checks_left_out": one.frozen.checks,
+        "comparison": asdict(comparison),
+    }

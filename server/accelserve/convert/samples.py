@@ -1,0 +1,101 @@
+"""What a model is asked with when it is compared: generated inputs, or a file's."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from accelserve.errors import Kind, ScoringError
+from accelserve.models.self_check import sample, tiny_png
+from accelserve.tensors import Signature, Tensor, TensorSpec, describe_tensor, find_spec
+
+Inputs = Mapping[str, Tensor]  # by signature key
+
+_TEXTS = ((tiny_png(rising=True), tiny_png(rising=False)), (b"0", b"1"), (b"", b""))
+
+
+def generated(
+    signature: Signature, rows: int, texts: Sequence[tuple[bytes, bytes]] = ()
+) -> Iterator[tuple[str, Inputs]]:
+    """Samples to try in turn until the model takes one, with their names; the same in every process.
+
+    texts: pairs to try first for string inputs (a table's own keys).
+    """
+    strings = any(spec.dtype.is_string for spec in signature.inputs.values())
+    for pair in (*texts, *_TEXTS) if strings else _TEXTS[:1]:
+        name = f"generated, strings {_shown(pair)}" if strings else "generated"
+        yield name, {key: _tensor(spec, rows, pair) for key, spec in signature.inputs.items()}
+
+
+def _tensor(spec: TensorSpec, rows: int, texts: tuple[bytes, bytes]) -> Tensor:
+    tensor = sample(spec, rows, texts)
+    if spec.dtype.name == "uint8" and tensor.ndim == 4:
+        return np.random.default_rng(20190501).integers(0, 256, tensor.shape, np.uint8)
+    return tensor
+
+
+def _shown(pair: tuple[bytes, bytes]) -> str:
+    return "of a PNG" if pair == _TEXTS[0] else " and ".join(repr(text)[1:] for text in pair)
+
+
+def from_file(signature: Signature, path: Path) -> Inputs:
+    """An .npz (arrays by input name), an .npy (the only input), or any other file as the bytes of a string input.
+
+    Raises ScoringError: NOT_FOUND; INVALID naming what the file lacks.
+    """
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as arrays:
+                return _named(signature, path, {name: arrays[name] for name in arrays.files})
+        if path.suffix == ".npy":
+            return {_only(signature, path): _as_strings(np.load(path, allow_pickle=False))}
+        return _bytes(signature, path)
+    except FileNotFoundError as error:
+        raise ScoringError(Kind.NOT_FOUND, f"sample {path}: no such file") from error
+    except (OSError, ValueError) as error:
+        raise ScoringError(Kind.INVALID, f"sample {path}: {error}") from error
+
+
+def _named(signature: Signature, path: Path, arrays: Mapping[str, Tensor]) -> Inputs:
+    found = {}
+    for name, array in arrays.items():
+        spec = find_spec(signature.inputs, name)
+        if spec is None:
+            raise _unfit(signature, path, f'it has "{name}"')
+        found[spec.name] = _as_strings(array) if spec.dtype.is_string else array
+        if found[spec.name].dtype != spec.dtype.numpy:
+            raise _unfit(signature, path, f'its "{name}" is {describe_tensor(array)}')
+    if missing := set(signature.inputs) - set(found) - set(signature.defaults):
+        raise _unfit(signature, path, f"it has no {', '.join(sorted(missing))}")
+    return {**signature.defaults, **found}
+
+
+def _as_strings(array: Tensor) -> Tensor:
+    """numpy's fixed-width strings as bytes in an object array."""
+    if array.dtype.kind not in "SU":
+        return array
+    flat = [text if isinstance(text, bytes) else text.encode() for text in array.ravel().tolist()]
+    made: Tensor = np.empty(array.shape, object)
+    made.ravel()[:] = flat
+    return made
+
+
+def _only(signature: Signature, path: Path) -> str:
+    if len(signature.inputs) != 1:
+        raise _unfit(signature, path, "it holds one array; an .npz holds several")
+    return next(iter(signature.inputs))
+
+
+def _bytes(signature: Signature, path: Path) -> Inputs:
+    key = _only(signature, path)
+    spec = signature.inputs[key]
+    if not spec.dtype.is_string:
+        raise _unfit(signature, path, "it holds bytes; give the tensor as .npz or .npy")
+    made: Tensor = np.empty((2,) if spec.has_batch_axis else (), object)  # twice: a batch of two as well as one
+    made[...] = path.read_bytes()
+    return {key: made.reshape(made.shape + (1,) * (len(spec.shape or made.shape) - made.ndim))}
+
+
+def _unfit(signature: Signature, path: Path, got: str) -> ScoringError:
+    wanted = ", ".join(f'"{name}" {spec}' for name, spec in signature.inputs.items())
+    return ScoringError(Kind.INVALID, f'sample {path}: signature "{signature.name}" wants {wanted}; {got}')
