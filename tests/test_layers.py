@@ -53,13 +53,22 @@ ARROWS: dict[str, set[str]] = {
         "builtin",
     },
     "client": {"codecs", "wire"},
+    "convert": {
+        "models",
+        "backends.base",
+        "backends.cut_model",
+        "backends.discovery",
+        "backends.lease",
+        "backends.probes",
+        "backends.tf_errors",
+        "backends.tf_signatures",
+    },
     "demo": {"client", "builtin"},
-    "convert": {"models", "backends.base"},
     "inspection": {"models", "backends.base", "backends.discovery", "backends.cuda_probe", "backends.nvml"},
     "listing": {"inspection", "models.store"},
     "commands": {
-        *("runtime", "client", "demo", "inspection", "listing", "backends.discovery"),
-        *("models.store", "models.repository"),
+        *("runtime", "client", "convert", "demo", "inspection", "listing"),
+        *("models.store", "models.repository", "backends.artifact_cache", "backends.base", "backends.discovery"),
     },
     "cli": {"commands"},
     "__main__": {"cli"},
@@ -67,9 +76,10 @@ ARROWS: dict[str, set[str]] = {
 BASE_LIBRARIES = {"numpy", "ml_dtypes", "prometheus_client"}
 SOCKETS = {"frontends", "runtime"}
 LIBRARIES: dict[str, set[str]] = {  # library -> the only units or modules that may import it
-    "tensorflow": {"backends.tf_session"},
+    "tensorflow": {"backends.tf_session", "convert"},
     "onnxruntime": {"backends.onnx_runtime", "convert"},
     "onnx": {"convert"},
+    "tf2onnx": {"convert"},
     "cv2": {"codecs.images", "codecs.jpeg", "codecs.picture_geometry"},
     "simplejpeg": {"codecs.jpeg"},
     "nvidia": {"codecs.jpeg_on_gpu"},
@@ -161,7 +171,7 @@ def test_every_import_follows_the_arrows():
         (
             "models/planted.py",
             "def load():\n    import tensorflow as tf",
-            "models.planted imports tensorflow, which only backends.tf_session may",
+            "models.planted imports tensorflow, which only backends.tf_session, convert may",
         ),
         ("codecs/planted.py", "import grpc", "codecs.planted imports grpc, which only client, frontends, runtime may"),
         ("observability/planted.py", "import orjson", "observability.planted is base and imports orjson"),

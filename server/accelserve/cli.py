@@ -5,13 +5,13 @@ import sys
 from collections.abc import Sequence
 
 from accelserve import __version__
-from accelserve.commands import delete, demo, devices, list_models, path, register, serve, show, update
+from accelserve.commands import convert, delete, demo, devices, list_models, path, register, serve, show, update, verify
 from accelserve.commands.parsing import WholeFlags
 from accelserve.config_sources import ConfigError
 from accelserve.errors import ExitCode, ScoringError
 
 # As `--help` lists them. Each module has `add`, which sets `run` on its parser.
-_COMMANDS = (serve, demo, show, devices, register, list_models, update, delete, path)
+_COMMANDS = (serve, demo, show, devices, register, list_models, update, delete, path, convert, verify)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

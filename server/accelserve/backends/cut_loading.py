@@ -19,6 +19,7 @@ from accelserve.backends.base import (
 from accelserve.backends.batch_check import label
 from accelserve.backends.cut_model import DENSE, CutModel, CutSignature, Part
 from accelserve.backends.cut_session import CutSession, GraphRunner, OpenSignature
+from accelserve.errors import Kind, ScoringError
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,13 @@ def load_cut(
     dense: dict[str, Session] = {}
     graphs: dict[str, GraphRunner] = {}
     try:
-        for file, part in prepared.dense.items():
-            dense[file] = onnx.load(part, device, options, lease)
+        for file, ready in prepared.dense.items():
+            dense[file] = onnx.load(ready, device, options, lease)
         for part in _graph_parts(model).values():
             graphs[part.file] = _load_graph(name, prepared.folder, part, graph_options)
     except BaseException:
-        for opened in (*dense.values(), *graphs.values()):
-            opened.close()
+        for close in (*(s.close for s in dense.values()), *(g.close for g in graphs.values())):
+            close()
         raise
     signatures = {key: _open(cut, dense, graphs) for key, cut in model.signatures.items()}
     return CutSession(name, signatures, device, _placement(model, dense))
@@ -82,7 +83,11 @@ def _graph_parts(model: CutModel) -> dict[str, Part]:
 def _load_graph(name: str, folder: Path, part: Part, options: SessionOptions) -> GraphRunner:
     from accelserve.backends.tf_graph import load_graph  # knows TensorFlow, which a model without strings never needs
 
-    return load_graph(name, folder, part, options)
+    try:
+        return load_graph(name, folder, part, options)
+    except ImportError as error:
+        message = f"{name}: {part.file} needs TensorFlow: {error}; pip install 'accelserve[tensorflow]'"
+        raise ScoringError(Kind.PRECONDITION, message) from error
 
 
 def _open(cut: CutSignature, dense: Mapping[str, Session], graphs: Mapping[str, GraphRunner]) -> OpenSignature:

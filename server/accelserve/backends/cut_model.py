@@ -149,8 +149,8 @@ def _spec_from_json(key: str, spec: Mapping[str, Any]) -> TensorSpec:
 def _tensor_to_json(tensor: Tensor) -> dict[str, Any]:
     """A default value; strings are bytes of any kind, so base64."""
     dtype = dtype_of(tensor)
-    flat = tensor.ravel()
-    values = [base64.b64encode(v).decode() for v in flat] if dtype.is_string else flat.astype(object).tolist()
+    plain: list[Any] = tensor.ravel().astype(object).tolist()
+    values = [base64.b64encode(value).decode() for value in plain] if dtype.is_string else plain
     return {"dtype": dtype.name, "shape": list(tensor.shape), "values": values}
 
 

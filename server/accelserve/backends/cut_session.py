@@ -1,6 +1,6 @@
 """A cut SavedModel resident: host part in TensorFlow, dense part in ONNX Runtime, tail in TensorFlow again."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
@@ -16,7 +16,7 @@ from accelserve.tensors import DEFAULT_SIGNATURE, Signature, Tensor
 class GraphRunner(Protocol):
     """What runs a host part or a tail: `tf_graph.TfGraph`."""
 
-    def run(self, values: Mapping[str, Tensor], wanted: Collection[str], takes_strings: bool) -> dict[str, Tensor]: ...
+    def run(self, values: Mapping[str, Tensor], wanted: Sequence[str], takes_strings: bool) -> dict[str, Tensor]: ...
 
     def close(self) -> None: ...
 

@@ -31,6 +31,32 @@ def tf_session(find: Finder = find_spec) -> Offer:
     )
 
 
+def saved_model_onnx(find: Finder = find_spec) -> Offer:
+    """SavedModels on NVIDIA GPUs, converted to ONNX when they are loaded; on the CPU only where `tf_session` is not."""
+    missing = _unless_installed("onnxruntime", "'accelserve[cpu]' or 'accelserve[gpu]'", find) or next(
+        filter(None, (_unless_installed(name, "'accelserve[convert]'", find) for name in ("tensorflow", "tf2onnx"))), ""
+    )
+    return Offer(
+        name="saved_model_onnx",
+        formats=frozenset({"saved_model"}),
+        device_kinds=frozenset({DeviceKind.CPU, DeviceKind.GPU}),
+        backend="accelserve.backends.saved_model_onnx:SavedModelOnnxBackend",
+        unavailable=missing,
+        preference=-1,
+    )
+
+
+def cut_model(find: Finder = find_spec) -> Offer:
+    """SavedModels that `accelserve convert` has converted; those that decode or look up need TensorFlow besides."""
+    return Offer(
+        name="cut_model",
+        formats=frozenset({"cut"}),
+        device_kinds=frozenset({DeviceKind.CPU, DeviceKind.GPU}),
+        backend="accelserve.backends.saved_model_onnx:SavedModelOnnxBackend",
+        unavailable=_unless_installed("onnxruntime", "'accelserve[cpu]' or 'accelserve[gpu]'", find),
+    )
+
+
 def synthetic() -> Offer:
     """Models made of arithmetic and delays, for tests and drills."""
     return Offer(

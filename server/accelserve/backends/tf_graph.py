@@ -15,7 +15,7 @@ _MOST_CALLABLES = 64  # per part; clients choose the outputs
 
 
 class TfGraph:
-    """Takes and gives values (see `cut_model`). Runs may overlap; the owner sees to it that none runs when it closes."""
+    """Takes and gives values (see `cut_model`). Runs may overlap; its owner closes it when none is under way."""
 
     def __init__(self, model: str, session: Any, part: Part) -> None:
         self._model = model

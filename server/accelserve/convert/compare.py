@@ -19,7 +19,7 @@ _BLAME = (Kind.INVALID, Kind.UNDECODABLE)
 
 @dataclass(frozen=True, slots=True)
 class OutputReport:
-    """How one output compared. error: the largest, in units of the largest magnitude; rows: how many were compared."""
+    """How one output compared. tensor: its type and shape. error: the largest, in units of the largest magnitude."""
 
     name: str
     tensor: str
@@ -30,7 +30,7 @@ class OutputReport:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """rows_independent: whether the candidate's rows answer alike alone and in the batch; None when there is no batch."""
+    """rows_independent: whether the candidate's rows answer alike alone and in the batch; None without a batch."""
 
     signature: str
     sample: str

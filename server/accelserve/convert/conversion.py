@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, TypeVar
 from accelserve.backends.base import ModelArtifact, Progress, Session
 from accelserve.backends.cut_model import DENSE, CutModel, CutSignature, Part, write_cut
 from accelserve.convert.compare import TOLERANCE, Comparison, compare
-from accelserve.convert.cut import find_cut
+from accelserve.convert.cut import find_cut, list_ops
 from accelserve.convert.dense import OPSET, OnnxPart, UnsupportedOps, to_onnx
 from accelserve.convert.frozen import Frozen, LoadedSavedModel
 from accelserve.convert.parts import PartGraph, ReadTable, crossing, split, table_reader
@@ -47,12 +48,16 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """One signature as graphs. texts: pairs of keys of its tables, to ask it with."""
+    """One signature as graphs. texts: pairs of keys of its tables, to ask it with.
+
+    moved: operators that only TensorFlow has though they touch no strings.
+    """
 
     frozen: Frozen
     graphs: Mapping[str, PartGraph]
     dense: OnnxPart
     texts: tuple[tuple[bytes, bytes], ...]
+    moved: str
 
 
 def convert(request: Request, open_session: Open, progress: Progress) -> dict[str, Any]:
@@ -116,7 +121,7 @@ class _Conversion:
             converted = {}
             for index, name in enumerate(names):
                 self._progress(f'cutting and converting signature "{name}"', 0.2 + 0.5 * index / len(names))
-                if one := self._tried(name, lambda name=name: _convert_signature(loaded, name, self._request.opset)):
+                if one := self._tried(name, partial(_convert_signature, loaded, name, self._request.opset)):
                     converted[name] = one
         self._check_any(converted)
         return converted
@@ -142,7 +147,7 @@ class _Conversion:
             closing(self._open_session(ModelArtifact(request.name, 1, "cut", self._folder))) as candidate,
         ):
             for name, one in converted.items():
-                comparison = self._tried(name, lambda one=one: _compared(reference, candidate, one, request))
+                comparison = self._tried(name, partial(_compared, reference, candidate, one, request))
                 if comparison:
                     found[name] = comparison
         self._check_any(found)
@@ -176,7 +181,8 @@ def _convert_signature(loaded: LoadedSavedModel, name: str, opset: int) -> Conve
     for _ in range(_MOST_MOVES):
         graphs = split(frozen, find_cut(graph, frozen.outputs.values()), tables.read)
         try:
-            return Converted(frozen, graphs, to_onnx(graphs[DENSE], names, opset), tables.texts())
+            dense = to_onnx(graphs[DENSE], names, opset)
+            return Converted(frozen, graphs, dense, tables.texts(), list_ops(graph, graph.forced))
         except UnsupportedOps as error:
             behind = graph.forced | (error.nodes & graph.nodes.keys())
             if behind == graph.forced:
@@ -205,10 +211,10 @@ class _Tables:
 def _compared(reference: Session, candidate: Session, one: Converted, request: Request) -> Comparison:
     """The worst of the comparisons with the samples. Raises ScoringError(PRECONDITION) when outputs differ."""
     signature = one.frozen.signature
-    sources = [[(str(path.name), from_file(signature, path))] for path in request.samples]
+    asked = [[(path.name, from_file(signature, path))] for path in request.samples]
     found = [
         compare(reference, candidate, signature, samples, request.tolerance)
-        for samples in sources or [generated(signature, _ROWS, one.texts)]
+        for samples in asked or [list(generated(signature, _ROWS, one.texts))]
     ]
     worst = max(found, key=lambda comparison: (not comparison.equal, comparison.error))
     if not worst.equal:
@@ -275,6 +281,7 @@ def _told(one: Converted, comparison: Comparison) -> dict[str, Any]:
         "nodes": {kind: graph.nodes for kind, graph in one.graphs.items()},
         "onnx_nodes": one.dense.nodes,
         "cut": crossing(one.graphs, one.frozen),
+        "moved": one.moved,
         "checks_left_out": one.frozen.checks,
         "comparison": asdict(comparison),
     }

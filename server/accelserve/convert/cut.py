@@ -2,7 +2,7 @@
 
 The network begins where the model's weights are used. What touches strings before that is the *host part*, with all
 that it is computed from; what touches strings after it is the *tail*, with all that is computed from it; the rest is
-*dense*. So JPEG decoding and id lookups are host, `lookup(argmax(scores))` is tail, and neither is guessed from a pattern.
+*dense*. So JPEG decoding and id lookups are host, `lookup(argmax(scores))` is tail, and no pattern has to be known.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -107,7 +107,9 @@ def find_cut(graph: Graph, outputs: Iterable[str]) -> Cut:
 
     late = {name for name in marked if any(n.name in after_weights for n in graph.inputs(name))}
     tail = graph.descendants(late, needed)
-    _check_tail(graph, tail, weighted)
+    if again := tail & weighted:
+        where = f"after {list_ops(graph, late)}, which only TensorFlow has, the network goes on with"
+        raise _refusal(where, graph, again)
     host = _host(graph, (marked & live) - tail, live - tail, after_weights) & live
     dense = live - host - tail
     host |= (graph.ancestors(dense) & marked) - live  # strings without an input, made into numbers the network takes
@@ -149,13 +151,6 @@ def _host(graph: Graph, marked: set[str], candidates: set[str], after_weights: s
 def _takes_handle(graph: Graph, name: str, part: Collection[str]) -> bool:
     tensors = (t for t in graph.nodes[name].inputs if t not in graph.feeds and node_of(t) in part)
     return any(graph.nodes[node_of(t)].outputs[port_of(t)] != PLAIN for t in tensors)
-
-
-def _check_tail(graph: Graph, tail: set[str], weighted: set[str]) -> None:
-    if again := tail & weighted:
-        before = {name for name in tail if graph.nodes[name].texts} or tail
-        where = f"after {list_ops(graph, before)}, which only TensorFlow has, the network goes on with"
-        raise _refusal(where, graph, again)
 
 
 def _nothing_dense(graph: Graph, marked: set[str]) -> ScoringError:

@@ -87,6 +87,9 @@ def _renamed(model: Any) -> Any:
 
     for value in (*graph.input, *graph.output):
         value.name = number(value.name)
+        for size in value.type.tensor_type.shape.dim:
+            if size.dim_param:
+                size.dim_param = number(size.dim_param)
     for node in graph.node:
         node.name = ""
         node.input[:] = [number(name) for name in node.input]

@@ -5,7 +5,8 @@ WEIGHTED = frozenset(
     {
         "MatMul", "BatchMatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum", "_FusedMatMul", "_FusedConv2D",
         "Conv1D", "Conv2D", "Conv3D", "DepthwiseConv2dNative", "Conv2DBackpropInput", "Conv3DBackpropInputV2",
-        "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "LSTMBlockCell", "BlockLSTM", "BlockLSTMV2", "CudnnRNN",
+        "FusedBatchNorm", "FusedBatchNormV2", "FusedBatchNormV3", "LSTMBlockCell", "BlockLSTM", "BlockLSTMV2",
+        "CudnnRNN",
     }
 )  # fmt: skip
 

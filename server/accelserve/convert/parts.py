@@ -1,11 +1,12 @@
 """The graphs of the parts of a cut: what crosses becomes a placeholder, what depends on no input is copied."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf
 
+from accelserve.backends.cut_model import ORDER
 from accelserve.convert.cut import Cut, list_ops, node_of
 from accelserve.convert.frozen import Frozen, sub_graph
 from accelserve.convert.ops import PIVOTS, TABLES
@@ -45,7 +46,7 @@ def split(frozen: Frozen, cut: Cut, read_table: ReadTable) -> dict[str, PartGrap
             part = _Builder(frozen, cut, members).build(wanted)
             needed = needed | set(part.feeds.values())
             parts[kind] = part if kind == "dense" else _with_tables(part, kind, read_table)
-    return parts
+    return {kind: parts[kind] for kind in ORDER if kind in parts}
 
 
 class _Builder:
@@ -126,14 +127,30 @@ class _Builder:
         return node
 
     def _shape(self, value: str, tensor: Any) -> Any:
-        """What the graph knows, joined with what the signature says."""
+        """What graph, signature and exporter know. Raises ScoringError for what a part gives and has no rank."""
         shape = tensor.shape
+        for said in (*self._declared(value), *_noted(self._definitions[node_of(value)], tensor.value_index)):
+            shape = shape.merge_with(said) if shape.is_compatible_with(said) else shape
+        if shape.rank is None and value not in self._frozen.graph.feeds:
+            remedy = "give it a shape with tf.ensure_shape, or serve the model with TensorFlow"
+            message = f"the number of dimensions of {value}, where the graph is cut, is not known: {remedy}"
+            raise ScoringError(Kind.PRECONDITION, message, reason="cannot_cut")
+        return shape
+
+    def _declared(self, value: str) -> Iterator[Any]:
         for key, name in self._frozen.inputs.items():
             declared = self._frozen.signature.inputs[key].shape
             if name == value and declared is not None:
-                said = tf.TensorShape([None if size < 0 else size for size in declared])
-                shape = shape.merge_with(said) if shape.is_compatible_with(said) else shape
-        return shape
+                yield tf.TensorShape([None if size < 0 else size for size in declared])
+
+
+def _noted(node: Any, port: int) -> Iterator[Any]:
+    """Shapes that the exporter noted, which shape inference of TF1's loops and set_shape forget."""
+    shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
+    if port < len(shapes):
+        yield tf.TensorShape(shapes[port])
+    if node.op == "TensorArrayGatherV3" and not node.attr["element_shape"].shape.unknown_rank:
+        yield tf.TensorShape([None]).concatenate(tf.TensorShape(node.attr["element_shape"].shape))
 
 
 def _with_tables(part: PartGraph, kind: str, read_table: ReadTable) -> PartGraph:
@@ -181,10 +198,15 @@ def table_reader(session: Any) -> ReadTable:
 
 def crossing(parts: Mapping[str, PartGraph], frozen: Frozen) -> dict[str, str]:
     """Tensors that go from part to part, with their type and shape."""
-    fed = {value for part in parts.values() for value in part.feeds.values()} - frozen.graph.feeds
-    return {value: f"{frozen.tensor(value).dtype.name}{_listed(frozen.tensor(value).shape)}" for value in sorted(fed)}
+    found = {}
+    for part in parts.values():
+        for node in part.definition.node:
+            value = part.feeds.get(f"{node.name}:0")
+            if value is not None and value not in frozen.graph.feeds:
+                shape = tf.TensorShape(node.attr["shape"].shape)
+                found[value] = f"{tf.as_dtype(node.attr['dtype'].type).name}{_listed(shape)}"
+    return found
 
 
 def _listed(shape: Any) -> str:
-    sizes = None if shape.rank is None else shape.as_list()
-    return "[...]" if sizes is None else "[" + ",".join("-1" if s is None else str(s) for s in sizes) + "]"
+    return "[" + ",".join("-1" if size is None else str(size) for size in shape.as_list()) + "]"

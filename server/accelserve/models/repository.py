@@ -8,8 +8,15 @@ from accelserve.backends.base import ModelArtifact
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.manifest import FILE_NAME
 
-# Inside a version folder, first match wins.
-_CONTENT = (("saved_model.pb", "saved_model"), ("model.onnx", "onnx"), ("synthetic.toml", "synthetic"))
+# Inside a version folder, first match wins. A converted SavedModel ("cut") may hold a model.onnx besides.
+_CONTENT = (
+    ("saved_model.pb", "saved_model"),
+    ("cut.json", "cut"),
+    ("model.onnx", "onnx"),
+    ("synthetic.toml", "synthetic"),
+)
+_FOLDERS = ("saved_model", "cut")  # formats that are a folder, not a file
+_NAMED = ("saved_model.pb", "model.onnx")  # what messages ask for
 _SYNTHETIC_SUFFIX = ".synthetic.toml"
 
 
@@ -78,7 +85,7 @@ def _lone_file(name: str, path: Path) -> Found:
 def _numbered(name: str, base: Path) -> dict[int, Path]:
     numbered = {number: child for child in sorted(base.iterdir()) if (number := _version_of(child)) is not None}
     if not numbered:
-        holds = ", ".join(_CONTENT[i][0] for i in (0, 1))
+        holds = ", ".join(_NAMED)
         seen = ", ".join(sorted(child.name for child in base.glob("*.onnx")))
         hint = f"; there is {seen}: serve that file, or call it model.onnx" if seen else ""
         message = f"model {name!r}: {base} holds neither {holds} nor a version folder such as {base.name}/1{hint}"
@@ -95,7 +102,7 @@ def _versions(name: str, base: Path) -> tuple[ModelArtifact, ...]:
 
 
 def _empty(name: str, folder: Path) -> ScoringError:
-    wanted = " or ".join(content for content, _ in _CONTENT[:2])
+    wanted = " or ".join(_NAMED)
     return ScoringError(Kind.PRECONDITION, f"model {name!r}: version folder {folder} holds no {wanted}")
 
 
@@ -107,6 +114,6 @@ def _version_of(folder: Path) -> int | None:
 def _artifact(name: str, folder: Path, version: int) -> ModelArtifact | None:
     for content, model_format in _CONTENT:
         if (folder / content).is_file():
-            place = folder if model_format == "saved_model" else folder / content
+            place = folder if model_format in _FOLDERS else folder / content
             return ModelArtifact(name, version, model_format, place)
     return None

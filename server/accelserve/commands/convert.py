@@ -1,0 +1,139 @@
+"""`accelserve convert`: a SavedModel as ONNX, with proof that it answers as before."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import threading
+from functools import partial
+from pathlib import Path
+
+from accelserve.backends.base import ModelArtifact
+from accelserve.commands.parsing import Commands, add_json, argument
+from accelserve.errors import ExitCode, Kind, ScoringError
+
+_OPSETS = range(13, 24)
+
+
+def add(commands: Commands) -> None:
+    convert = commands.add_parser(
+        "convert",
+        help="convert a SavedModel to ONNX",
+        description="Cut a SavedModel at the first dense tensor, convert the dense part to ONNX, compare what comes "
+        "out with TensorFlow. What only TensorFlow has (decoding, strings, tables) is kept beside it.",
+    )
+    convert.add_argument(
+        "model", metavar="SAVED_MODEL", type=Path, help="a SavedModel folder, or a folder of numeric version folders"
+    )
+    convert.add_argument("--to", choices=["onnx"], default="onnx", help="what to make (only onnx in this release)")
+    convert.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write; it must not exist")
+    convert.add_argument(
+        "--signature", nargs="+", action="extend", default=[], metavar="NAME", help="which (default: all that can be)"
+    )
+    convert.add_argument("--opset", type=argument(_opset), metavar="N", help="ONNX operator set (default: 17)")
+    add_comparison(convert)
+    convert.add_argument(
+        "--progress", choices=["text", "json"], default="text", help="form of the lines on standard error"
+    )
+    convert.add_argument(
+        "--end-with-stdin", action="store_true", help="end when standard input closes: for a parent process"
+    )
+    add_json(convert)
+    convert.set_defaults(run=_convert)
+
+
+def add_comparison(parser: argparse.ArgumentParser) -> None:
+    """How models are compared; `verify` asks the same."""
+    parser.add_argument(
+        "--sample",
+        nargs="+",
+        action="extend",
+        default=[],
+        type=Path,
+        metavar="FILE",
+        help="compare with these instead of generated inputs: .npz by input name, .npy, or bytes (a JPEG) for strings",
+    )
+    parser.add_argument(
+        "--tolerance",
+        type=argument(_tolerance),
+        metavar="X",
+        help="largest difference of a float output, over its largest magnitude (default: 1e-4)",
+    )
+
+
+def _opset(text: str) -> int:
+    if not text.isdecimal() or int(text) not in _OPSETS:
+        raise ValueError(f"want a number from {_OPSETS[0]} to {_OPSETS[-1]}")
+    return int(text)
+
+
+def _tolerance(text: str) -> float:
+    value = float(text)
+    if not 0 <= value <= 1:
+        raise ValueError("want a number from 0 to 1")
+    return value
+
+
+def _convert(parsed: argparse.Namespace) -> ExitCode:
+    if parsed.end_with_stdin:
+        threading.Thread(target=_end_with_stdin, daemon=True).start()
+    artifact = _saved_model(parsed.model)
+    _require_tools()
+
+    from accelserve.backends.artifact_cache import FolderArtifactCache
+    from accelserve.convert.compare import TOLERANCE
+    from accelserve.convert.conversion import Request, convert
+    from accelserve.convert.dense import OPSET
+    from accelserve.convert.opening import open_on_cpu
+    from accelserve.convert.report import report_as_text
+
+    request = Request(
+        name=artifact.name,
+        source=artifact.path,
+        output=parsed.output,
+        signatures=tuple(parsed.signature),
+        opset=parsed.opset or OPSET,
+        samples=tuple(parsed.sample),
+        tolerance=TOLERANCE if parsed.tolerance is None else parsed.tolerance,
+    )
+    progress = _json_progress if parsed.progress == "json" else _text_progress
+    with tempfile.TemporaryDirectory(prefix="accelserve-") as scratch:
+        open_session = partial(open_on_cpu, FolderArtifactCache(Path(scratch)))
+        report = convert(request, open_session, progress)
+    print(json.dumps(report, indent=2) if parsed.json else report_as_text(report, parsed.output))
+    return ExitCode.OK
+
+
+def _saved_model(path: Path) -> ModelArtifact:
+    """The newest version. Raises ScoringError as `serve` does, and for a model of another format."""
+    from accelserve.models.repository import find_models
+
+    found = find_models((path.parent if path.name.isdecimal() else path).resolve().name, path).versions[0]
+    if found.format != "saved_model":
+        message = f"{path} is a model of format {found.format}; only SavedModels are converted to ONNX"
+        raise ScoringError(Kind.PRECONDITION, message)
+    return found
+
+
+def _end_with_stdin() -> None:
+    """A parent that was killed leaves nobody to report to: end at once, whatever the converter is doing."""
+    sys.stdin.buffer.read()
+    os._exit(ExitCode.UNFORESEEN)
+
+
+def _require_tools() -> None:
+    from importlib.util import find_spec
+
+    missing = [name for name in ("tensorflow", "tf2onnx", "onnx", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        remedy = "pip install 'accelserve[convert]', and '[cpu]' or '[gpu]'"
+        raise ScoringError(Kind.PRECONDITION, f"converting needs {', '.join(missing)}: {remedy}")
+
+
+def _json_progress(what: str, done: float) -> None:
+    print(json.dumps({"progress": what, "done": round(done, 3)}), file=sys.stderr, flush=True)
+
+
+def _text_progress(what: str, done: float) -> None:
+    print(f"{done:4.0%} {what}", file=sys.stderr, flush=True)

@@ -1,0 +1,69 @@
+"""`accelserve verify`: two models, or one and itself, side by side."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from accelserve.backends.base import Session, SessionOptions
+from accelserve.backends.lease import acquire_lease
+from accelserve.convert.compare import Comparison, compare
+from accelserve.convert.samples import Inputs, from_file, generated
+from accelserve.devices import parse_device_request
+from accelserve.errors import Kind, ScoringError
+from accelserve.models.loading import Loader
+from accelserve.models.manifest import read_manifest
+from accelserve.models.repository import find_models
+from accelserve.tensors import Signature
+
+
+@contextmanager
+def opened(loader: Loader, path: Path, device: str) -> Iterator[Session]:
+    """A model's newest version, without the self-check of `serve`: what that would find is what is to be shown."""
+    name = path.name.partition(".")[0] or "model"
+    found = find_models(name, path)
+    manifest = read_manifest(found.manifest)
+    options = SessionOptions(manifest.threads, manifest.backend)
+    backend, place = loader.backends.choose(found.versions[0], parse_device_request(device))
+    lease = acquire_lease(loader.leases, place.id, name) if place.exclusive else None
+    try:
+        prepared = backend.prepare(found.versions[0], place, options, loader.cache, lambda what, done: None)
+        session = backend.load(prepared, place, options, lease)
+        try:
+            yield session
+        finally:
+            session.close()
+    finally:
+        if lease is not None:
+            lease.release()
+
+
+def verify(
+    candidate: Session, reference: Session, samples: Sequence[Path], rows: int, tolerance: float
+) -> list[Comparison]:
+    """Each signature of both, with each sample. Raises ScoringError(INVALID) when the two have none in common."""
+    signatures = [s for name, s in reference.signatures.items() if name in candidate.signatures]
+    if not signatures:
+        there, other = (", ".join(sorted(session.signatures)) for session in (candidate, reference))
+        raise ScoringError(Kind.INVALID, f"the models have no signature in common: {there} and {other}")
+    for signature in signatures:
+        _same_names(candidate.signatures[signature.name], signature)
+    return [
+        compare(reference, candidate, signature, asked, tolerance)
+        for signature in signatures
+        for asked in _asked(signature, samples, rows)
+    ]
+
+
+def _same_names(candidate: Signature, reference: Signature) -> None:
+    for direction in ("inputs", "outputs"):
+        got, wanted = (sorted(getattr(signature, direction)) for signature in (candidate, reference))
+        if got != wanted:
+            message = f'signature "{reference.name}": the models have other {direction}: {got} and {wanted}'
+            raise ScoringError(Kind.INVALID, message)
+
+
+def _asked(signature: Signature, samples: Sequence[Path], rows: int) -> list[list[tuple[str, Inputs]]]:
+    """For each comparison the samples to try in turn."""
+    if samples:
+        return [[(path.name, from_file(signature, path))] for path in samples]
+    return [list(generated(signature, rows))]
