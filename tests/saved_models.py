@@ -137,6 +137,23 @@ def mnist_checkpoint(path: Path) -> Path:
     return path
 
 
+def convert_here(model: str, source: Path, output: Path, options: Any, progress: Any) -> None:
+    """`backends.conversion.run_conversion` without the process of its own."""
+    from accelserve.convert.compare import TOLERANCE
+    from accelserve.convert.conversion import Request, convert
+    from accelserve.convert.dense import OPSET
+
+    chosen = {"opset": options.opset or OPSET, "tolerance": options.tolerance or TOLERANCE}
+    convert(Request(model, source, output, **chosen), open_on_the_cpu, progress)
+
+
+def open_on_the_cpu(artifact: Any) -> Any:
+    """A session; the cache is never asked on the CPU."""
+    from accelserve.convert.opening import open_on_cpu
+
+    return open_on_cpu(None, artifact)
+
+
 FIVE: Sequence[Callable[[Path], Path]] = (
     tf1_jpeg,
     keras_classifier,

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import model_builders
+import saved_models
 from accelserve.backends.base import Backend, Capabilities, Device, ModelArtifact, SessionOptions
 from accelserve.backends.conformance import BackendConformance
 from accelserve.backends.cuda_probe import find_devices
@@ -124,3 +125,23 @@ class TestTfSessionOnPictures(TestTfSession):
     def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
         pictures = [model_builders.jpeg((20 * row, 100, 200)) for row in range(rows)]
         return {"images": np.array(pictures, object)}
+
+
+@pytest.mark.tensorflow
+class TestSavedModelOnnx(BackendConformance):
+    """A SavedModel with a host part, a dense part and a tail; converted in this process."""
+
+    may_lack = (DeviceKind.GPU,)
+
+    def make_backend(self) -> Backend:
+        from accelserve.backends.saved_model_onnx import SavedModelOnnxBackend
+
+        return SavedModelOnnxBackend(convert=saved_models.convert_here)
+
+    def sample_artifact(self, folder: Path) -> ModelArtifact:
+        path = folder if folder.exists() else saved_models.word_tables(folder)
+        return ModelArtifact("words", 1, "saved_model", path)
+
+    def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
+        words = [[word.encode() for word in saved_models.WORDS[row : row + 2] * 2] for row in range(rows)]
+        return {"words": np.array(words, object)}

@@ -223,14 +223,14 @@ def test_loading_says_nothing_that_is_no_news(tmp_path, caplog):
 
 def test_a_required_gpu_is_refused_with_the_way_out():
     pool = BackendPool([tf_session()])
-    with pytest.raises(ScoringError, match="not supported yet: convert the model to ONNX") as refusal:
+    with pytest.raises(ScoringError, match="saved_model_onnx takes SavedModels to a GPU") as refusal:
         pool.choose(artifact(Path("m")), parse_device_request("gpu"))
     assert refusal.value.kind is Kind.DEVICE_MISSING
 
 
 def test_a_gpu_is_refused_at_the_load_too():
     gpu = Device("gpu:0", DeviceKind.GPU, "a GPU")
-    with pytest.raises(ScoringError, match="convert the model to ONNX") as refusal:
+    with pytest.raises(ScoringError, match="saved_model_onnx takes SavedModels to a GPU") as refusal:
         TfSessionBackend().load(Prepared(artifact(Path("m")), Path("m")), gpu, SessionOptions(), None)
     assert refusal.value.kind is Kind.DEVICE_MISSING
 

@@ -39,7 +39,7 @@ from accelserve.tensors import Signature, Tensor
 
 logger = logging.getLogger("accelserve.backends")
 
-_NO_GPU = "SavedModels on a GPU are not supported yet: convert the model to ONNX (tf2onnx) and serve that"
+_NO_GPU = "TensorFlow runs on the CPU only; the back end saved_model_onnx takes SavedModels to a GPU"
 _SERVE_TAGS = ["serve"]
 _CALLERS_THREAD = -1
 _SESSIONS_POOL = 0

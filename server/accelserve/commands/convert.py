@@ -80,6 +80,7 @@ def _convert(parsed: argparse.Namespace) -> ExitCode:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     artifact = _saved_model(parsed.model)
     _require_tools()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
     from accelserve.backends.artifact_cache import FolderArtifactCache
     from accelserve.convert.compare import TOLERANCE
@@ -118,7 +119,8 @@ def _saved_model(path: Path) -> ModelArtifact:
 
 def _end_with_stdin() -> None:
     """A parent that was killed leaves nobody to report to: end at once, whatever the converter is doing."""
-    sys.stdin.buffer.read()
+    while os.read(sys.stdin.fileno(), 4096):  # not sys.stdin.read: its lock, held here, would hold up a normal end
+        pass
     os._exit(ExitCode.UNFORESEEN)
 
 

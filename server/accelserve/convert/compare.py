@@ -87,7 +87,7 @@ def _first_taken(
             if error.kind not in _BLAME:
                 raise
             refused = error.message
-    message = f'signature "{signature.name}" cannot be compared: the model takes no generated sample ({refused})'
+    message = f'signature "{signature.name}" takes none of the samples ({refused})'
     raise ScoringError(Kind.PRECONDITION, f"{message}; give one that it takes with --sample FILE")
 
 
@@ -113,14 +113,12 @@ def _rows(signature: Signature, inputs: Inputs) -> int:
 
 
 def _report(key: str, pairs: Sequence[tuple[Tensor, Tensor]], tolerance: float) -> OutputReport:
-    worst = OutputReport(key, describe_tensor(pairs[0][1]), 0.0, True)
-    for got, wanted in pairs:
-        error = difference(got, wanted)
-        if not _small(error, wanted, tolerance):
-            return OutputReport(key, describe_tensor(wanted), error, False, _note(got, wanted))
-        if error > worst.error:
-            worst = OutputReport(key, describe_tensor(pairs[0][1]), error, True)
-    return worst
+    """The worst of an output's comparisons; the tensor named is that of the batch."""
+    errors = [difference(got, wanted) for got, wanted in pairs]
+    worst = max(range(len(pairs)), key=errors.__getitem__)
+    got, wanted = pairs[worst]
+    equal = _small(errors[worst], wanted, tolerance)
+    return OutputReport(key, describe_tensor(pairs[0][1]), errors[worst], equal, "" if equal else _note(got, wanted))
 
 
 def _small(error: float, wanted: Tensor, tolerance: float) -> bool:

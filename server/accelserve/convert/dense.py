@@ -9,6 +9,7 @@ from typing import Any
 
 import onnx
 import tf2onnx.convert
+import tf2onnx.utils
 
 from accelserve.convert.cut import REMEDY, listed
 from accelserve.convert.parts import PartGraph
@@ -55,6 +56,7 @@ def to_onnx(part: PartGraph, names: Mapping[str, str], opset: int) -> OnnxPart:
     for tensor in part.fetches:
         fetches[_free(names.get(tensor, tensor), (*feeds, *fetches))] = tensor
     renamed = {ports[value]: name for name, value in feeds.items()} | {t: name for name, t in fetches.items()}
+    tf2onnx.utils.INTERNAL_NAME = 1  # numbers its names through the process; from 1, equal graphs are equal files
     with _heard() as errors:
         try:
             model, _ = tf2onnx.convert.from_graph_def(

@@ -1,0 +1,89 @@
+import json
+
+import numpy as np
+import pytest
+
+from accelserve.backends.cut_model import CutModel, CutSignature, Part, read_cut, write_cut
+from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import BY_NAME, Signature, TensorSpec
+
+FLOAT, STRING = BY_NAME["float32"], BY_NAME["string"]
+SIGNATURE = Signature(
+    "serving_default",
+    {"images": TensorSpec("images", STRING, (-1,), "Placeholder:0"), "scale": TensorSpec("scale", FLOAT, None, "s:0")},
+    {"scores": TensorSpec("scores", FLOAT, (-1, 3), "scores:0")},
+    "tensorflow/serving/predict",
+    {"images": np.array([b"\xff\x00", b""], object), "scale": np.array(0.1, np.float32)},
+)
+PARTS = {
+    "host": Part("0/host.pb", {"feed:0": "Placeholder:0"}, {"decoded:0": "decoded:0"}, ("fill",), 3),
+    "dense": Part("0/model.onnx", {"decoded": "decoded:0", "scale": "s:0"}, {"scores": "scores:0"}, (), 5),
+}
+CUT = CutSignature(SIGNATURE, {"images": "Placeholder:0", "scale": "s:0"}, {"scores": "scores:0"}, PARTS)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "0").mkdir()
+    (tmp_path / "0" / "host.pb").write_bytes(b"host")
+    (tmp_path / "0" / "model.onnx").write_bytes(b"dense part")
+    write_cut(tmp_path, CutModel({"serving_default": CUT}, report={"seconds": 1.5}))
+    return tmp_path
+
+
+def refused(folder) -> str:
+    with pytest.raises(ScoringError) as error:
+        read_cut(folder, "convert it again")
+    assert error.value.kind is Kind.PRECONDITION
+    assert str(folder) in error.value.message
+    assert error.value.message.endswith("; convert it again")
+    return error.value.message
+
+
+def test_what_was_written_is_read_back(folder):
+    model = read_cut(folder, "")
+    cut = model.signatures["serving_default"]
+    assert (cut.inputs, cut.outputs, cut.parts) == (CUT.inputs, CUT.outputs, PARTS)
+    assert dict(cut.signature.inputs) == dict(SIGNATURE.inputs)
+    assert cut.signature.defaults["images"].tolist() == [b"\xff\x00", b""]
+    assert cut.signature.defaults["scale"] == np.float32(0.1)
+    assert cut.signature.defaults["scale"].dtype == np.float32
+    assert model.report == {"seconds": 1.5}
+    assert model.files == {"0/host.pb": 4, "0/model.onnx": 10}
+
+
+def test_a_model_with_a_host_part_says_that_it_needs_tensorflow(folder):
+    assert read_cut(folder, "").needs_tensorflow
+    dense = CutSignature(SIGNATURE, CUT.inputs, CUT.outputs, {"dense": PARTS["dense"]})
+    assert not CutModel({"serving_default": dense}).needs_tensorflow
+
+
+def test_a_folder_without_the_description_is_refused(tmp_path):
+    assert "cut.json" in refused(tmp_path)
+
+
+def test_a_description_that_was_cut_short_is_refused(folder):
+    (folder / "cut.json").write_text((folder / "cut.json").read_text()[:100])
+    refused(folder)
+
+
+def test_a_file_that_was_cut_short_is_refused_with_both_sizes(folder):
+    (folder / "0" / "model.onnx").write_bytes(b"dense")
+    assert "0/model.onnx has 5 bytes, want 10" in refused(folder)
+
+
+def test_a_missing_file_is_refused(folder):
+    (folder / "0" / "host.pb").unlink()
+    assert "0/host.pb is missing" in refused(folder)
+
+
+def test_another_releases_layout_is_refused(folder):
+    content = json.loads((folder / "cut.json").read_text())
+    (folder / "cut.json").write_text(json.dumps({**content, "layout": 99}))
+    assert "its layout is 99" in refused(folder)
+
+
+def test_a_file_outside_of_the_folder_is_refused(folder):
+    content = (folder / "cut.json").read_text()
+    (folder / "cut.json").write_text(content.replace("0/host.pb", "../host.pb"))
+    assert "lies outside of it" in refused(folder)

@@ -1,0 +1,126 @@
+import numpy as np
+import pytest
+
+from accelserve.backends.base import Batch, BatchResult, Placement
+from accelserve.backends.cut_model import CutSignature, Part
+from accelserve.backends.cut_session import CutSession, OpenSignature, plan
+from accelserve.backends.host import cpu_device
+from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import BY_NAME, Signature, TensorSpec
+
+INT, STRING = BY_NAME["int64"], BY_NAME["string"]
+
+# text -> (host) its length -> (dense) doubled -> (tail) as text; number goes straight to the dense part.
+SIGNATURE = Signature(
+    "serving_default",
+    {"text": TensorSpec("text", STRING, (-1,), "text:0"), "number": TensorSpec("number", INT, (-1,), "number:0")},
+    {
+        "sum": TensorSpec("sum", INT, (-1,), "sum:0"),
+        "said": TensorSpec("said", STRING, (-1,), "said:0"),
+        "length": TensorSpec("length", INT, (-1,), "length:0"),
+        "echo": TensorSpec("echo", INT, (-1,), "number:0"),
+    },
+)
+CUT = CutSignature(
+    SIGNATURE,
+    {"text": "text:0", "number": "number:0"},
+    {"sum": "sum:0", "said": "said:0", "length": "length:0", "echo": "number:0"},
+    {
+        "host": Part("host.pb", {"feed/text:0": "text:0"}, {"length:0": "length:0"}),
+        "dense": Part("model.onnx", {"length": "length:0", "number": "number:0"}, {"sum": "sum:0"}),
+        "tail": Part("tail.pb", {"feed/sum:0": "sum:0"}, {"said:0": "said:0"}),
+    },
+)
+
+
+class Graph:
+    """Host part and tail at once."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, ...]] = []
+        self.closed = 0
+
+    def run(self, values, wanted, takes_strings):
+        self.asked.append(tuple(wanted))
+        if "length:0" in wanted:
+            return {"length:0": np.array([len(text) for text in values["text:0"]])}
+        return {"said:0": np.array([str(n).encode() for n in values["sum:0"]], object)}
+
+    def close(self):
+        self.closed += 1
+
+
+class Dense:
+    signatures: dict = {}
+    device = cpu_device()
+    placement = Placement()
+
+    def __init__(self, errors=None) -> None:
+        self.batches: list[Batch] = []
+        self.errors = errors or {}
+        self.closed = 0
+
+    def run(self, batch):
+        self.batches.append(batch)
+        return BatchResult({"sum": batch.inputs["length"] + batch.inputs["number"]}, self.errors)
+
+    def close(self):
+        self.closed += 1
+
+
+def opened(dense=None, graph=None):
+    dense, graph = dense or Dense(), graph or Graph()
+    one = OpenSignature(CUT, dense, {"host": graph, "tail": graph})
+    return CutSession("m:1", {"serving_default": one}, cpu_device(), Placement()), dense, graph
+
+
+INPUTS = {"text": np.array([b"ab", b"abcd"], object), "number": np.array([10, 20])}
+
+
+def ask(session, *outputs, inputs=INPUTS):
+    return session.run(Batch("serving_default", inputs, outputs, 2))
+
+
+def test_values_go_from_host_to_dense_to_tail():
+    session, dense, _ = opened()
+    outputs = ask(session, "sum", "said", "length", "echo").outputs
+    assert outputs["sum"].tolist() == [12, 24]
+    assert outputs["said"].tolist() == [b"12", b"24"]
+    assert outputs["length"].tolist() == [2, 4]
+    assert outputs["echo"].tolist() == [10, 20]
+    assert (dense.batches[0].rows, dense.batches[0].outputs) == (2, ("sum",))
+
+
+@pytest.mark.parametrize(
+    ("outputs", "parts"),
+    [
+        (("said",), ["host", "dense", "tail"]),
+        (("sum",), ["host", "dense"]),
+        (("length",), ["host"]),
+        (("echo",), []),
+    ],
+)
+def test_only_the_parts_that_an_output_needs_run(outputs, parts):
+    assert [kind for kind, _, _ in plan(CUT, outputs)] == parts
+
+
+def test_an_error_of_one_row_in_the_dense_part_is_passed_on():
+    error = ScoringError(Kind.INVALID, "row 1")
+    session, _, _ = opened(Dense({1: error}))
+    assert ask(session, "said").item_errors == {1: error}
+
+
+def test_an_input_that_does_not_fit_is_refused_before_any_part_runs():
+    session, dense, graph = opened()
+    with pytest.raises(ScoringError, match=r'"number": want int64\[-1\], got float32\[2\]'):
+        ask(session, "said", inputs={**INPUTS, "number": np.ones(2, np.float32)})
+    assert (dense.batches, graph.asked) == ([], [])
+
+
+def test_closing_closes_a_shared_part_once_and_later_runs_are_refused():
+    session, dense, graph = opened()
+    session.close()
+    session.close()
+    assert (dense.closed, graph.closed) == (1, 1)
+    with pytest.raises(ScoringError, match="closed"):
+        ask(session, "sum")

@@ -1,0 +1,152 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import accelserve
+import saved_models
+from accelserve.backends.artifact_cache import FolderArtifactCache
+from accelserve.backends.base import Batch, ModelArtifact, SessionOptions
+from accelserve.backends.conversion import run_conversion
+from accelserve.backends.discovery import BackendPool
+from accelserve.backends.probes import cut_model, saved_model_onnx, tf_session
+from accelserve.backends.saved_model_onnx import SavedModelOnnxBackend
+from accelserve.devices import DeviceKind, parse_device_request
+from accelserve.errors import Kind, ScoringError
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("default")]  # tf2onnx and Keras warn of themselves
+
+
+class Counting:
+    """Converts in this process and counts."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __call__(self, *arguments) -> None:
+        self.count += 1
+        saved_models.convert_here(*arguments)
+
+
+def prepare(backend, source: Path, cache: Path, model_format: str = "saved_model", steps=None, **extra):
+    artifact = ModelArtifact("m", 1, model_format, source)
+    options = SessionOptions(extra=extra)
+    progress = (lambda what, done: None) if steps is None else lambda what, done: steps.append((what, done))
+    return backend.prepare(artifact, backend.inventory().devices[0], options, FolderArtifactCache(cache), progress)
+
+
+def load(backend, prepared, **extra):
+    return backend.load(prepared, backend.inventory().devices[0], SessionOptions(extra=extra), None)
+
+
+def test_a_model_is_converted_once_and_found_again_by_its_content(tmp_path):
+    source, convert = saved_models.mnist_checkpoint(tmp_path / "m"), Counting()
+    for _ in range(2):
+        prepare(SavedModelOnnxBackend(convert=convert), source, tmp_path / "cache")
+    assert convert.count == 1
+    prepare(SavedModelOnnxBackend(convert=convert), source, tmp_path / "cache", opset=15)
+    assert convert.count == 2, "another opset is another model"
+
+
+def test_the_conversion_runs_in_a_process_of_its_own_and_tells_its_progress(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(accelserve.__file__).parents[1]))
+    source, steps = saved_models.two_inputs_two_outputs(tmp_path / "m"), []
+    backend = SavedModelOnnxBackend(convert=run_conversion)
+    session = load(backend, prepare(backend, source, tmp_path / "cache", steps=steps))
+    inputs = {"numbers": np.ones((2, 4), np.float32), "word": np.array([b"a", b"b"], object)}
+    assert session.run(Batch("serving_default", inputs, ("score",), 2)).outputs["score"].shape == (2, 1)
+    assert "TensorFlow CPU" in session.placement.nodes
+    session.close()
+    assert ("comparing with TensorFlow", 0.7) in steps
+    assert [done for _, done in steps][-1] == 1.0
+
+
+def test_a_refusal_passes_through_the_process_with_the_operators_names(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(accelserve.__file__).parents[1]))
+    source = saved_models.only_strings(tmp_path / "m")
+    with pytest.raises(ScoringError, match='nothing is left for the accelerator.*StringUpper "') as error:
+        prepare(SavedModelOnnxBackend(), source, tmp_path / "cache")
+    assert error.value.kind is Kind.PRECONDITION
+    assert not [p for p in (tmp_path / "cache").iterdir() if p.is_dir()], "half an entry is left"
+
+
+def test_a_broken_cache_entry_is_refused_with_the_folder_to_delete(tmp_path):
+    source, backend = saved_models.mnist_checkpoint(tmp_path / "m"), SavedModelOnnxBackend(convert=Counting())
+    prepare(backend, source, tmp_path / "cache")
+    (onnx,) = (tmp_path / "cache").glob("*/model/model.onnx")
+    onnx.write_bytes(onnx.read_bytes()[:100])
+    entry = onnx.parents[1]
+    with pytest.raises(ScoringError, match=f"model.onnx has 100 bytes.*delete {entry} and it is made again") as error:
+        prepare(backend, source, tmp_path / "cache")
+    assert error.value.kind is Kind.PRECONDITION
+
+
+def test_a_dense_model_never_imports_tensorflow(tmp_path):
+    source = saved_models.mnist_checkpoint(tmp_path / "m")
+    saved_models.convert_here("m", source, tmp_path / "cut", _Defaults(), lambda what, done: None)
+    program = f"""
+import pathlib, sys, numpy as np
+from accelserve.backends.base import Batch, ModelArtifact, SessionOptions
+from accelserve.backends.saved_model_onnx import SavedModelOnnxBackend
+backend = SavedModelOnnxBackend()
+device, options = backend.inventory().devices[0], SessionOptions()
+artifact = ModelArtifact("m", 1, "cut", pathlib.Path({str(tmp_path / "cut")!r}))
+session = backend.load(backend.prepare(artifact, device, options, None, print), device, options, None)
+batch = Batch("serving_default", {{"images": np.ones((1, 784), np.float32)}}, ("scores",), 1)
+assert session.run(batch).outputs["scores"].shape == (1, 10)
+sys.exit("tensorflow" in sys.modules)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(Path(accelserve.__file__).parents[1])}
+    assert subprocess.run([sys.executable, "-c", program], env=environment, timeout=60).returncode == 0
+
+
+class _Defaults:
+    opset = tolerance = None
+
+
+def test_on_the_cpu_tensorflow_stays_the_choice():
+    pool = BackendPool(sorted([saved_model_onnx(), tf_session()], key=lambda offer: -offer.preference))
+    artifact = ModelArtifact("m", 1, "saved_model", Path("m"))
+    for wanted in ("cpu", "auto") if not _has_gpu() else ("cpu",):
+        assert pool.choose(artifact, parse_device_request(wanted))[0].name == "tf_session"
+
+
+def test_alone_it_serves_saved_models_on_the_cpu():
+    backend, device = BackendPool([saved_model_onnx()]).choose(
+        ModelArtifact("m", 1, "saved_model", Path("m")), parse_device_request("cpu")
+    )
+    assert (backend.name, device.id) == ("saved_model_onnx", "cpu:0")
+
+
+def _has_gpu() -> bool:
+    return any(d.kind is DeviceKind.GPU for d in SavedModelOnnxBackend().inventory().devices)
+
+
+def test_a_required_gpu_that_is_not_there_is_refused_by_the_missing_piece():
+    if _has_gpu():
+        pytest.skip("this host has a GPU")
+    pool = BackendPool([tf_session(), saved_model_onnx()])
+    with pytest.raises(ScoringError, match="saved_model_onnx: .*onnxruntime-gpu") as error:
+        pool.choose(ModelArtifact("m", 1, "saved_model", Path("m")), parse_device_request("gpu"))
+    assert error.value.kind is Kind.DEVICE_MISSING
+
+
+@pytest.mark.parametrize(("probe", "lacks"), [(saved_model_onnx, "tf2onnx"), (saved_model_onnx, "tensorflow")])
+def test_without_the_converter_it_is_not_on_offer(probe, lacks):
+    offer = probe(lambda package: None if package == lacks else object())
+    assert f"'{lacks}' is not installed: pip install 'accelserve[convert]'" in offer.unavailable
+
+
+def test_a_converted_model_needs_no_converter():
+    assert cut_model(lambda package: None if package in ("tf2onnx", "tensorflow") else object()).unavailable == ""
+
+
+def test_settings_of_the_conversion_are_checked_and_others_are_onnx_runtimes(tmp_path):
+    source, backend = saved_models.mnist_checkpoint(tmp_path / "m"), SavedModelOnnxBackend(convert=Counting())
+    with pytest.raises(ScoringError, match='setting "opset" wants int'):
+        prepare(backend, source, tmp_path / "cache", opset="seventeen")
+    prepared = prepare(backend, source, tmp_path / "cache")
+    load(backend, prepared, spinning=True).close()
