@@ -1,3 +1,5 @@
+from types import MappingProxyType
+
 import numpy as np
 import pytest
 
@@ -51,7 +53,7 @@ class Graph:
 
 
 class Dense:
-    signatures: dict = {}
+    signatures = MappingProxyType({})
     device = cpu_device()
     placement = Placement()
 

@@ -67,7 +67,7 @@ def test_the_conversion_runs_in_a_process_of_its_own_and_tells_its_progress(tmp_
 def test_a_refusal_passes_through_the_process_with_the_operators_names(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", str(Path(accelserve.__file__).parents[1]))
     source = saved_models.only_strings(tmp_path / "m")
-    with pytest.raises(ScoringError, match='nothing is left for the accelerator.*StringUpper "') as error:
+    with pytest.raises(ScoringError, match=r'nothing is left for the accelerator.*StringUpper "') as error:
         prepare(SavedModelOnnxBackend(), source, tmp_path / "cache")
     assert error.value.kind is Kind.PRECONDITION
     assert not [p for p in (tmp_path / "cache").iterdir() if p.is_dir()], "half an entry is left"
@@ -129,7 +129,7 @@ def test_a_required_gpu_that_is_not_there_is_refused_by_the_missing_piece():
     if _has_gpu():
         pytest.skip("this host has a GPU")
     pool = BackendPool([tf_session(), saved_model_onnx()])
-    with pytest.raises(ScoringError, match="saved_model_onnx: .*onnxruntime-gpu") as error:
+    with pytest.raises(ScoringError, match=r"saved_model_onnx: .*onnxruntime-gpu") as error:
         pool.choose(ModelArtifact("m", 1, "saved_model", Path("m")), parse_device_request("gpu"))
     assert error.value.kind is Kind.DEVICE_MISSING
 

@@ -101,7 +101,7 @@ def test_no_sample_that_fits_is_said_with_the_remedy():
     def refuses(x: Tensor) -> Tensor:
         raise ScoringError(Kind.INVALID, "too small")
 
-    with pytest.raises(ScoringError, match="too small.*--sample FILE"):
+    with pytest.raises(ScoringError, match=r"too small.*--sample FILE"):
         compare(Answers(refuses), Answers(double), SIGNATURE, [("rows", ROWS)])
 
 

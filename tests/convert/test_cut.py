@@ -109,7 +109,7 @@ def test_an_operator_that_is_forced_before_the_weights_is_host():
 
 
 def test_a_graph_of_strings_alone_is_refused_by_name():
-    with pytest.raises(ScoringError, match='nothing is left for the accelerator.*StringUpper "up"') as refusal:
+    with pytest.raises(ScoringError, match=r'nothing is left for the accelerator.*StringUpper "up"') as refusal:
         find_cut(graph(node("up", "StringUpper", "in", sort=TEXT)), ["up:0"])
     assert refusal.value.kind is Kind.PRECONDITION
     assert refusal.value.reason == "cannot_cut"
@@ -122,7 +122,7 @@ def test_a_network_that_goes_on_after_strings_is_refused_by_name():
         node("hash", "StringToHashBucketFast", "text", texts=True),
         node("second", "GatherV2", "w", "hash"),
     ]
-    with pytest.raises(ScoringError, match='after AsString "text".*goes on with GatherV2 "second"'):
+    with pytest.raises(ScoringError, match=r'after AsString "text".*goes on with GatherV2 "second"'):
         find_cut(graph(*nodes), ["second:0"])
 
 

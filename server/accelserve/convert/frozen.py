@@ -30,6 +30,7 @@ class Frozen:
     """definition: a GraphDef without variables and pass-through nodes; tensors: the same graph, imported.
 
     inputs, outputs: signature key -> tensor. graph: for `find_cut`. checks: Assert operations, which no part keeps.
+    noted: shapes that the exporter wrote down, by tensor; shape inference may know less.
     """
 
     signature: Signature
@@ -38,6 +39,7 @@ class Frozen:
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     graph: Graph
+    noted: Mapping[str, Any]
     checks: tuple[str, ...] = ()
 
     def tensor(self, name: str) -> Any:
@@ -76,6 +78,15 @@ class LoadedSavedModel:
 
     def freeze(self, name: str) -> Frozen:
         """Raises ScoringError(PRECONDITION) naming the operators that cannot be frozen."""
+        try:
+            return self._freeze(name)
+        except ScoringError:
+            raise
+        except Exception as error:
+            reason = f"TensorFlow cannot freeze it: {type(error).__name__}: {one_line(error)}"
+            raise ScoringError(Kind.PRECONDITION, reason) from error
+
+    def _freeze(self, name: str) -> Frozen:
         signature = self.signatures[name]
         feeds = {key: _full(spec.tensor_name) for key, spec in signature.inputs.items()}
         fetches = {key: _full(spec.tensor_name) for key, spec in signature.outputs.items()}
@@ -94,12 +105,13 @@ class LoadedSavedModel:
             )
         definition, forwarded = _without_pass_through(definition, set(feeds.values()))
         outputs = {key: forwarded(tensor) for key, tensor in fetches.items()}
+        noted = _take_noted_shapes(definition)
         tensors = _imported(definition)
         nodes = _nodes_of(definition, tensors)
         _refuse_unfed(nodes, feeds.values(), outputs.values())
         graph = Graph(nodes, frozenset(feeds.values()), weights & nodes.keys())
         checks = tuple(sorted(node.name for node in definition.node if node.op == "Assert"))
-        return Frozen(signature, definition, tensors, feeds, outputs, graph, checks)
+        return Frozen(signature, definition, tensors, feeds, outputs, graph, noted, checks)
 
     @staticmethod
     def _check_size(definition: Any) -> None:
@@ -211,6 +223,18 @@ def _without_pass_through(definition: Any, feeds: set[str]) -> tuple[Any, Callab
         inputs = [name if name.startswith("^") else _short(forwarded(_full(name))) for name in node.input]
         node.input[:] = inputs
     return definition, forwarded
+
+
+def _take_noted_shapes(definition: Any) -> dict[str, Any]:
+    """The exporter's shapes, taken out of the graph: those of loops are wrong once variables are constants."""
+    noted = {}
+    for node in definition.node:
+        for port, shape in enumerate(node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()):
+            noted[f"{node.name}:{port}"] = tf.TensorShape(shape)
+    for node in _all_nodes(definition):
+        if "_output_shapes" in node.attr:
+            del node.attr["_output_shapes"]
+    return noted
 
 
 def _short(tensor: str) -> str:

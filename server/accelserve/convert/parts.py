@@ -129,7 +129,7 @@ class _Builder:
     def _shape(self, value: str, tensor: Any) -> Any:
         """What graph, signature and exporter know. Raises ScoringError for what a part gives and has no rank."""
         shape = tensor.shape
-        for said in (*self._declared(value), *_noted(self._definitions[node_of(value)], tensor.value_index)):
+        for said in (*self._declared(value), *self._noted(value)):
             shape = shape.merge_with(said) if shape.is_compatible_with(said) else shape
         if shape.rank is None and value not in self._frozen.graph.feeds:
             remedy = "give it a shape with tf.ensure_shape, or serve the model with TensorFlow"
@@ -143,14 +143,13 @@ class _Builder:
             if name == value and declared is not None:
                 yield tf.TensorShape([None if size < 0 else size for size in declared])
 
-
-def _noted(node: Any, port: int) -> Iterator[Any]:
-    """Shapes that the exporter noted, which shape inference of TF1's loops and set_shape forget."""
-    shapes = node.attr["_output_shapes"].list.shape if "_output_shapes" in node.attr else ()
-    if port < len(shapes):
-        yield tf.TensorShape(shapes[port])
-    if node.op == "TensorArrayGatherV3" and not node.attr["element_shape"].shape.unknown_rank:
-        yield tf.TensorShape([None]).concatenate(tf.TensorShape(node.attr["element_shape"].shape))
+    def _noted(self, value: str) -> Iterator[Any]:
+        """Shapes that the exporter wrote down, which shape inference of TF1's loops and set_shape forget."""
+        if value in self._frozen.noted:
+            yield self._frozen.noted[value]
+        node = self._definitions[node_of(value)]
+        if node.op == "TensorArrayGatherV3" and not node.attr["element_shape"].shape.unknown_rank:
+            yield tf.TensorShape([None]).concatenate(tf.TensorShape(node.attr["element_shape"].shape))
 
 
 def _with_tables(part: PartGraph, kind: str, read_table: ReadTable) -> PartGraph:
