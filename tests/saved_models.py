@@ -137,6 +137,12 @@ def mnist_checkpoint(path: Path) -> Path:
     return path
 
 
+class Defaults:
+    """Conversion options that leave all to the converter."""
+
+    opset = tolerance = None
+
+
 def convert_here(model: str, source: Path, output: Path, options: Any, progress: Any) -> None:
     """`backends.conversion.run_conversion` without the process of its own."""
     from accelserve.convert.compare import TOLERANCE

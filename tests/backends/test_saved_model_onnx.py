@@ -86,7 +86,7 @@ def test_a_broken_cache_entry_is_refused_with_the_folder_to_delete(tmp_path):
 
 def test_a_dense_model_never_imports_tensorflow(tmp_path):
     source = saved_models.mnist_checkpoint(tmp_path / "m")
-    saved_models.convert_here("m", source, tmp_path / "cut", _Defaults(), lambda what, done: None)
+    saved_models.convert_here("m", source, tmp_path / "cut", saved_models.Defaults(), lambda what, done: None)
     program = f"""
 import pathlib, sys, numpy as np
 from accelserve.backends.base import Batch, ModelArtifact, SessionOptions
@@ -101,10 +101,6 @@ sys.exit("tensorflow" in sys.modules)
 """
     environment = {**os.environ, "PYTHONPATH": str(Path(accelserve.__file__).parents[1])}
     assert subprocess.run([sys.executable, "-c", program], env=environment, timeout=60).returncode == 0
-
-
-class _Defaults:
-    opset = tolerance = None
 
 
 def test_on_the_cpu_tensorflow_stays_the_choice():
