@@ -76,8 +76,7 @@ def keras_classifier(path: Path) -> Path:
             layers.Dense(3, activation="softmax"),
         ]
     )
-    network.export(str(path), verbose=False)
-    return path
+    return _export(network, path)
 
 
 def two_inputs_two_outputs(path: Path) -> Path:
@@ -167,6 +166,50 @@ FIVE: Sequence[Callable[[Path], Path]] = (
     word_tables,
     mnist_checkpoint,
 )
+
+
+def keras_text(path: Path) -> Path:
+    """Keras: text string [-1, 1] -> [-1, 2]; TextVectorization (a table, ragged splits), embedding."""
+    import_tensorflow()
+    import keras
+
+    vectorize = keras.layers.TextVectorization(max_tokens=20, output_sequence_length=6)
+    vectorize.adapt(["a b c d e", "the quick brown fox"])
+    text = keras.Input((1,), dtype="string", name="text")
+    hidden = keras.layers.GlobalAveragePooling1D()(keras.layers.Embedding(20, 8)(vectorize(text)))
+    return _export(keras.Model(text, keras.layers.Dense(2)(hidden)), path)
+
+
+def keras_recurrent(path: Path) -> Path:
+    """Keras: steps float32 [-1, 10, 4] -> [-1, 2]; loops that ONNX has operators for."""
+    import_tensorflow()
+    import keras
+
+    layers = keras.layers
+    recurrent = [layers.Bidirectional(layers.GRU(6, return_sequences=True)), layers.LSTM(4)]
+    return _export(keras.Sequential([layers.Input((10, 4)), *recurrent, layers.Dense(2)]), path)
+
+
+def keras_attention(path: Path) -> Path:
+    """Keras: tokens float32 [-1, 16, 8] -> [-1, 3]; attention, layer normalisation and gelu."""
+    import_tensorflow()
+    import keras
+
+    layers = keras.layers
+    tokens = keras.Input((16, 8))
+    hidden = layers.LayerNormalization()(layers.MultiHeadAttention(2, 4)(tokens, tokens))
+    hidden = layers.GlobalAveragePooling1D()(layers.Dense(8, activation="gelu")(hidden))
+    return _export(keras.Model(tokens, layers.Dense(3)(hidden)), path)
+
+
+def keras_any_size(path: Path) -> Path:
+    """Keras: pictures float32 [-1, -1, -1, 3] of any size -> [-1, 3]."""
+    import_tensorflow()
+    import keras
+
+    layers = keras.layers
+    pooled = [layers.Conv2D(4, 3, padding="same", activation="relu"), layers.GlobalAveragePooling2D()]
+    return _export(keras.Sequential([layers.Input((None, None, 3)), *pooled, layers.Dense(3)]), path)
 
 
 def only_strings(path: Path) -> Path:
@@ -263,6 +306,24 @@ def ragged_input(path: Path) -> Path:
     return path
 
 
+def unknown_rank_at_the_cut(path: Path) -> Path:
+    """TF2: a serialized tensor, of which nobody knows the shape, into a network."""
+    tf = import_tensorflow()
+
+    def answer(model: Any, text: Any) -> Mapping[str, Any]:
+        return {"y": tf.reshape(tf.io.parse_tensor(text[0], tf.float32) * model.scale, [-1, 2])}
+
+    return _save(path, answer, (tf.TensorSpec([None], tf.string, "text"),), {"scale": np.float32(2)})
+
+
+def without_its_variables(path: Path) -> Path:
+    """The MNIST model, half copied."""
+    mnist_checkpoint(path)
+    for file in (path / "variables").iterdir():
+        file.unlink()
+    return path
+
+
 def several_signatures(path: Path) -> Path:
     """TF1: serving_default converts; "text" has only strings; "both" needs what no generated sample has."""
     tf = import_tensorflow()
@@ -280,6 +341,11 @@ def several_signatures(path: Path) -> Path:
             "both": v1_signature(tf, {"examples": examples}, {"y": parsed * 2.0}),
         }
         save_v1(tf, path, signatures)
+    return path
+
+
+def _export(network: Any, path: Path) -> Path:
+    network.export(str(path), verbose=False)
     return path
 
 

@@ -52,12 +52,6 @@ def test_what_was_written_is_read_back(folder):
     assert model.files == {"0/host.pb": 4, "0/model.onnx": 10}
 
 
-def test_a_model_with_a_host_part_says_that_it_needs_tensorflow(folder):
-    assert read_cut(folder, "").needs_tensorflow
-    dense = CutSignature(SIGNATURE, CUT.inputs, CUT.outputs, {"dense": PARTS["dense"]})
-    assert not CutModel({"serving_default": dense}).needs_tensorflow
-
-
 def test_a_folder_without_the_description_is_refused(tmp_path):
     assert "cut.json" in refused(tmp_path)
 

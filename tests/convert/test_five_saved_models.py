@@ -47,6 +47,23 @@ def test_each_of_the_five_answers_as_tensorflow_does(tmp_path, build):
         assert told["comparison"]["batch_sizes"] == (1, 3)
 
 
+@pytest.mark.full
+@pytest.mark.parametrize(
+    ("build", "wanted"),
+    [
+        (saved_models.keras_text, ["host", "dense"]),
+        (saved_models.keras_recurrent, ["dense"]),
+        (saved_models.keras_attention, ["dense"]),
+        (saved_models.keras_any_size, ["dense"]),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_other_layers_of_keras_convert_too(tmp_path, build, wanted):
+    report, _ = converted(tmp_path, build)
+    assert parts(report) == wanted
+    assert all(o["error"] < 1e-5 for o in report["signatures"]["serving_default"]["comparison"]["outputs"])
+
+
 @pytest.mark.parametrize(
     ("build", "wanted"),
     [
@@ -138,6 +155,8 @@ def test_an_unknown_signature_is_not_found(tmp_path):
         (saved_models.strings_in_the_middle, ["AsString", "goes on with"]),
         (saved_models.data_pipeline, ["ReduceDataset", "tf.data pipeline"]),
         (saved_models.ragged_input, ['"rows" is composite_tensor']),
+        (saved_models.unknown_rank_at_the_cut, ["number of dimensions", "ParseTensor:0", "tf.ensure_shape"]),
+        (saved_models.without_its_variables, ["does not load", "variables"]),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

@@ -57,10 +57,6 @@ class CutModel:
     files: Mapping[str, int] = field(default_factory=dict)
     report: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def needs_tensorflow(self) -> bool:
-        return any(part in cut.parts for cut in self.signatures.values() for part in (HOST, TAIL))
-
 
 def write_cut(folder: Path, model: CutModel) -> None:
     """Write `cut.json` last: with the sizes of the files that are there now."""

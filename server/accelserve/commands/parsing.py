@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any, Protocol
 
-MODEL_HELP = "a .onnx file, a SavedModel folder, or a folder of numeric version folders"
+MODEL_HELP = "a .onnx file, a SavedModel folder, a converted one, or a folder of numeric version folders"
 
 
 class WholeFlags(argparse.ArgumentParser):

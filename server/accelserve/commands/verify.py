@@ -19,7 +19,7 @@ def add(commands: Commands) -> None:
         description="Load a model, ask it, and compare output by output: with --against, with what the other model "
         "answers on the CPU; without, each row in a batch with the same row alone. Ends with 3 when they differ.",
     )
-    verify.add_argument("model", metavar="MODEL", type=Path, help=f"{MODEL_HELP}, or a converted model")
+    verify.add_argument("model", metavar="MODEL", type=Path, help=MODEL_HELP)
     verify.add_argument(
         "--against", metavar="OTHER", type=Path, help="the model that is right, for example the original"
     )

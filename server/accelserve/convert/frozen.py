@@ -9,20 +9,19 @@ from typing import Any
 
 import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
-from tensorflow.python.framework import op_def_registry
 from tensorflow.python.grappler import tf_optimizer
 
 from accelserve.backends.tf_errors import one_line
 from accelserve.backends.tf_signatures import read_signatures
-from accelserve.convert.cut import HANDLE, PLAIN, TEXT, Graph, Node, is_marked_type, listed, node_of
+from accelserve.convert.cut import Graph, Node, listed, node_of
 from accelserve.convert.ops import PLACEHOLDERS, VARIABLES, why_not_frozen
+from accelserve.convert.reading import read_nodes
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Signature
 
 v1 = tf.compat.v1
 _MOST_BYTES = 2**31 - 1  # of one protobuf message, which a frozen graph is
 _SERVE_TAGS = ["serve"]
-_SORTS = {tf.string: TEXT, tf.variant: HANDLE, tf.resource: HANDLE}
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +106,7 @@ class LoadedSavedModel:
         outputs = {key: forwarded(tensor) for key, tensor in fetches.items()}
         noted = _take_noted_shapes(definition)
         tensors = _imported(definition)
-        nodes = _nodes_of(definition, tensors)
+        nodes = read_nodes(definition, tensors)
         _refuse_unfed(nodes, feeds.values(), outputs.values())
         graph = Graph(nodes, frozenset(feeds.values()), weights & nodes.keys())
         checks = tuple(sorted(node.name for node in definition.node if node.op == "Assert"))
@@ -246,77 +245,6 @@ def _imported(definition: Any) -> Any:
     with graph.as_default():
         tf.graph_util.import_graph_def(definition, name="")
     return graph
-
-
-def _nodes_of(definition: Any, tensors: Any) -> dict[str, Node]:
-    functions = {function.signature.name: function for function in definition.library.function}
-    texts_in = _TextFunctions(functions)
-    frames = _frames(tensors)
-    nodes = {}
-    for node in definition.node:
-        operation = tensors.get_operation_by_name(node.name)
-        inputs = tuple(tensor.name for tensor in operation.inputs)
-        outputs = tuple(_SORTS.get(tensor.dtype.base_dtype, PLAIN) for tensor in operation.outputs)
-        sorts = {*outputs, *(_SORTS.get(tensor.dtype.base_dtype, PLAIN) for tensor in operation.inputs)}
-        texts = is_marked_type(node.op, sorts) or texts_in.node(node)
-        nodes[node.name] = Node(node.name, node.op, inputs, outputs, texts, frames.get(node.name, ""))
-    return nodes
-
-
-class _TextFunctions:
-    """Which function bodies touch strings, directly or through functions that they call."""
-
-    def __init__(self, functions: Mapping[str, Any]) -> None:
-        self._functions = functions
-        self._known: dict[str, bool] = {}
-
-    def node(self, node: Any) -> bool:
-        """Strings among the types in a node's attributes, or in a function that it names."""
-        return any(self._attribute(value) for value in node.attr.values())
-
-    def _attribute(self, value: Any) -> bool:
-        kind = value.WhichOneof("value")
-        if kind == "type":
-            return bool(value.type == tf.string.as_datatype_enum)
-        if kind == "func":
-            return self._function(value.func.name)
-        if kind == "list":
-            types = tf.string.as_datatype_enum in value.list.type
-            return types or any(self._function(function.name) for function in value.list.func)
-        return False
-
-    def _function(self, name: str) -> bool:
-        if name not in self._known:
-            self._known[name] = False  # for a function that calls itself
-            body = self._functions[name].node_def if name in self._functions else ()
-            self._known[name] = any(self.node(node) or self._takes_handles(node) for node in body)
-        return self._known[name]
-
-    def _takes_handles(self, node: Any) -> bool:
-        """Table look-ups and decoders say nothing of strings in their attributes."""
-        definition = op_def_registry.get(node.op)
-        if definition is None:
-            return False
-        sorts = {
-            _SORTS.get(tf.as_dtype(a.type), PLAIN) for a in (*definition.input_arg, *definition.output_arg) if a.type
-        }
-        return is_marked_type(node.op, sorts)
-
-
-def _frames(tensors: Any) -> dict[str, str]:
-    """The TF1 while loop that each operation is in; its Exits belong to it."""
-    frames: dict[str, str] = {}
-    for operation in tensors.get_operations():
-        if operation.type == "Enter":
-            frame = operation.get_attr("frame_name").decode()
-            waiting = [operation]
-            while waiting:
-                current = waiting.pop()
-                if current.name not in frames:
-                    frames[current.name] = frame
-                    if current.type != "Exit":
-                        waiting.extend(user for tensor in current.outputs for user in tensor.consumers())
-    return frames
 
 
 def _refuse_unfed(nodes: Mapping[str, Node], feeds: Iterable[str], outputs: Iterable[str]) -> None:
