@@ -75,24 +75,45 @@ def test_a_conversion_over_its_time_is_ended_with_the_remedy(tmp_path):
     assert "limit_s" in message
 
 
-def test_the_converter_ends_when_the_server_is_killed(tmp_path):
-    """The parent is killed outright; the child's standard input closes."""
+def parent_and_child(tmp_path, after: str) -> tuple[subprocess.Popen, Path]:
+    """A process whose daemon thread converts, as a server's does, and where the converter writes its id.
+
+    after: what the main thread does once the converter runs.
+    """
     pid_file = tmp_path / "pid"
     child = (
-        f"import os, pathlib, sys; pathlib.Path({str(pid_file)!r} + '.new').write_text(str(os.getpid()));"
+        f"import os, pathlib; pathlib.Path({str(pid_file)!r} + '.new').write_text(str(os.getpid()));"
         f"os.rename({str(pid_file)!r} + '.new', {str(pid_file)!r});"
         "from accelserve.commands.convert import _end_with_stdin; _end_with_stdin()"
     )
-    parent = (
-        "import sys, pathlib; from accelserve.backends.conversion import ConversionOptions, run_conversion;"
-        f"run_conversion('m', pathlib.Path('s'), pathlib.Path({str(tmp_path / 'out')!r}), ConversionOptions(),"
-        f" print, [sys.executable, '-c', {child!r}])"
-    )
-    with subprocess.Popen([sys.executable, "-c", parent]) as server:
+    parent = f"""
+import pathlib, signal, sys, threading, time
+from accelserve.backends.conversion import ConversionOptions, run_conversion
+command = [sys.executable, "-c", {child!r}]
+work = lambda: run_conversion("m", pathlib.Path("s"), pathlib.Path("o"), ConversionOptions(), print, command)
+threading.Thread(target=work, daemon=True).start()
+while not pathlib.Path({str(pid_file)!r}).exists():
+    time.sleep(0.01)
+{after}
+"""
+    return subprocess.Popen([sys.executable, "-c", parent]), pid_file
+
+
+def test_the_converter_ends_when_the_server_is_killed(tmp_path):
+    server, pid_file = parent_and_child(tmp_path, "signal.pause()")
+    with server:
         _until(pid_file.exists)
         pid = int(pid_file.read_text())
         server.send_signal(signal.SIGKILL)
         server.wait(WAIT_S)
+        _until(lambda: not _runs(pid))
+
+
+def test_a_server_that_stops_waits_for_no_conversion_and_leaves_none_behind(tmp_path):
+    server, pid_file = parent_and_child(tmp_path, "sys.exit(0)")
+    with server:
+        assert server.wait(WAIT_S) == 0
+        pid = int(pid_file.read_text())
         _until(lambda: not _runs(pid))
 
 

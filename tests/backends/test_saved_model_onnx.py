@@ -9,13 +9,16 @@ import pytest
 import accelserve
 import saved_models
 from accelserve.backends.artifact_cache import FolderArtifactCache
-from accelserve.backends.base import Batch, ModelArtifact, SessionOptions
+from accelserve.backends.base import Batch, Device, Inventory, ModelArtifact, SessionOptions
 from accelserve.backends.conversion import run_conversion
 from accelserve.backends.discovery import BackendPool
+from accelserve.backends.host import cpu_device
+from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
 from accelserve.backends.probes import cut_model, saved_model_onnx, tf_session
 from accelserve.backends.saved_model_onnx import SavedModelOnnxBackend
 from accelserve.devices import DeviceKind, parse_device_request
-from accelserve.errors import Kind, ScoringError
+from accelserve.errors import ExitCode, Kind, ScoringError
+from model_builders import jpeg
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("default")]  # tf2onnx and Keras warn of themselves
 
@@ -128,6 +131,68 @@ def test_a_required_gpu_that_is_not_there_is_refused_by_the_missing_piece():
     with pytest.raises(ScoringError, match=r"saved_model_onnx: .*onnxruntime-gpu") as error:
         pool.choose(ModelArtifact("m", 1, "saved_model", Path("m")), parse_device_request("gpu"))
     assert error.value.kind is Kind.DEVICE_MISSING
+
+
+class PlayedGpu(OnnxRuntimeBackend):
+    """ONNX Runtime's back end on a GPU that is played by the CPU."""
+
+    GPU = Device("gpu:0", DeviceKind.GPU, "played")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[tuple[str, Device]] = []
+
+    def inventory(self) -> Inventory:
+        return Inventory((self.GPU,))
+
+    def prepare(self, artifact, device, options, cache, progress):
+        return super().prepare(artifact, cpu_device(), options, cache, progress)
+
+    def load(self, prepared, device, options, lease):
+        self.loaded.append((prepared.artifact.path.name, device))
+        return super().load(prepared, cpu_device(), options, lease)
+
+
+def test_the_dense_part_goes_to_the_gpu_and_the_session_says_so(tmp_path):
+    onnx = PlayedGpu()
+    backend = SavedModelOnnxBackend(onnx, Counting())
+    session = load(backend, prepare(backend, saved_models.word_tables(tmp_path / "m"), tmp_path / "cache"))
+    assert onnx.loaded == [("model.onnx", onnx.GPU)]
+    assert session.device == onnx.GPU
+    assert session.placement.nodes["TensorFlow CPU"] == 6, "what TensorFlow keeps is told beside the provider's nodes"
+    session.close()
+
+
+def test_a_model_that_cannot_be_cut_does_not_load_on_a_gpu_and_ends_with_3(tmp_path):
+    backend = SavedModelOnnxBackend(PlayedGpu(), Counting())
+    with pytest.raises(ScoringError, match=r'StringUpper ".*serve it with TensorFlow on the CPU') as error:
+        prepare(backend, saved_models.only_strings(tmp_path / "m"), tmp_path / "cache")
+    assert ExitCode.of(error.value.kind) == ExitCode.LOAD_FAILED
+
+
+def test_a_picture_that_cannot_be_decoded_is_the_clients_fault_and_the_session_lives(tmp_path):
+    backend = SavedModelOnnxBackend(convert=Counting())
+    session = load(backend, prepare(backend, saved_models.tf1_jpeg(tmp_path / "m"), tmp_path / "cache"))
+
+    def ask(*pictures: bytes):
+        batch = Batch("serving_default", {"images": np.array(pictures, object)}, ("scores",), len(pictures))
+        return session.run(batch).outputs["scores"]
+
+    with pytest.raises(ScoringError) as error:
+        ask(jpeg(), b"no picture")
+    assert error.value.kind is Kind.UNDECODABLE
+    assert ask(jpeg()).shape == (1, 3)
+    session.close()
+
+
+def test_what_was_opened_is_closed_when_a_later_part_does_not_load(tmp_path):
+    backend = SavedModelOnnxBackend(convert=Counting())
+    prepared = prepare(backend, saved_models.word_tables(tmp_path / "m"), tmp_path / "cache")
+    host = next((tmp_path / "cache").glob("*/model/*/host.pb"))
+    host.write_bytes(b"\xff" * host.stat().st_size)
+    with pytest.raises(ScoringError, match=r"the part .*host\.pb does not load") as error:
+        load(backend, prepared)
+    assert error.value.kind is Kind.PRECONDITION
 
 
 @pytest.mark.parametrize(("probe", "lacks"), [(saved_model_onnx, "tf2onnx"), (saved_model_onnx, "tensorflow")])

@@ -62,6 +62,7 @@ def run_conversion(
             process.kill()
 
         timer = threading.Timer(options.limit_s, give_up)
+        timer.daemon = True  # a server that is told to stop does not wait for it
         timer.start()
         try:
             last_words = _relay(process.stderr or (), progress)
