@@ -325,7 +325,7 @@ def without_its_variables(path: Path) -> Path:
 
 
 def several_signatures(path: Path) -> Path:
-    """TF1: serving_default converts; "text" has only strings; "both" needs what no generated sample has."""
+    """TF1: serving_default converts; "text" has only strings; "guarded" takes no generated sample."""
     tf = import_tensorflow()
     v1 = tf.compat.v1
     with v1.Graph().as_default():
@@ -334,11 +334,13 @@ def several_signatures(path: Path) -> Path:
         text = v1.placeholder(tf.string, [None], name="text")
         examples = v1.placeholder(tf.string, [None], name="examples")
         parsed = tf.io.parse_example(examples, {"x": tf.io.FixedLenFeature([2], tf.float32)})["x"]
+        guarded = tf.strings.to_number(tf.strings.join([text, "?"])) * 2.0  # no text is a number then
         signatures = {
             "serving_default": v1_signature(tf, {"x": x}, {"y": y}),
             "same": v1_signature(tf, {"inputs": x}, {"outputs": y}),
             "text": v1_signature(tf, {"text": text}, {"upper": tf.strings.upper(text)}),
-            "both": v1_signature(tf, {"examples": examples}, {"y": parsed * 2.0}),
+            "examples": v1_signature(tf, {"examples": examples}, {"y": parsed * 2.0}),
+            "guarded": v1_signature(tf, {"text": text}, {"y": guarded}),
         }
         save_v1(tf, path, signatures)
     return path

@@ -128,9 +128,16 @@ def test_the_same_content_gives_the_same_bytes(tmp_path):
 
 def test_a_signature_that_cannot_be_converted_is_left_out_with_its_reason(tmp_path):
     report, folder = converted(tmp_path, saved_models.several_signatures)
-    assert set(read_cut(folder, "").signatures) == {"serving_default", "same"}
+    assert set(read_cut(folder, "").signatures) == {"serving_default", "same", "examples"}
     assert 'StringUpper "StringUpper"' in report["left_out"]["text"]
-    assert "--sample" in report["left_out"]["both"]
+    assert "--sample" in report["left_out"]["guarded"]
+
+
+def test_a_signature_of_examples_is_asked_with_examples_of_its_features(tmp_path):
+    report, _ = converted(tmp_path, saved_models.several_signatures)
+    comparison = report["signatures"]["examples"]["comparison"]
+    assert "generated, strings" in comparison["sample"]
+    assert comparison["outputs"][0]["equal"]
 
 
 def test_a_signature_that_was_asked_for_has_to_succeed(tmp_path):
@@ -180,6 +187,11 @@ def test_an_existing_folder_is_left_alone(tmp_path):
         converted(tmp_path, saved_models.mnist_checkpoint)
     assert error.value.kind is Kind.CONFLICT
     assert (tmp_path / "out" / "mine").exists()
+
+
+def test_a_sample_that_is_not_there_is_not_found(tmp_path):
+    error = refused(tmp_path, saved_models.mnist_checkpoint, samples=(tmp_path / "absent.npz",))
+    assert error.kind is Kind.NOT_FOUND
 
 
 def test_a_full_disk_is_one_message(tmp_path, monkeypatch):

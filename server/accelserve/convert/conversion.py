@@ -17,6 +17,7 @@ from accelserve.backends.cut_model import DENSE, CutModel, CutSignature, Part, w
 from accelserve.convert.compare import TOLERANCE, Comparison, compare
 from accelserve.convert.cut import find_cut, list_ops
 from accelserve.convert.dense import OPSET, OnnxPart, UnsupportedOps, to_onnx
+from accelserve.convert.examples import example_pair
 from accelserve.convert.frozen import Frozen, LoadedSavedModel
 from accelserve.convert.parts import PartGraph, ReadTable, crossing, split, table_reader
 from accelserve.convert.samples import from_file, generated
@@ -48,7 +49,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Converted:
-    """One signature as graphs. texts: pairs of keys of its tables, to ask it with.
+    """One signature as graphs. texts: pairs of strings to ask it with, of what it reads or looks up.
 
     moved: operators that only TensorFlow has though they touch no strings.
     """
@@ -63,11 +64,14 @@ class Converted:
 def convert(request: Request, open_session: Open, progress: Progress) -> dict[str, Any]:
     """Write the folder `request.output`. Returns the report.
 
-    Raises ScoringError: CONFLICT when the folder exists, PRECONDITION naming what cannot be converted or differs;
+    Raises ScoringError: CONFLICT when the folder exists, NOT_FOUND for a sample, PRECONDITION naming what cannot be converted or differs;
     nothing is left behind then.
     """
     if request.output.exists():
         raise ScoringError(Kind.CONFLICT, f"{request.output} exists: delete it, or choose another --output")
+    for sample in request.samples:
+        if not sample.is_file():
+            raise ScoringError(Kind.NOT_FOUND, f"sample {sample}: no such file")
     unfinished = request.output.with_name(f".{request.output.name}.{os.getpid()}.tmp")
     try:
         unfinished.mkdir(parents=True)
@@ -182,7 +186,9 @@ def _convert_signature(loaded: LoadedSavedModel, name: str, opset: int) -> Conve
         graphs = split(frozen, find_cut(graph, frozen.outputs.values()), tables.read)
         try:
             dense = to_onnx(graphs[DENSE], names, opset)
-            return Converted(frozen, graphs, dense, tables.texts(), list_ops(graph, graph.forced))
+            examples = example_pair(frozen.definition)
+            texts = ((examples,) if examples else ()) + tables.texts()
+            return Converted(frozen, graphs, dense, texts, list_ops(graph, graph.forced))
         except UnsupportedOps as error:
             behind = graph.forced | (error.nodes & graph.nodes.keys())
             if behind == graph.forced:

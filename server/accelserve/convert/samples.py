@@ -11,6 +11,7 @@ from accelserve.tensors import Signature, Tensor, TensorSpec, describe_tensor, f
 
 Inputs = Mapping[str, Tensor]  # by signature key
 
+_SHOWN_BYTES = 32
 _TEXTS = ((tiny_png(rising=True), tiny_png(rising=False)), (b"0", b"1"), (b"", b""))
 
 
@@ -35,7 +36,9 @@ def _tensor(spec: TensorSpec, rows: int, texts: tuple[bytes, bytes]) -> Tensor:
 
 
 def _shown(pair: tuple[bytes, bytes]) -> str:
-    return "of a PNG" if pair == _TEXTS[0] else " and ".join(repr(text)[1:] for text in pair)
+    if pair == _TEXTS[0]:
+        return "of a PNG"
+    return " and ".join(repr(text)[1:] if len(text) <= _SHOWN_BYTES else f"of {len(text)} bytes" for text in pair)
 
 
 def from_file(signature: Signature, path: Path) -> Inputs:
