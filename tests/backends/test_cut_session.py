@@ -119,6 +119,22 @@ def test_an_input_that_does_not_fit_is_refused_before_any_part_runs():
     assert (dense.batches, graph.asked) == ([], [])
 
 
+class Lending(Dense):
+    """A dense part with memory of its own."""
+
+    def buffers(self, signature, rows):
+        return {"length": np.zeros(rows, np.int64), "number": np.ones(rows, np.int64)}
+
+
+def test_memory_is_lent_only_where_the_dense_part_is_the_whole_model():
+    assert opened(Lending())[0].buffers("serving_default", 3) is None
+    whole = CutSignature(SIGNATURE, {"text": "length:0", "number": "number:0"}, {}, {"dense": CUT.parts["dense"]})
+    session = CutSession("m:1", {"s": OpenSignature(whole, Lending(), {})}, cpu_device(), Placement())
+    assert {key: array.tolist() for key, array in session.buffers("s", 2).items()} == {"text": [0, 0], "number": [1, 1]}
+    plain = CutSession("m:1", {"s": OpenSignature(whole, Dense(), {})}, cpu_device(), Placement())
+    assert plain.buffers("s", 2) is None
+
+
 def test_closing_closes_a_shared_part_once_and_later_runs_are_refused():
     session, dense, graph = opened()
     session.close()

@@ -189,6 +189,14 @@ def test_an_existing_folder_is_left_alone(tmp_path):
     assert (tmp_path / "out" / "mine").exists()
 
 
+def test_the_network_in_fp16_is_measured_and_compared(tmp_path):
+    report, folder = converted(tmp_path, saved_models.word_tables, precision="fp16", tolerance=0.02)
+    assert 0 < report["fp16_errors"]["0/model.onnx"] < 0.02
+    outputs = report["signatures"]["serving_default"]["comparison"]["outputs"]
+    assert {o["name"]: o["equal"] for o in outputs} == {"label": True, "scores": True}
+    assert sorted(read_cut(folder, "").files) == ["0/host.pb", "0/model.onnx", "0/tail.pb"]
+
+
 def test_a_sample_that_is_not_there_is_not_found(tmp_path):
     error = refused(tmp_path, saved_models.mnist_checkpoint, samples=(tmp_path / "absent.npz",))
     assert error.kind is Kind.NOT_FOUND

@@ -13,7 +13,7 @@ from talk import ask
 import saved_models
 from accelserve.cli import main
 from accelserve.client import Client
-from model_builders import jpeg
+from model_builders import jpeg, onnx_mlp
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("default")]  # tf2onnx and Keras warn of themselves
 
@@ -121,10 +121,22 @@ def test_flags_that_make_no_sense_end_with_2(tmp_path, capsys, arguments, code, 
     assert words in capsys.readouterr().err
 
 
-def test_an_onnx_file_is_no_savedmodel(tmp_path, capsys):
-    (tmp_path / "m.onnx").touch()
-    assert main(["convert", str(tmp_path / "m.onnx"), "--output", str(tmp_path / "out")]) == 3
-    assert "only SavedModels are converted" in capsys.readouterr().err
+def test_an_onnx_file_is_converted_to_fp16_and_to_nothing_else(tmp_path, capsys):
+    source = onnx_mlp(tmp_path / "m.onnx", features=16)
+    assert main(["convert", str(source), "--output", str(tmp_path / "out")]) == 3
+    assert "nothing to convert unless with --precision fp16" in capsys.readouterr().err
+    assert main(["convert", str(source), "--output", str(tmp_path / "out"), "--precision", "fp16", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert 0 < report["relative_error"] < 0.02
+    assert (tmp_path / "out" / "model.onnx").stat().st_size < 0.7 * source.stat().st_size
+
+
+def test_fp16_that_is_too_far_off_is_refused(tmp_path, capsys):
+    source = onnx_mlp(tmp_path / "m.onnx", features=16)
+    flags = ["--precision", "fp16", "--tolerance", "1e-9"]
+    assert main(["convert", str(source), "--output", str(tmp_path / "out"), *flags]) == 3
+    assert 'in fp16 output "scores" differs by' in capsys.readouterr().err
+    assert not list(tmp_path.glob("*out*"))
 
 
 def test_a_missing_model_ends_with_4(tmp_path, capsys):

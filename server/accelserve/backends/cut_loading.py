@@ -1,6 +1,6 @@
 """The parts of a converted SavedModel, prepared and loaded; what was opened is closed again when a later part fails."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from accelserve.backends.base import (
     Placement,
     Prepared,
     Progress,
+    Remarked,
     Session,
     SessionOptions,
 )
@@ -72,7 +73,7 @@ def load_cut(
             close()
         raise
     signatures = {key: _open(cut, dense, graphs) for key, cut in model.signatures.items()}
-    return CutSession(name, signatures, device, _placement(model, dense))
+    return CutSession(name, signatures, device, _placement(model, dense), tuple(_remarks(model, dense)))
 
 
 def _graph_parts(model: CutModel) -> dict[str, Part]:
@@ -97,6 +98,14 @@ def _open(cut: CutSignature, dense: Mapping[str, Session], graphs: Mapping[str, 
         dense[part.file] if part else None,
         {kind: graphs[part.file] for kind, part in cut.parts.items() if kind != DENSE},
     )
+
+
+def _remarks(model: CutModel, dense: Mapping[str, Session]) -> Iterator[str]:
+    """What ONNX Runtime's sessions remark, each once, and what TensorFlow keeps."""
+    said = [remark for session in dense.values() if isinstance(session, Remarked) for remark in session.remarks]
+    yield from dict.fromkeys(said)
+    for file, part in _graph_parts(model).items():
+        yield f"TensorFlow runs {file} on the CPU, {part.nodes} nodes"
 
 
 def _placement(model: CutModel, dense: Mapping[str, Session]) -> Placement:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Protocol
 
-from accelserve.backends.base import Batch, BatchResult, Device, Placement, Session
+from accelserve.backends.base import Batch, BatchResult, Device, Placement, Session, buffers_of
 from accelserve.backends.batch_check import check_batch
 from accelserve.backends.cut_model import DENSE, ORDER, CutSignature, Part
 from accelserve.backends.run_gate import RunGate
@@ -33,12 +33,20 @@ class OpenSignature:
 class CutSession:
     """Runs may overlap, as those of the parts may."""
 
-    def __init__(self, model: str, opened: Mapping[str, OpenSignature], device: Device, placement: Placement) -> None:
+    def __init__(
+        self,
+        model: str,
+        opened: Mapping[str, OpenSignature],
+        device: Device,
+        placement: Placement,
+        remarks: tuple[str, ...] = (),
+    ) -> None:
         self.signatures: Mapping[str, Signature] = MappingProxyType(
             {name: one.cut.signature for name, one in opened.items()}
         )
         self.device = device
         self.placement = placement
+        self.remarks = remarks
         self._model = model
         self._opened = opened
         self._gate = RunGate(model)
@@ -58,6 +66,17 @@ class CutSession:
                 else:
                     values |= opened.graphs[kind].run(values, wanted, takes_strings)
         return BatchResult({key: values[cut.outputs[key]] for key in batch.outputs}, errors)
+
+    def buffers(self, signature: str, rows: int) -> Mapping[str, Tensor] | None:
+        """The dense part's own, where it is the whole model."""
+        opened = self._opened.get(signature)
+        if opened is None or set(opened.cut.parts) != {DENSE}:
+            return None
+        lent = buffers_of(opened.dense)(DEFAULT_SIGNATURE, rows)
+        if lent is None:
+            return None
+        values = {value: lent[port] for port, value in opened.cut.parts[DENSE].feeds.items()}
+        return {key: values[value] for key, value in opened.cut.inputs.items() if value in values}
 
     def close(self) -> None:
         if self._gate.close():

@@ -9,7 +9,7 @@ import threading
 from functools import partial
 from pathlib import Path
 
-from accelserve.backends.base import ModelArtifact
+from accelserve.backends.base import ModelArtifact, Progress
 from accelserve.commands.parsing import Commands, add_json, argument
 from accelserve.errors import ExitCode, Kind, ScoringError
 
@@ -24,7 +24,7 @@ def add(commands: Commands) -> None:
         "out with TensorFlow. What only TensorFlow has (decoding, strings, tables) is kept beside it.",
     )
     convert.add_argument(
-        "model", metavar="SAVED_MODEL", type=Path, help="a SavedModel folder, or a folder of numeric version folders"
+        "model", metavar="MODEL", type=Path, help="a SavedModel folder, or a folder of numeric version folders"
     )
     convert.add_argument("--to", choices=["onnx"], default="onnx", help="what to make (only onnx in this release)")
     convert.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write; it must not exist")
@@ -32,6 +32,9 @@ def add(commands: Commands) -> None:
         "--signature", nargs="+", action="extend", default=[], metavar="NAME", help="which (default: all that can be)"
     )
     convert.add_argument("--opset", type=argument(_opset), metavar="N", help="ONNX operator set (default: 17)")
+    convert.add_argument(
+        "--precision", choices=["fp32", "fp16"], default="fp32", help="of the network; fp16 also takes an ONNX model"
+    )
     add_comparison(convert)
     convert.add_argument(
         "--progress", choices=["text", "json"], default="text", help="form of the lines on standard error"
@@ -58,7 +61,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
         "--tolerance",
         type=argument(_tolerance),
         metavar="X",
-        help="largest difference of a float output, over its largest magnitude (default: 1e-4)",
+        help="largest difference of a float output, over its largest magnitude (default: 1e-4; fp16: 0.02)",
     )
 
 
@@ -78,8 +81,11 @@ def _tolerance(text: str) -> float:
 def _convert(parsed: argparse.Namespace) -> ExitCode:
     if parsed.end_with_stdin:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
-    artifact = _saved_model(parsed.model)
-    _require_tools()
+    artifact = _model(parsed.model)
+    progress = _json_progress if parsed.progress == "json" else _text_progress
+    if artifact.format == "onnx":
+        return _convert_onnx(parsed, artifact, progress)
+    _require("tensorflow", "tf2onnx", "onnx", "onnxruntime")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
     from accelserve.backends.artifact_cache import FolderArtifactCache
@@ -96,9 +102,9 @@ def _convert(parsed: argparse.Namespace) -> ExitCode:
         signatures=tuple(parsed.signature),
         opset=parsed.opset or OPSET,
         samples=tuple(parsed.sample),
-        tolerance=TOLERANCE if parsed.tolerance is None else parsed.tolerance,
+        tolerance=_tolerance_of(parsed, TOLERANCE),
+        precision=parsed.precision,
     )
-    progress = _json_progress if parsed.progress == "json" else _text_progress
     with tempfile.TemporaryDirectory(prefix="accelserve-") as scratch:
         open_session = partial(open_on_cpu, FolderArtifactCache(Path(scratch)))
         report = convert(request, open_session, progress)
@@ -106,13 +112,39 @@ def _convert(parsed: argparse.Namespace) -> ExitCode:
     return ExitCode.OK
 
 
-def _saved_model(path: Path) -> ModelArtifact:
-    """The newest version. Raises ScoringError as `serve` does, and for a model of another format."""
+def _convert_onnx(parsed: argparse.Namespace, artifact: ModelArtifact, progress: Progress) -> ExitCode:
+    """An ONNX model's float16 copy: the only thing that there is to convert in one."""
+    if parsed.precision != "fp16":
+        message = f"{parsed.model} is ONNX already: there is nothing to convert unless with --precision fp16"
+        raise ScoringError(Kind.PRECONDITION, message)
+    _require("onnx", "onnxruntime")
+
+    from accelserve.convert.precision import TOLERANCE, halve_model
+
+    report = halve_model(artifact.name, artifact.path, parsed.output, _tolerance_of(parsed, TOLERANCE), progress)
+    error = f'largest error {report["relative_error"]:.2g} at output "{report["worst_output"]}"'
+    sizes = f"{report['source_bytes']:,} -> {report['target_bytes']:,} bytes"
+    print(
+        json.dumps(report, indent=2) if parsed.json else f"{parsed.model} -> {parsed.output} in fp16: {error}, {sizes}"
+    )
+    return ExitCode.OK
+
+
+def _tolerance_of(parsed: argparse.Namespace, for_fp32: float) -> float:
+    from accelserve.convert.precision import TOLERANCE
+
+    if parsed.tolerance is not None:
+        return float(parsed.tolerance)
+    return TOLERANCE if parsed.precision == "fp16" else for_fp32
+
+
+def _model(path: Path) -> ModelArtifact:
+    """The newest version. Raises ScoringError as `serve` does, and for a model of a format that is not converted."""
     from accelserve.models.repository import find_models
 
     found = find_models((path.parent if path.name.isdecimal() else path).resolve().name, path).versions[0]
-    if found.format != "saved_model":
-        message = f"{path} is a model of format {found.format}; only SavedModels are converted to ONNX"
+    if found.format not in ("saved_model", "onnx"):
+        message = f"{path} is a model of format {found.format}; only SavedModels and ONNX models are converted"
         raise ScoringError(Kind.PRECONDITION, message)
     return found
 
@@ -124,10 +156,10 @@ def _end_with_stdin() -> None:
     os._exit(ExitCode.UNFORESEEN)
 
 
-def _require_tools() -> None:
+def _require(*packages: str) -> None:
     from importlib.util import find_spec
 
-    missing = [name for name in ("tensorflow", "tf2onnx", "onnx", "onnxruntime") if find_spec(name) is None]
+    missing = [name for name in packages if find_spec(name) is None]
     if missing:
         remedy = "pip install 'accelserve[convert]', and '[cpu]' or '[gpu]'"
         raise ScoringError(Kind.PRECONDITION, f"converting needs {', '.join(missing)}: {remedy}")

@@ -1,7 +1,5 @@
 """SavedModel -> folder of a converted model: freeze, cut, convert, compare, and only then let it appear."""
 
-import os
-import shutil
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
@@ -20,7 +18,9 @@ from accelserve.convert.dense import OPSET, OnnxPart, UnsupportedOps, to_onnx
 from accelserve.convert.examples import example_pair
 from accelserve.convert.frozen import Frozen, LoadedSavedModel
 from accelserve.convert.parts import PartGraph, ReadTable, crossing, split, table_reader
+from accelserve.convert.precision import halve
 from accelserve.convert.samples import from_file, generated
+from accelserve.convert.unfinished import appearing
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import DEFAULT_SIGNATURE
 
@@ -36,7 +36,10 @@ Open = Callable[[ModelArtifact], Session]
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """signatures: empty for all that can be converted. samples: files to compare with besides the generated sample."""
+    """signatures: empty for all that can be converted. samples: files to compare with in place of generated inputs.
+
+    precision: "fp32" or "fp16", of the dense parts.
+    """
 
     name: str
     source: Path
@@ -45,6 +48,7 @@ class Request:
     opset: int = OPSET
     samples: tuple[Path, ...] = ()
     tolerance: float = TOLERANCE
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,24 +68,14 @@ class Converted:
 def convert(request: Request, open_session: Open, progress: Progress) -> dict[str, Any]:
     """Write the folder `request.output`. Returns the report.
 
-    Raises ScoringError: CONFLICT when the folder exists, NOT_FOUND for a sample, PRECONDITION naming what cannot be converted or differs;
-    nothing is left behind then.
+    Raises ScoringError: CONFLICT when the folder exists, NOT_FOUND for a sample, PRECONDITION naming what cannot be
+    converted or differs; nothing is left behind then.
     """
-    if request.output.exists():
-        raise ScoringError(Kind.CONFLICT, f"{request.output} exists: delete it, or choose another --output")
     for sample in request.samples:
         if not sample.is_file():
             raise ScoringError(Kind.NOT_FOUND, f"sample {sample}: no such file")
-    unfinished = request.output.with_name(f".{request.output.name}.{os.getpid()}.tmp")
-    try:
-        unfinished.mkdir(parents=True)
-        report = _Conversion(request, unfinished, open_session, progress).run()
-        unfinished.rename(request.output)
-    except OSError as error:
-        message = f"{request.name}: {request.output} cannot be written: {error.strerror or error}"
-        raise ScoringError(Kind.PRECONDITION, message) from error
-    finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+    with appearing(request.name, request.output) as folder:
+        report = _Conversion(request, folder, open_session, progress).run()
     progress("done", 1.0)
     return report
 
@@ -101,6 +95,7 @@ class _Conversion:
         started = time.monotonic()
         converted = self._convert()
         cuts = _write_parts(self._folder, converted)
+        halved = self._halve(cuts) if self._request.precision == "fp16" else {}
         write_cut(self._folder, CutModel(cuts))
         self._progress("comparing with TensorFlow", 0.7)
         comparisons = self._compare(converted)
@@ -110,6 +105,8 @@ class _Conversion:
             "model": self._request.name,
             "opset": self._request.opset,
             "tolerance": self._request.tolerance,
+            "precision": self._request.precision,
+            "fp16_errors": halved,
             "tools": {tool: version(tool) for tool in ("tf2onnx", "onnx", "onnxruntime")},
             "signatures": {name: _told(converted[name], comparisons[name]) for name in kept},
             "left_out": self._left_out,
@@ -129,6 +126,17 @@ class _Conversion:
                     converted[name] = one
         self._check_any(converted)
         return converted
+
+    def _halve(self, cuts: Mapping[str, CutSignature]) -> dict[str, float]:
+        """Each dense file in float16, and its error with every inner value rounded; the whole is compared later."""
+        self._progress("converting to fp16", 0.6)
+        errors = {}
+        for file in sorted({cut.parts[DENSE].file for cut in cuts.values()}):
+            full = (self._folder / file).rename(self._folder / "fp32.onnx")
+            report = halve(self._request.name, full, self._folder / file, self._request.tolerance)
+            errors[file] = report.relative_error
+            full.unlink()
+        return errors
 
     def _names(self, loaded: LoadedSavedModel) -> list[str]:
         """The signatures to convert. Raises ScoringError for one that was asked for and is not there."""

@@ -14,6 +14,8 @@ def report_as_text(report: Mapping[str, Any], output: Path) -> str:
 def _lines(report: Mapping[str, Any], output: Path) -> Iterator[str]:
     tools = ", ".join(f"{name} {version}" for name, version in report["tools"].items())
     yield f"{report['model']} -> {output} in {report['seconds']:.1f} s (opset {report['opset']}; {tools})"
+    for file, error in report["fp16_errors"].items():
+        yield f"{file} in fp16: largest error {error:.2g} with every inner value rounded"
     for name, told in report["signatures"].items():
         nodes = ", ".join(f"{kind} {count}" for kind, count in told["nodes"].items())
         yield f'signature "{name}": TensorFlow nodes {nodes}; ONNX nodes {told["onnx_nodes"]}'

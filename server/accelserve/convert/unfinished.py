@@ -1,0 +1,29 @@
+"""A folder that appears when all of it is there, or not at all."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from accelserve.errors import Kind, ScoringError
+
+
+@contextmanager
+def appearing(name: str, output: Path) -> Iterator[Path]:
+    """A folder to fill, which becomes `output` at the end; what is raised meanwhile passes, and nothing is left.
+
+    Raises ScoringError: CONFLICT when `output` exists, PRECONDITION when it cannot be written (a full disk).
+    """
+    if output.exists():
+        raise ScoringError(Kind.CONFLICT, f"{output} exists: delete it, or choose another --output")
+    unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    try:
+        unfinished.mkdir(parents=True)
+        yield unfinished
+        unfinished.rename(output)
+    except OSError as error:
+        message = f"{name}: {output} cannot be written: {error.strerror or error}"
+        raise ScoringError(Kind.PRECONDITION, message) from error
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
