@@ -145,3 +145,18 @@ class TestSavedModelOnnx(BackendConformance):
     def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
         words = [[word.encode() for word in saved_models.WORDS[row : row + 2] * 2] for row in range(rows)]
         return {"words": np.array(words, object)}
+
+
+@pytest.mark.tensorflow
+class TestDenseSavedModelOnnx(TestSavedModelOnnx):
+    """A SavedModel that is a network alone, in the memory that ONNX Runtime binds."""
+
+    def sample_artifact(self, folder: Path) -> ModelArtifact:
+        path = folder if folder.exists() else saved_models.mnist_checkpoint(folder)
+        return ModelArtifact("mnist", 1, "saved_model", path)
+
+    def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
+        return {"images": rows_of_floats(rows, 784)}
+
+    def options(self) -> SessionOptions:
+        return SessionOptions(threads=1, max_batch_size=8, extra={"io_binding": True})

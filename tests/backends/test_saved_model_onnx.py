@@ -185,6 +185,15 @@ def test_a_picture_that_cannot_be_decoded_is_the_clients_fault_and_the_session_l
     session.close()
 
 
+def test_signatures_that_are_left_out_are_remarked(tmp_path):
+    backend = SavedModelOnnxBackend(convert=Counting())
+    session = load(backend, prepare(backend, saved_models.several_signatures(tmp_path / "m"), tmp_path / "cache"))
+    assert set(session.signatures) == {"serving_default", "same", "examples"}
+    assert any('signature "text" is left out: nothing is left' in remark for remark in session.remarks)
+    assert any("host.pb on the CPU, " in remark for remark in session.remarks)
+    session.close()
+
+
 def test_what_was_opened_is_closed_when_a_later_part_does_not_load(tmp_path):
     backend = SavedModelOnnxBackend(convert=Counting())
     prepared = prepare(backend, saved_models.word_tables(tmp_path / "m"), tmp_path / "cache")

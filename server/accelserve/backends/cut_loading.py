@@ -101,11 +101,13 @@ def _open(cut: CutSignature, dense: Mapping[str, Session], graphs: Mapping[str, 
 
 
 def _remarks(model: CutModel, dense: Mapping[str, Session]) -> Iterator[str]:
-    """What ONNX Runtime's sessions remark, each once, and what TensorFlow keeps."""
+    """What ONNX Runtime's sessions remark, each once; what TensorFlow keeps; which signatures are not there."""
     said = [remark for session in dense.values() if isinstance(session, Remarked) for remark in session.remarks]
     yield from dict.fromkeys(said)
     for file, part in _graph_parts(model).items():
         yield f"TensorFlow runs {file} on the CPU, {part.nodes} nodes"
+    for name, reason in model.report.get("left_out", {}).items():
+        yield f'signature "{name}" is left out: {reason}'
 
 
 def _placement(model: CutModel, dense: Mapping[str, Session]) -> Placement:

@@ -14,6 +14,7 @@ from accelserve.commands.parsing import Commands, add_json, argument
 from accelserve.errors import ExitCode, Kind, ScoringError
 
 _OPSETS = range(13, 24)
+_GIVES_WAY = 10
 
 
 def add(commands: Commands) -> None:
@@ -80,6 +81,7 @@ def _tolerance(text: str) -> float:
 
 def _convert(parsed: argparse.Namespace) -> ExitCode:
     if parsed.end_with_stdin:
+        os.nice(_GIVES_WAY)  # a server that converts goes on answering beside it
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     artifact = _model(parsed.model)
     progress = _json_progress if parsed.progress == "json" else _text_progress
