@@ -212,6 +212,28 @@ def keras_any_size(path: Path) -> Path:
     return _export(keras.Sequential([layers.Input((None, None, 3)), *pooled, layers.Dense(3)]), path)
 
 
+def one_picture(path: Path) -> Path:
+    """TF2: picture string [] (a JPEG, no batch) -> y float32 [1, 2]; decoded and resized without a loop."""
+    tf = import_tensorflow()
+
+    def answer(model: Any, picture: Any) -> Mapping[str, Any]:
+        pixels = tf.cast(tf.image.decode_jpeg(picture, channels=3), tf.float32)
+        return {"y": tf.reduce_mean(tf.image.resize(pixels, [8, 8])[None], [1, 2]) @ model.dense}
+
+    return _save(path, answer, (tf.TensorSpec([], tf.string, "picture"),), {"dense": _weights(3, 2)})
+
+
+def checked(path: Path) -> Path:
+    """TF2: x float32 [-1, 3] -> y, with a check on x."""
+    tf = import_tensorflow()
+
+    def answer(model: Any, x: Any) -> Mapping[str, Any]:
+        with tf.control_dependencies([tf.debugging.assert_less(x, 100.0, name="small")]):
+            return {"y": x @ model.dense}
+
+    return _save(path, answer, (tf.TensorSpec([None, 3], tf.float32, "x"),), {"dense": _weights(3, 2)})
+
+
 def only_strings(path: Path) -> Path:
     """TF2: text string [-1] -> upper string [-1]; nothing for an accelerator."""
     tf = import_tensorflow()

@@ -73,6 +73,7 @@ def test_other_layers_of_keras_convert_too(tmp_path, build, wanted):
         (saved_models.two_inputs_two_outputs, ["host", "dense"]),
         (saved_models.word_tables, ["host", "dense", "tail"]),
         (saved_models.mnist_checkpoint, ["dense"]),
+        (saved_models.one_picture, ["host", "dense"]),
         (saved_models.unsupported_op_before_the_network, ["host", "dense"]),
         (saved_models.unsupported_op_after_the_network, ["dense", "tail"]),
     ],
@@ -80,6 +81,11 @@ def test_other_layers_of_keras_convert_too(tmp_path, build, wanted):
 )
 def test_the_cut_lies_where_strings_and_weights_say(tmp_path, build, wanted):
     assert parts(converted(tmp_path, build)[0]) == wanted
+
+
+def test_checks_inside_the_graph_are_left_out_and_told(tmp_path):
+    told = converted(tmp_path, saved_models.checked)[0]["signatures"]["serving_default"]
+    assert any("small" in name for name in told["checks_left_out"])
 
 
 def test_a_given_jpeg_is_compared_too(tmp_path):

@@ -30,6 +30,12 @@ def test_string_inputs_are_asked_with_a_tables_keys_first_then_a_picture():
     assert samples[-1][1]["images"].tolist() == [b"", b""]
 
 
+def test_a_lone_string_is_an_object_array_of_bytes():
+    _, inputs = next(generated(signature(picture=("string", ())), 3))
+    assert (inputs["picture"].shape, inputs["picture"].dtype) == ((), object)
+    assert inputs["picture"].item().startswith(b"\x89PNG")
+
+
 def test_an_npz_gives_inputs_by_key_or_tensor_name(tmp_path):
     np.savez(tmp_path / "s.npz", **{"x:0": np.ones((2, 2), np.float32), "ids": np.zeros(2, np.int64)})
     assert {k: v.shape for k, v in from_file(NUMBERS, tmp_path / "s.npz").items()} == {"x": (2, 2), "ids": (2,)}

@@ -14,7 +14,7 @@ from tensorflow.python.grappler import tf_optimizer
 from accelserve.backends.tf_errors import one_line
 from accelserve.backends.tf_signatures import read_signatures
 from accelserve.convert.cut import Graph, Node, listed, node_of
-from accelserve.convert.ops import PLACEHOLDERS, VARIABLES, why_not_frozen
+from accelserve.convert.ops import CHECKS, PLACEHOLDERS, VARIABLES, why_not_frozen
 from accelserve.convert.reading import read_nodes
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Signature
@@ -28,7 +28,8 @@ _SERVE_TAGS = ["serve"]
 class Frozen:
     """definition: a GraphDef without variables and pass-through nodes; tensors: the same graph, imported.
 
-    inputs, outputs: signature key -> tensor. graph: for `find_cut`. checks: Assert operations, which no part keeps.
+    inputs, outputs: signature key -> tensor. graph: for `find_cut`.
+    checks: operations that only check or print, which no part keeps.
     noted: shapes that the exporter wrote down, by tensor; shape inference may know less.
     """
 
@@ -109,7 +110,8 @@ class LoadedSavedModel:
         nodes = read_nodes(definition, tensors)
         _refuse_unfed(nodes, feeds.values(), outputs.values())
         graph = Graph(nodes, frozenset(feeds.values()), weights & nodes.keys())
-        checks = tuple(sorted(node.name for node in definition.node if node.op == "Assert"))
+        needed = graph.ancestors(node_of(t) for t in outputs.values() if t not in graph.feeds)
+        checks = tuple(sorted(n.name for n in nodes.values() if n.op in CHECKS and n.name not in needed))
         return Frozen(signature, definition, tensors, feeds, outputs, graph, noted, checks)
 
     @staticmethod

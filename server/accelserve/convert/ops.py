@@ -29,6 +29,7 @@ PIVOTS = frozenset({"Identity", "Switch", "Merge"})  # what a TF1 loop's or cond
 TABLES = frozenset({"HashTableV2", "MutableHashTableV2", "MutableDenseHashTableV2"})
 OLD_TABLES = frozenset({"HashTable", "MutableHashTable", "MutableDenseHashTable"})
 VARIABLES = frozenset({"Variable", "VariableV2", "VarHandleOp"})
+CHECKS = frozenset({"Assert", "If", "StatelessIf", "Print", "PrintV2"})  # where no output is computed from them
 PLACEHOLDERS = frozenset({"Placeholder", "PlaceholderV2", "PlaceholderWithDefault"})
 
 _RANDOM = frozenset(

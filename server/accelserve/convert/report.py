@@ -24,7 +24,7 @@ def _lines(report: Mapping[str, Any], output: Path) -> Iterator[str]:
         if told["moved"]:
             yield f"  TensorFlow runs on the CPU what tf2onnx cannot convert: {told['moved']}"
         if told["checks_left_out"]:
-            yield f"  Assert operations are left out: {', '.join(told['checks_left_out'])}"
+            yield f"  checks (tf.debugging.assert_...) are left out: {', '.join(told['checks_left_out'])}"
     for name, reason in report["left_out"].items():
         yield f'signature "{name}" is left out: {reason}'
     yield from comparison_lines([told["comparison"] for told in report["signatures"].values()], report["tolerance"])

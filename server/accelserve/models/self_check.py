@@ -103,7 +103,7 @@ def sample(spec: TensorSpec, rows: int, texts: tuple[bytes, bytes]) -> Tensor:
         return generator.random(shape, dtype=np.float32).astype(spec.dtype.numpy)
     chessboard: Tensor = np.indices(shape).sum(axis=0) % 2
     values: Tensor = np.array(texts if spec.dtype.is_string else (0, 1), dtype=spec.dtype.numpy)
-    return np.asarray(values[chessboard])
+    return np.asarray(values[chessboard], spec.dtype.numpy)  # a lone string would become numpy's fixed-width bytes
 
 
 def _sample_shape(spec: TensorSpec, rows: int) -> tuple[int, ...]:
