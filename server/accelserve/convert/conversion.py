@@ -5,28 +5,27 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
 from accelserve.backends.base import ModelArtifact, Progress, Session
-from accelserve.backends.cut_model import DENSE, CutModel, CutSignature, Part, write_cut
+from accelserve.backends.cut_model import DENSE, CutModel, CutSignature, write_cut
 from accelserve.convert.compare import TOLERANCE, Comparison, compare
 from accelserve.convert.cut import find_cut, list_ops
-from accelserve.convert.dense import OPSET, OnnxPart, UnsupportedOps, to_onnx
+from accelserve.convert.dense import OPSET, UnsupportedOps, to_onnx
 from accelserve.convert.examples import example_pair
-from accelserve.convert.frozen import Frozen, LoadedSavedModel
-from accelserve.convert.parts import PartGraph, ReadTable, crossing, split, table_reader
+from accelserve.convert.frozen import LoadedSavedModel
+from accelserve.convert.parts import ReadTable, crossing, split, table_reader
 from accelserve.convert.precision import halve
 from accelserve.convert.samples import from_file, generated
 from accelserve.convert.unfinished import appearing
+from accelserve.convert.writing import Converted, delete_unused, write_parts
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import DEFAULT_SIGNATURE
 
 _MOST_MOVES = 8  # of the cut behind operators that tf2onnx cannot convert
 _ROWS = 3
-_PLAIN_MODEL = "model.onnx"  # at the root where one dense graph is all: other servers and tools take that file
 
 T = TypeVar("T")
 
@@ -49,20 +48,6 @@ class Request:
     samples: tuple[Path, ...] = ()
     tolerance: float = TOLERANCE
     precision: str = "fp32"
-
-
-@dataclass(frozen=True, slots=True)
-class Converted:
-    """One signature as graphs. texts: pairs of strings to ask it with, of what it reads or looks up.
-
-    moved: operators that only TensorFlow has though they touch no strings.
-    """
-
-    frozen: Frozen
-    graphs: Mapping[str, PartGraph]
-    dense: OnnxPart
-    texts: tuple[tuple[bytes, bytes], ...]
-    moved: str
 
 
 def convert(request: Request, open_session: Open, progress: Progress) -> dict[str, Any]:
@@ -94,13 +79,13 @@ class _Conversion:
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
         converted = self._convert()
-        cuts = _write_parts(self._folder, converted)
+        cuts = write_parts(self._folder, converted)
         halved = self._halve(cuts) if self._request.precision == "fp16" else {}
         write_cut(self._folder, CutModel(cuts))
         self._progress("comparing with TensorFlow", 0.7)
         comparisons = self._compare(converted)
         kept = {name: cuts[name] for name in comparisons}
-        _delete_unused(self._folder, kept)
+        delete_unused(self._folder, kept)
         report = {
             "model": self._request.name,
             "opset": self._request.opset,
@@ -121,7 +106,7 @@ class _Conversion:
             names = self._names(loaded)
             converted = {}
             for index, name in enumerate(names):
-                self._progress(f'cutting and converting signature "{name}"', 0.2 + 0.5 * index / len(names))
+                self._progress(f'cutting and converting signature "{name}"', 0.2 + 0.4 * index / len(names))
                 if one := self._tried(name, partial(_convert_signature, loaded, name, self._request.opset)):
                     converted[name] = one
         self._check_any(converted)
@@ -240,53 +225,6 @@ def _compared(reference: Session, candidate: Session, one: Converted, request: R
         )
         raise ScoringError(Kind.PRECONDITION, message, reason="differs")
     return worst
-
-
-def _write_parts(folder: Path, converted: Mapping[str, Converted]) -> dict[str, CutSignature]:
-    """Write the parts' files; equal ones once, since each is loaded with weights of its own."""
-    written: dict[bytes, Part] = {}
-    plain = len(converted) == 1 and all(list(one.graphs) == [DENSE] for one in converted.values())
-    cuts = {}
-    for index, (name, one) in enumerate(converted.items()):
-        parts = {}
-        for kind, graph in one.graphs.items():
-            if kind == DENSE:
-                file = _PLAIN_MODEL if plain else f"{index}/{_PLAIN_MODEL}"
-                part = Part(file, one.dense.feeds, one.dense.fetches, nodes=one.dense.nodes)
-                parts[kind] = _write_once(folder, part, one.dense.model, one.dense.digest(), written)
-            else:
-                part = Part(f"{index}/{kind}.pb", graph.feeds, graph.fetches, graph.init, graph.nodes)
-                parts[kind] = _write_once(folder, part, graph.definition, None, written)
-        cuts[name] = CutSignature(one.frozen.signature, one.frozen.inputs, one.frozen.outputs, parts)
-    return cuts
-
-
-def _write_once(folder: Path, part: Part, content: Any, digest: bytes | None, written: dict[bytes, Part]) -> Part:
-    """Write a part, or take the file of an equal one: its ports, in their order, with this one's values.
-
-    content: a protobuf message. digest: None for the bytes' own.
-    """
-    data = content.SerializeToString(deterministic=True)
-    first = written.setdefault(digest or sha256(data).digest(), part)
-    if first is part:
-        (folder / part.file).parent.mkdir(exist_ok=True)
-        (folder / part.file).write_bytes(data)
-        return part
-    return replace(
-        part,
-        file=first.file,
-        feeds=dict(zip(first.feeds, part.feeds.values(), strict=True)),
-        fetches=dict(zip(first.fetches, part.fetches.values(), strict=True)),
-    )
-
-
-def _delete_unused(folder: Path, kept: Mapping[str, CutSignature]) -> None:
-    used = {folder / part.file for cut in kept.values() for part in cut.parts.values()}
-    for path in sorted(folder.rglob("*"), reverse=True):
-        if path.is_file() and path not in used:
-            path.unlink()
-        elif path.is_dir() and not any(path.iterdir()):
-            path.rmdir()
 
 
 def _told(one: Converted, comparison: Comparison) -> dict[str, Any]:
