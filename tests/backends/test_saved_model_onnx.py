@@ -114,7 +114,7 @@ def test_on_the_cpu_tensorflow_stays_the_choice():
 
 
 def test_alone_it_serves_saved_models_on_the_cpu():
-    backend, device = BackendPool([saved_model_onnx()]).choose(
+    backend, (device,) = BackendPool([saved_model_onnx()]).choose(
         ModelArtifact("m", 1, "saved_model", Path("m")), parse_device_request("cpu")
     )
     assert (backend.name, device.id) == ("saved_model_onnx", "cpu:0")

@@ -9,7 +9,7 @@ from accelserve.devices import DeviceKind, DeviceRequest
 def open_on_cpu(cache: ArtifactCache, artifact: ModelArtifact) -> Session:
     """Only with the project's own back ends: a plug-in that is preferred elsewhere would judge itself."""
     pool = BackendPool([probes.tf_session(), probes.cut_model()])
-    backend, device = pool.choose(artifact, DeviceRequest(DeviceKind.CPU))
+    backend, (device, *_) = pool.choose(artifact, DeviceRequest(DeviceKind.CPU))
     options = SessionOptions()
     prepared = backend.prepare(artifact, device, options, cache, lambda what, done: None)
     return backend.load(prepared, device, options, None)

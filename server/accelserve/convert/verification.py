@@ -23,7 +23,7 @@ def opened(loader: Loader, path: Path, device: str) -> Iterator[Session]:
     found = find_models(name, path)
     manifest = read_manifest(found.manifest)
     options = SessionOptions(manifest.threads, manifest.backend)
-    backend, place = loader.backends.choose(found.versions[0], parse_device_request(device))
+    backend, (place, *_) = loader.backends.choose(found.versions[0], parse_device_request(device))
     lease = acquire_lease(loader.leases, place.id, name) if place.exclusive else None
     try:
         prepared = backend.prepare(found.versions[0], place, options, loader.cache, lambda what, done: None)
