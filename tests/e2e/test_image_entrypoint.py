@@ -1,0 +1,101 @@
+"""The very command of an image, as a plain process with the image's environment: serve, be healthy, stop."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+from server_process import READY, START_LIMIT_S, Server, end, line_of
+from talk import ask
+
+from dockerfiles import CHECKOUT, IMAGES, Image
+
+BUILTIN = CHECKOUT / "server" / "accelserve" / "builtin"
+TINI = ["/usr/bin/tini", "--"]
+CHECK_LIMIT_S = 20.0
+HERE = {
+    "ACCELSERVE_HOST": "127.0.0.1",
+    "ACCELSERVE_HTTP_PORT": "0",
+    "ACCELSERVE_GRPC_PORT": "0",
+    "ACCELSERVE_GRACE_PERIOD": "0",
+    "MODEL_NAME": "digits",
+    "MODEL_BASE_PATH": str(BUILTIN),
+}
+NO_GPU = [image for image in IMAGES if image.device != "gpu"]
+GPU = [image for image in IMAGES if image.device == "gpu"]
+
+
+def environment(image: Image, **changes: str) -> dict[str, str]:
+    """The image's, with this Python for its own and nothing of ours but what says where the package is."""
+    own = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
+    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"]))
+    return {**own, **image.environment, "PATH": path, **HERE, **changes}
+
+
+def start(image: Image, log: Path, **changes: str) -> subprocess.Popen:
+    """ENTRYPOINT and CMD; without the init where it is not installed."""
+    command = image.command
+    if not Path(TINI[0]).exists():
+        assert command[:2] == TINI
+        command = command[2:]
+    with log.open("wb") as errors:
+        return subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(image, **changes), cwd="/"
+        )
+
+
+def is_healthy(image: Image, changes: Mapping[str, str]) -> bool:
+    command = image.health_check
+    done = subprocess.run(command, env=environment(image, **changes), capture_output=True, timeout=CHECK_LIMIT_S)
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("image", NO_GPU, ids=str)
+def test_an_images_command_serves_is_healthy_and_stops_with_0(tmp_path, image):
+    process = start(image, tmp_path / "log")
+    try:
+        found = READY.search(line_of(process))
+        assert found, (tmp_path / "log").read_text()
+        server = Server(process, found["http"], found["grpc"], tmp_path / "log")
+        port = {"ACCELSERVE_HTTP_PORT": str(server.http_port)}
+        assert is_healthy(image, port)
+        answer = ask(server, "/score?top=1", (BUILTIN / "pictures" / "digit-7.jpg").read_bytes())
+        assert answer.json[0]["label"] == "seven"
+        assert server.stop() == 0
+        assert not is_healthy(image, port)
+        assert "WARNING" not in (tmp_path / "log").read_text()
+    finally:
+        end(process)
+
+
+@pytest.mark.parametrize("image", GPU, ids=str)
+def test_the_gpu_images_command_ends_with_6_where_there_is_no_gpu(tmp_path, image):
+    if Path("/proc/driver/nvidia/version").exists():
+        pytest.skip("this machine has a GPU's driver")
+    process = start(image, tmp_path / "log")
+    try:
+        assert process.wait(START_LIMIT_S) == 6
+        assert "libcuda.so.1" in (tmp_path / "log").read_text()
+    finally:
+        end(process)
+
+
+@pytest.mark.parametrize("image", GPU, ids=str)
+def test_the_gpu_image_serves_on_the_cpu_only_when_it_is_told_to(tmp_path, image):
+    process = start(image, tmp_path / "log", ACCELSERVE_DEVICE="cpu")
+    try:
+        assert "digits:1 on cpu:0" in line_of(process)
+    finally:
+        end(process)
+
+
+@pytest.mark.parametrize("image", IMAGES, ids=str)
+def test_without_a_model_in_its_place_an_image_says_where_it_looked(tmp_path, image):
+    process = start(image, tmp_path / "log", MODEL_NAME="model", MODEL_BASE_PATH=str(tmp_path / "models"))
+    try:
+        assert process.wait(START_LIMIT_S) == 4
+        assert str(tmp_path / "models" / "model") in (tmp_path / "log").read_text()
+    finally:
+        end(process)
