@@ -1,12 +1,12 @@
 # What people and CI do here. The steps are in scripts/; each can be called by itself, from any folder.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full check bench proto clean
+.PHONY: help demo test test-full check bench image-check proto clean
 
 export DEMO_EXIT MODEL
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-15s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "%-17s %s\n", $$1, $$2 }'
 
 demo: ## serve the built-in model and show two answers (DEMO_EXIT=1: then stop; MODEL=savedmodel: through TensorFlow)
 	@scripts/demo
@@ -22,6 +22,9 @@ check: ## style and types: ruff, mypy
 
 bench: ## the benchmarks behind our claims, one after the other (a few minutes on a quiet machine with two cores)
 	@scripts/bench
+
+image-check: ## build the container image and run it hardened (root, apt and a package index; a few minutes)
+	@scripts/image-check
 
 proto: ## generate server/accelserve/wire from protos/
 	@scripts/proto
