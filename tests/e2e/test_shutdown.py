@@ -21,6 +21,7 @@ from server_process import Server, end, serving, start, wait_until
 from talk import Answer, Calls, Connection, Scrape, ask, in_background, instances, outputs_of, row
 from uvicorn.server import ServerState
 
+from accelserve.frontends import http_server
 from accelserve.frontends.http_protocol import HttpConnectionPolicy, protocol_class
 from model_builders import synthetic_model
 
@@ -148,6 +149,52 @@ def test_a_request_that_lies_unread_in_the_kernel_keeps_its_connection_open(new_
         answer, end_of_idle = runner.run(main())
     assert (answer.status, answer.headers["connection"]) == (200, "close")
     assert end_of_idle == b""
+
+
+@dataclass
+class BusyDoor:
+    """A listening server at whose door somebody knocks in the moment in which it is closed."""
+
+    inner: asyncio.AbstractServer
+    port: int
+    late: list[Connection] = field(default_factory=list)
+
+    def close(self) -> None:
+        if not self.late:
+            self.late += [Connection(self.port) for _ in range(8)]
+            for connection in self.late:
+                connection.send("/")
+        self.inner.close()
+
+    async def wait_closed(self) -> None:
+        await self.inner.wait_closed()
+
+
+def test_connections_that_the_kernel_takes_while_the_socket_closes_are_answered(monkeypatch):
+    """Without the filter that keeps newcomers away: not every kernel lets a process without privileges set it."""
+    monkeypatch.setattr(http_server, "_refuse_newcomers", lambda _: None)
+
+    async def app(scope, receive, send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
+        await send({"type": "http.response.body", "body": b"ok"})
+
+    async def main() -> list[int]:
+        listener = http_server.open_http_socket("127.0.0.1", 0)
+        server = http_server.build_http_server(app, HttpConnectionPolicy(), drain_timeout_s=5)
+        serving_it = asyncio.create_task(server.serve(sockets=[listener]))
+        while not server.started:  # noqa: ASYNC110 - uvicorn has no event for it
+            await asyncio.sleep(0)
+        server.servers = [BusyDoor(door, listener.getsockname()[1]) for door in server.servers]
+        (door,) = server.servers
+        server.should_exit = True
+        await serving_it
+        answers = [await asyncio.to_thread(connection.read) for connection in door.late]
+        for connection in door.late:
+            connection.close()
+        return [answer.status for answer in answers]
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main()) == [200] * 8
 
 
 def test_during_the_grace_period_readiness_is_off_and_requests_are_answered(tmp_path):

@@ -7,7 +7,7 @@ import errno
 import logging
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,7 +16,7 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_protocol import HttpConnectionPolicy, protocol_class
 
 _BACKLOG = 2048
-_LAST_CALL_S = 0.1  # at the end, the loop takes and reads what the kernel has accepted
+_LAST_CALL_S = 0.1  # at the end: for handshakes under way, then for first requests on connections just taken
 _LOG = logging.getLogger("accelserve.frontends.http")
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; the socket module lacks it
@@ -33,10 +33,21 @@ class HttpServer(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closing a listening socket resets what its queue holds: let nothing more in, and empty it first."""
-        for listener in sockets or ():
-            _refuse_newcomers(listener)
+        doors = [listener.dup() for listener in sockets or ()]  # they stay open when the loop's are closed
+        for door in doors:
+            _refuse_newcomers(door)
+        await asyncio.sleep(_LAST_CALL_S)
+        for server, listener in zip(self.servers, sockets or (), strict=True):
+            server.close()
+            listener.close()
+        for connection in [taken for door in doors for taken in _take_all_and_close(door)]:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         await asyncio.sleep(_LAST_CALL_S)
         await super().shutdown(sockets)
+
+    def _protocol(self) -> asyncio.Protocol:
+        made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
+        return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
 def build_http_server(app: ASGIApp, policy: HttpConnectionPolicy, drain_timeout_s: float) -> HttpServer:
@@ -81,5 +92,16 @@ def _refuse_newcomers(listener: socket.socket) -> None:
     try:
         program = struct.pack("HP", len(_DROP_SYN), ctypes.addressof(kept))
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
-    except OSError as error:
-        _LOG.debug("connections made while the socket closes may be reset: %s", error)
+    except OSError as error:  # some kernels want privileges for it
+        _LOG.debug("a connection made in the moment in which the socket closes may be reset: %s", error)
+
+
+def _take_all_and_close(door: socket.socket) -> list[socket.socket]:
+    """What waits to be accepted. A newcomer that could not be refused is lost only if it comes after them."""
+    taken = []
+    with door, contextlib.suppress(OSError):  # none is left, or no more can be taken
+        while True:
+            connection, _ = door.accept()
+            connection.setblocking(False)
+            taken.append(connection)
+    return taken
