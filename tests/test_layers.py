@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "codecs": {"wire"},
     "backends": {"wire"},
     "batching": {"backends.base"},
-    "models": {"batching", "backends.base", "backends.discovery", "backends.lease"},
+    "models": {"batching", "backends.base", "backends.discovery", "backends.lease", "backends.onnx_files"},
     "scoring": {"binding", "models", "batching", "backends.base"},
     "frontends": {"codecs", "wire", "scoring", "models.manager", "models.servable"},
     "runtime": {
@@ -56,6 +56,7 @@ ARROWS: dict[str, set[str]] = {
     "convert": {
         "models",
         "backends.base",
+        "backends.onnx_precision",
         "backends.cut_model",
         "backends.discovery",
         "backends.lease",

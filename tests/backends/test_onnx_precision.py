@@ -1,7 +1,6 @@
 """fp16 in `prepare`: a subprocess, once for each content, within a tolerance."""
 
 import json
-import subprocess
 
 import numpy as np
 import pytest
@@ -14,24 +13,26 @@ from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
 from accelserve.errors import Kind, ScoringError
 
 
-class Worker:
-    """Plays the subprocess: writes a copy and a report, or fails with these last words."""
+class Converter:
+    """Plays the conversion: writes a copy and a report, or fails with these words."""
 
     def __init__(self, error: float = 0.001, words: str = "") -> None:
         self.calls = 0
         self._error = error
         self._words = words
 
-    def __call__(self, command):
+    def __call__(self, model, source, output, options, progress):
+        assert options.precision == "fp16"
         self.calls += 1
-        source, target, report = command[-3:]
         if self._words:
-            return subprocess.CompletedProcess(command, 1, "", f"some noise\n{self._words}\n")
-        with open(source, "rb") as stream, open(target, "wb") as copy:
-            copy.write(stream.read())
-        with open(report, "w") as stream:
-            json.dump({"relative_error": self._error, "worst_output": "y"}, stream)
-        return subprocess.CompletedProcess(command, 0, "", "")
+            raise ScoringError(Kind.PRECONDITION, f"{model}: {self._words}", reason="conversion_failed")
+        output.mkdir()
+        (output / "model.onnx").write_bytes(source.read_bytes())
+        (output / "report.json").write_text(json.dumps({"relative_error": self._error, "worst_output": "y"}))
+
+
+def halved(model, source, tolerance, cache, converter):
+    return half_precision(model, source, tolerance, cache, lambda what, done: None, converter)
 
 
 @pytest.fixture
@@ -63,63 +64,54 @@ def test_a_model_is_converted_in_a_subprocess_and_served_in_fp16(tmp_path, cache
 
 
 def test_the_same_content_is_converted_once(source, cache, tmp_path):
-    worker = Worker()
-    first = half_precision("m", source, 0.02, cache, worker)
+    converter = Converter()
+    first = halved("m", source, 0.02, cache, converter)
     copy = tmp_path / "elsewhere.onnx"
     copy.write_bytes(source.read_bytes())
-    assert half_precision("n", copy, 0.02, cache, worker) == first
-    assert worker.calls == 1
+    assert halved("n", copy, 0.02, cache, converter) == first
+    assert converter.calls == 1
 
 
 def test_another_content_is_converted_anew(source, cache):
-    worker = Worker()
-    half_precision("m", source, 0.02, cache, worker)
+    converter = Converter()
+    halved("m", source, 0.02, cache, converter)
     model_builders.onnx_affine(source, a=3.0)
-    half_precision("m", source, 0.02, cache, worker)
-    assert worker.calls == 2
+    halved("m", source, 0.02, cache, converter)
+    assert converter.calls == 2
 
 
 def test_external_data_is_part_of_the_content(source, cache):
-    worker = Worker()
-    source.write_bytes(source.read_bytes() + b"weights.bin")  # where the format holds the location
-    (source.parent / "weights.bin").write_bytes(b"1")
-    (source.parent / "readme.txt").write_bytes(b"1")
-    half_precision("m", source, 0.02, cache, worker)
-    (source.parent / "readme.txt").write_bytes(b"2")
-    half_precision("m", source, 0.02, cache, worker)
-    assert worker.calls == 1
-    (source.parent / "weights.bin").write_bytes(b"2")
-    half_precision("m", source, 0.02, cache, worker)
-    assert worker.calls == 2
+    converter = Converter()
+    model_builders.onnx_external(source, "weights.bin")
+    weights, readme = source.parent / "weights.bin", source.parent / "readme.txt"
+    halved("m", source, 0.02, cache, converter)
+    readme.write_bytes(b"2")
+    halved("m", source, 0.02, cache, converter)
+    assert converter.calls == 1
+    weights.write_bytes(weights.read_bytes()[::-1])
+    halved("m", source, 0.02, cache, converter)
+    assert converter.calls == 2
 
 
 def test_an_error_above_the_tolerance_is_refused_and_a_larger_tolerance_needs_no_new_conversion(source, cache):
-    worker = Worker(error=0.05)
+    converter = Converter(error=0.05)
     with pytest.raises(
         ScoringError, match=r'output "y" differs by 0\.05 from fp32, precision_tolerance is 0\.02'
     ) as no:
-        half_precision("m:3", source, 0.02, cache, worker)
+        halved("m:3", source, 0.02, cache, converter)
     assert no.value.kind is Kind.PRECONDITION
-    assert half_precision("m:3", source, 0.1, cache, worker).error == 0.05
-    assert worker.calls == 1
+    assert halved("m:3", source, 0.1, cache, converter).error == 0.05
+    assert converter.calls == 1
 
 
 @pytest.mark.parametrize("error", [float("inf"), float("nan")])
 def test_an_error_that_is_no_number_is_refused_whatever_the_tolerance(source, cache, error):
     with pytest.raises(ScoringError):
-        half_precision("m:3", source, 1e9, cache, Worker(error=error))
+        halved("m:3", source, 1e9, cache, Converter(error=error))
 
 
 def test_a_conversion_that_fails_gives_its_last_words_and_leaves_nothing(source, cache, tmp_path):
-    with pytest.raises(ScoringError, match="m:3 cannot be converted to fp16: no such luck") as refusal:
-        half_precision("m:3", source, 0.02, cache, Worker(words="no such luck"))
+    with pytest.raises(ScoringError, match="m:3: no such luck") as refusal:
+        halved("m:3", source, 0.02, cache, Converter(words="no such luck"))
     assert refusal.value.kind is Kind.PRECONDITION
-    half_precision("m:3", source, 0.02, cache, Worker())
-
-
-def test_a_conversion_that_takes_too_long_is_given_up(source, cache):
-    def slow(command):
-        raise subprocess.TimeoutExpired(command, 1)
-
-    with pytest.raises(ScoringError, match="longer than"):
-        half_precision("m:3", source, 0.02, cache, slow)
+    halved("m:3", source, 0.02, cache, Converter())

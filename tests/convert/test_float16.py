@@ -1,14 +1,12 @@
 """A float16 copy of a model, and its measured error."""
 
-import json
-
 import numpy as np
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import model_builders
-from accelserve.convert.float16 import NotConverted, main, to_float16
+from accelserve.convert.float16 import NotConverted, to_float16
 
 
 def save(path, nodes, constants, width=2):
@@ -59,17 +57,3 @@ def test_a_model_that_cannot_be_measured_is_refused(tmp_path):
     source = model_builders.onnx_identity(tmp_path / "m.onnx", TensorProto.STRING)
     with pytest.raises(NotConverted, match=r'input "x" is a tensor\(string\)'):
         to_float16(source, tmp_path / "half.onnx")
-
-
-def test_the_command_writes_model_and_report(tmp_path):
-    source = model_builders.onnx_affine(tmp_path / "m.onnx")
-    target, report = tmp_path / "half.onnx", tmp_path / "report.json"
-    assert main([str(source), str(target), str(report)]) == 0
-    assert target.is_file()
-    assert json.loads(report.read_text())["worst_output"] == "y"
-
-
-def test_a_file_that_is_no_model_ends_with_one_line_of_reason(tmp_path, capsys):
-    (tmp_path / "m.onnx").write_bytes(b"hello")
-    assert main([str(tmp_path / name) for name in ("m.onnx", "half.onnx", "report.json")]) == 1
-    assert capsys.readouterr().err.startswith("the converter gave up: DecodeError")

@@ -23,13 +23,14 @@ _KEPT_LINES = 5
 class ConversionOptions:
     """None: the command's own choice. sample: a file to compare with. limit_s: how long it may take."""
 
+    precision: str | None = None
     opset: int | None = None
     sample: str | None = None
     tolerance: float | None = None
     limit_s: int = _LIMIT_S
 
 
-# (model, SavedModel, folder to write, options, progress); raises ScoringError and leaves no folder behind.
+# (model, SavedModel or ONNX file, folder to write, options, progress); raises ScoringError and leaves no folder behind.
 Convert = Callable[[str, Path, Path, ConversionOptions, Progress], None]
 
 
@@ -78,8 +79,9 @@ def run_conversion(
 
 def _flags(options: ConversionOptions) -> list[str]:
     flags = ["--to", "onnx", "--progress", "json", "--end-with-stdin"]
-    for flag, value in (("--opset", options.opset), ("--sample", options.sample), ("--tolerance", options.tolerance)):
-        flags += [flag, str(value)] if value is not None else []
+    for name in ("precision", "opset", "sample", "tolerance"):
+        value = getattr(options, name)
+        flags += [f"--{name}", str(value)] if value is not None else []
     return flags
 
 

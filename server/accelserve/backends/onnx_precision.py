@@ -1,26 +1,24 @@
-"""A float16 copy of an ONNX model: made once in a subprocess, kept by its content, measured against the original.
+"""A float16 copy of an ONNX model: made once in a process of its own, kept by its content, held against the original.
 
 The conversion needs the `onnx` package and as much memory as a few copies of the model, neither of which belongs in a
 serving process. The measured error is kept beside the copy, so a tolerance can change without a new conversion.
 """
 
 import json
-import subprocess
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from accelserve.backends.artifact_cache import digest_of
-from accelserve.backends.base import ArtifactCache
+from accelserve.backends.artifact_cache import digest_of, tool_versions
+from accelserve.backends.base import ArtifactCache, Progress
+from accelserve.backends.conversion import ConversionOptions, Convert, run_conversion
+from accelserve.backends.onnx_files import external_files
 from accelserve.errors import Kind, ScoringError
 
-WORKER = "accelserve.convert.float16"
 MODEL, REPORT = "model.onnx", "report.json"
-_MOST_S = 1800.0
-
-Run = Callable[[Sequence[str]], subprocess.CompletedProcess[str]]
+_COPY = "copy"  # the converted model's folder inside its cache entry
+_ANY_ERROR = ConversionOptions(precision="fp16", tolerance=1.0)  # all but one that is no number
+_TOOLS = ("accelserve", "onnx", "onnxruntime", "onnxruntime-gpu")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +33,17 @@ class HalfModel:
         return f"fp16 copy of the model: largest error against fp32 {self.error:.2g} of an output's largest value"
 
 
-def run_worker(command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=_MOST_S, check=False)
-
-
 def half_precision(
-    model: str, source: Path, tolerance: float, cache: ArtifactCache, run: Run = run_worker
+    model: str,
+    source: Path,
+    tolerance: float,
+    cache: ArtifactCache,
+    progress: Progress,
+    convert: Convert = run_conversion,
 ) -> HalfModel:
     """The float16 copy. Raises ScoringError(PRECONDITION): it cannot be made, or its error is above the tolerance."""
-    entry = cache.folder(_digest(source), lambda folder: _convert(model, source, folder, run))
+    digest = content_digest(source, {"conversion": "float16", "tools": tool_versions(_TOOLS)})
+    entry = cache.folder(digest, lambda folder: convert(model, source, folder / _COPY, _ANY_ERROR, progress)) / _COPY
     report = json.loads((entry / REPORT).read_text(encoding="utf-8"))
     half = HalfModel(entry / MODEL, float(report["relative_error"]))
     if not half.error <= tolerance:
@@ -53,39 +53,12 @@ def half_precision(
     return half
 
 
-def _convert(model: str, source: Path, folder: Path, run: Run) -> None:
-    """Fill the folder with MODEL and REPORT."""
-    try:
-        done = run([sys.executable, "-m", WORKER, str(source), str(folder / MODEL), str(folder / REPORT)])
-    except subprocess.TimeoutExpired:
-        reason = f"it took longer than {_MOST_S:.0f} s"
-    else:
-        if done.returncode == 0:
-            return
-        reason = next(reversed(done.stderr.strip().splitlines()), f"exit code {done.returncode}")
-    raise ScoringError(Kind.PRECONDITION, f"{model} cannot be converted to fp16: {reason}")
-
-
-def _digest(source: Path) -> str:
-    tools = {name: _version(name) for name in ("accelserve", "onnx", "onnxruntime", "onnxruntime-gpu")}
-    return content_digest(source, {"conversion": "float16", "tools": tools})
-
-
 def content_digest(source: Path, options: Mapping[str, object]) -> str:
     """Of an ONNX file, the external data that it names, and all else that changes what is made of them."""
-    beside = {path.name: digest_of(path, {}) for path in _external_data(source)}
+    beside = {name: digest_of(source.parent / name, {}) for name in external_files(source) if _is_there(source, name)}
     return digest_of(source, {**options, "external": beside})
 
 
-def _external_data(source: Path) -> list[Path]:
-    """Files beside the model whose names stand in it: the format holds the location of external data as plain text."""
-    content = source.read_bytes()
-    others = (path for path in source.parent.iterdir() if path != source and path.is_file())
-    return sorted(path for path in others if path.name.encode() in content)
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""
+def _is_there(source: Path, name: str) -> bool:
+    """A file that is missing is named by who reads the model."""
+    return (source.parent / name).is_file()

@@ -109,8 +109,7 @@ class OnnxRuntimeBackend:
             raise ScoringError(Kind.PRECONDITION, f"{model}: there is no file {artifact.path}")
         path, remarks = artifact.path, []
         if chosen.precision == "fp16":
-            progress("converting to fp16", 0.0)
-            half = half_precision(model, path, chosen.precision_tolerance, cache)
+            half = half_precision(model, path, chosen.precision_tolerance, cache, progress)
             path, remarks = half.path, [half.remark]
             logger.info("%s: %s", model, half.remark)
         engines = self._engine_folder(path, device, cache) if chosen.first_provider(device) == TENSORRT else None

@@ -6,11 +6,10 @@ outputs needs no TensorFlow in this process.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from accelserve.backends.artifact_cache import digest_of
+from accelserve.backends.artifact_cache import digest_of, tool_versions
 from accelserve.backends.base import (
     API_VERSION,
     ArtifactCache,
@@ -127,15 +126,8 @@ def _for_graphs(options: SessionOptions) -> SessionOptions:
 
 def _what_changes_the_result(options: ConversionOptions) -> dict[str, object]:
     """Joined with the SavedModel's bytes to the name of its cache entry; one that was compared less is another."""
-    tools = {name: found for name in _TOOLS if (found := _version(name))}
+    tools = tool_versions(_TOOLS)
     sample = (
         digest_of(Path(options.sample), {}) if options.sample and Path(options.sample).is_file() else options.sample
     )
     return {"layout": LAYOUT, "tools": tools, "opset": options.opset, "tolerance": options.tolerance, "sample": sample}
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""

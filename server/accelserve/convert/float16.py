@@ -1,15 +1,11 @@
 """An ONNX model in float16, and how far its answers are from those of the original.
 
-`python -m accelserve.convert.float16 SOURCE TARGET REPORT` is how a server asks for it, in a process of its own.
-
 Inputs and outputs keep their types. The error is measured on the CPU, on generated samples, with every value rounded to
 float16 (`rounding.py`). A GPU adds in another order, so its own error differs a little.
 """
 
-import json
 import logging
-import sys
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -158,25 +154,3 @@ def _shape(shape: list[int | str | None]) -> tuple[int, ...]:
     picture = len(shape) == 4 and (shape[-1] in (1, 3) or shape[1] in (1, 3))
     free = (_ROWS, *([_FREE_PICTURE_SIZE if picture else 1] * (len(shape) - 1)))
     return tuple(size if isinstance(size, int) else other for size, other in zip(shape, free, strict=False))
-
-
-def main(arguments: list[str]) -> int:
-    """0: target and report are written; 1: they are not, and the last line of stderr says why."""
-    source, target, report = map(Path, arguments)
-    try:
-        made = to_float16(source, target)
-    except (NotConverted, ImportError) as error:
-        print(" ".join(_reason(error).split()), file=sys.stderr)
-        return 1
-    report.write_text(json.dumps(asdict(made), indent=2), encoding="utf-8")  # "Infinity" is read back by Python alone
-    return 0
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ImportError):
-        return f"python package '{error.name}' is not installed: pip install onnx"
-    return str(error)
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

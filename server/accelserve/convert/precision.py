@@ -1,10 +1,12 @@
 """The dense part, or an ONNX model that is one, in float16: converted, measured, and refused when it is too far off."""
 
+import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from accelserve.backends.base import Progress
+from accelserve.backends.onnx_precision import REPORT
 from accelserve.convert.float16 import Float16Report, NotConverted, to_float16
 from accelserve.convert.unfinished import appearing
 from accelserve.errors import Kind, ScoringError
@@ -25,9 +27,14 @@ def halve(name: str, source: Path, target: Path, tolerance: float) -> Float16Rep
 
 
 def halve_model(name: str, source: Path, output: Path, tolerance: float, progress: Progress) -> dict[str, Any]:
-    """An ONNX model's float16 copy as the folder `output`; the report. Raises ScoringError as `convert` does."""
+    """Write the folder `output`: an ONNX model's float16 copy, and the report. Returns the report.
+
+    Raises ScoringError as `convert` does.
+    """
     with appearing(name, output) as folder:
         progress("converting to fp16", 0.0)
-        report = halve(name, source, folder / "model.onnx", tolerance)
+        halved = halve(name, source, folder / "model.onnx", tolerance)
+        report = {"model": name, "precision": "fp16", "tolerance": tolerance, **asdict(halved)}
+        (folder / REPORT).write_text(json.dumps(report, indent=2), encoding="utf-8")
     progress("done", 1.0)
-    return {"model": name, "precision": "fp16", "tolerance": tolerance, **asdict(report)}
+    return report

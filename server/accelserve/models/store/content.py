@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from accelserve.backends.onnx_files import external_files
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.repository import Found
-from accelserve.models.store.onnx_files import external_files
 
 _CHUNK_BYTES = 2**20
 _BLOCK_BYTES = 4096

@@ -6,8 +6,8 @@ import tracemalloc
 import numpy as np
 import pytest
 
+from accelserve.backends.onnx_files import WAYS, external_files
 from accelserve.errors import Kind, ScoringError
-from accelserve.models.store.onnx_files import WAYS, external_files
 from model_builders import onnx_external, onnx_mlp
 
 onnx = pytest.importorskip("onnx")
