@@ -189,6 +189,18 @@ def test_a_runtime_that_is_not_installed_is_named_with_its_remedy():
         choose([missing], "auto")
 
 
+def test_a_model_may_name_the_back_end_that_runs_it():
+    pool = BackendPool([offer(WithGpus, preference=1), offer(CpuOnly)])
+    backend, devices = pool.choose(ONNX, parse_device_request("auto"), "plain")
+    assert (backend.name, devices[0].id) == ("plain", "cpu:0")
+
+
+def test_a_back_end_that_is_named_and_not_there_is_refused_naming_those_that_are():
+    with pytest.raises(ScoringError, match='runtime "fast" does not run onnx models; there is: gpus, plain') as refusal:
+        BackendPool([offer(WithGpus), offer(CpuOnly)]).choose(ONNX, parse_device_request("auto"), "fast")
+    assert refusal.value.kind is Kind.PRECONDITION
+
+
 def test_a_broken_back_end_does_not_hide_one_that_works():
     assert choose([offer(Broken, name="broken"), offer(CpuOnly)], "cpu") == "plain on cpu:0"
 

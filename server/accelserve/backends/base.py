@@ -22,6 +22,8 @@ from accelserve.errors import ScoringError
 from accelserve.tensors import Signature, Tensor
 
 API_VERSION = 1
+# The reason of a ScoringError from `prepare`: this device cannot run the model, another may.
+CONVERSION_FAILED = "conversion_failed"
 
 Progress = Callable[[str, float], None]  # (what is being done, fraction done from 0 to 1)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelserve.backends.base import Progress
+from accelserve.backends.base import CONVERSION_FAILED, Progress
 from accelserve.errors import ExitCode, Kind, ScoringError
 
 COMMAND = (sys.executable, "-m", "accelserve", "convert")
@@ -74,7 +74,7 @@ def run_conversion(
     if code != ExitCode.OK:
         shutil.rmtree(output, ignore_errors=True)
         reason = _over_time(options) if late.is_set() else _reason(code, last_words)
-        raise ScoringError(Kind.PRECONDITION, f"{model}: {reason}", reason="conversion_failed")
+        raise ScoringError(Kind.PRECONDITION, f"{model}: {reason}", reason=CONVERSION_FAILED)
 
 
 def _flags(options: ConversionOptions) -> list[str]:

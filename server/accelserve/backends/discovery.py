@@ -86,13 +86,15 @@ class BackendPool:
             reason = error.message.removeprefix(f"back end {offer.name}: ")
             return Inventory((), dict.fromkeys(offer.device_kinds, (reason,)))
 
-    def choose(self, artifact: ModelArtifact, request: DeviceRequest) -> tuple[Backend, tuple[Device, ...]]:
+    def choose(
+        self, artifact: ModelArtifact, request: DeviceRequest, runtime: str | None = None
+    ) -> tuple[Backend, tuple[Device, ...]]:
         """Who runs a model, and where: every device that the request names, else the first of the kind.
 
-        Raises ScoringError: PRECONDITION when nothing takes the model's format, DEVICE_MISSING naming every missing
-        piece when a wanted device is not there.
+        runtime: the name of the only back end that may, None for any. Raises ScoringError: PRECONDITION when nothing
+        takes the model's format, DEVICE_MISSING naming every missing piece when a wanted device is not there.
         """
-        offers = self._offers_for(artifact)
+        offers = self._offers_for(artifact, runtime)
         kinds = (DeviceKind.GPU, DeviceKind.CPU) if request.kind is None else (request.kind,)
         for kind in kinds:
             for offer in offers:
@@ -102,8 +104,14 @@ class BackendPool:
                     return self.backend(offer), devices
         raise self._missing(artifact, request, offers)
 
-    def _offers_for(self, artifact: ModelArtifact) -> list[Offer]:
+    def _offers_for(self, artifact: ModelArtifact, runtime: str | None) -> list[Offer]:
         offers = [offer for offer in self.offers if artifact.format in offer.formats]
+        if offers and runtime is not None:
+            there = ", ".join(offer.name for offer in offers)
+            offers = [offer for offer in offers if offer.name == runtime]
+            if not offers:
+                message = f'model "{artifact.name}": runtime "{runtime}" does not run {artifact.format} models'
+                raise ScoringError(Kind.PRECONDITION, f"{message}; there is: {there}")
         if not offers:
             formats = ", ".join(sorted({f for offer in self.offers for f in offer.formats})) or "none"
             broken = [f"{o.name}: {o.unavailable}" for o in self.offers if o.unavailable and not o.formats]

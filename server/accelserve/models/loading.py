@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from accelserve.backends.base import (
+    CONVERSION_FAILED,
     ArtifactCache,
     Backend,
     Capabilities,
@@ -21,7 +22,7 @@ from accelserve.backends.discovery import BackendPool
 from accelserve.backends.lease import acquire_lease
 from accelserve.batching.policy import BatchPolicy
 from accelserve.config import ModelConfig
-from accelserve.devices import parse_device_request
+from accelserve.devices import DeviceKind, DeviceRequest, parse_device_request
 from accelserve.errors import Kind, ScoringError
 from accelserve.image_signature import check_fits, guess_preprocessing
 from accelserve.models.manifest import Manifest, read_manifest, with_signature
@@ -70,13 +71,29 @@ class Loader:
         return Source(found.versions[0], read_manifest(found.manifest))
 
     def load(self, config: ModelConfig, source: Source) -> LoadedModel:
-        """Make it resident, warmed and checked. Raises ScoringError; what was opened is closed again."""
+        """Make it resident, warmed and checked. Raises ScoringError; what was opened is closed again.
+
+        With `auto`, a model that could not be converted for the GPU is loaded on the CPU, and the log says why.
+        """
+        request = parse_device_request(config.device or source.manifest.device or self.device)
+        backend, devices = self.backends.choose(source.artifact, request, source.manifest.runtime)
+        try:
+            return self._load_on(backend, devices, config, source)
+        except ScoringError as error:
+            if request.kind is not None or devices[0].kind is DeviceKind.CPU or error.reason != CONVERSION_FAILED:
+                raise
+            name, where = source.artifact.name, devices[0].id
+            logger.warning('model "%s" runs on the CPU: no device is required, and not on %s: %s', name, where, error)
+        on_cpu = self.backends.choose(source.artifact, DeviceRequest(DeviceKind.CPU), source.manifest.runtime)
+        return self._load_on(*on_cpu, config, source)
+
+    def _load_on(
+        self, backend: Backend, devices: tuple[Device, ...], config: ModelConfig, source: Source
+    ) -> LoadedModel:
         manifest = source.manifest
-        request = parse_device_request(config.device or manifest.device or self.device)
         threads = config.threads or manifest.threads or self.threads
         policy = manifest.batching
         options = SessionOptions(threads, manifest.backend, policy.max_batch_size, policy.allowed_batch_sizes)
-        backend, devices = self.backends.choose(source.artifact, request)
         instances = config.instances or manifest.instances or self.instances
         capabilities = [backend.capabilities(device, options) for device in devices]
         _check_instances(source.artifact.name, devices, capabilities, instances)

@@ -19,12 +19,14 @@ class Manifest:
     """What a model's own file says; what it leaves out is None or empty.
 
     labels: name of each class, by index. preprocessing: fields of `Preprocessing`, joined with what the signature
-    says once the model is loaded. backend: settings that only the model's back end knows, which refuses unknown ones.
+    says once the model is loaded. runtime: the back end's name, where several could run the model. backend: settings
+    that only the model's back end knows, which refuses unknown ones.
     source: the file, None when there is none.
     """
 
     labels: tuple[str, ...] | None = None
     device: str | None = None
+    runtime: str | None = None
     threads: int | None = None
     instances: int | None = None
     batching: BatchPolicy = field(default_factory=BatchPolicy)
@@ -51,11 +53,13 @@ def read_manifest(path: Path) -> Manifest:
 
 
 def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
-    _known(content, ("labels", "device", "threads", "instances", "batching", "preprocessing", "backend"), "")
+    keys = ("labels", "device", "runtime", "threads", "instances", "batching", "preprocessing", "backend")
+    _known(content, keys, "")
     labels = _typed(content, "labels", str)
     return Manifest(
         labels=_read_labels(path.parent / labels) if labels else None,
         device=_typed(content, "device", str),
+        runtime=_typed(content, "runtime", str),
         threads=_count(content, "threads"),
         instances=_count(content, "instances"),
         batching=_batching(_table(content, "batching")),
