@@ -3,9 +3,11 @@
 At the end of the time nothing new is sent, and what is under way is waited for; the rate is that of all answers until
 the last one. Prints one line of JSON.
 
-usage: python -m benchmarks.clients http|grpc URL BODY_FILE CONTENT_TYPE CLIENTS SECONDS
+usage: python -m benchmarks.clients http|grpc URL BODY_FILE CONTENT_TYPE CLIENTS SECONDS [START TIMES_FILE]
+START: unix time to begin at, for generators that begin together. TIMES_FILE: gets the seconds of each answer, float64.
 """
 
+import array
 import asyncio
 import json
 import sys
@@ -64,14 +66,15 @@ def _content_length(head: bytes) -> int:
     return int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
 
 
-async def drive_http(url: str, body: bytes, content_type: str, clients: int, seconds: float) -> dict[str, object]:
+async def drive_http(
+    url: str, body: bytes, content_type: str, clients: int, seconds: float, took_s: list[float]
+) -> dict[str, object]:
     place = urlsplit(url)
     assert place.hostname is not None
     assert place.port is not None
     address = (place.hostname, place.port)
     head = f"POST {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {content_type}\r\n"
     request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-    took_s: list[float] = []
     began = time.perf_counter()
     end = began + seconds
     loop = asyncio.get_running_loop()
@@ -81,11 +84,10 @@ async def drive_http(url: str, body: bytes, content_type: str, clients: int, sec
     return _said(took_s, sum(protocol.errors for _, protocol in opened), time.perf_counter() - began)
 
 
-async def drive_grpc(url: str, body: bytes, clients: int, seconds: float) -> dict[str, object]:
+async def drive_grpc(url: str, body: bytes, clients: int, seconds: float, took_s: list[float]) -> dict[str, object]:
     """Each client has a connection of its own, as h2load's do."""
     import grpc
 
-    took_s: list[float] = []
     start = time.perf_counter()
     end = start + seconds
 
@@ -118,12 +120,16 @@ def _said(took_s: list[float], errors: int, wall_s: float) -> dict[str, object]:
 
 
 def main() -> None:
-    kind, url, body_file, content_type, clients, seconds = sys.argv[1:]
-    body = Path(body_file).read_bytes()
+    kind, url, body_file, content_type, clients, seconds, *together = sys.argv[1:]
+    body, took_s = Path(body_file).read_bytes(), list[float]()
+    if together:
+        time.sleep(max(0.0, float(together[0]) - time.time()))
     if kind == "http":
-        said = uvloop.run(drive_http(url, body, content_type, int(clients), float(seconds)))
+        said = uvloop.run(drive_http(url, body, content_type, int(clients), float(seconds), took_s))
     else:
-        said = asyncio.run(drive_grpc(url, body, int(clients), float(seconds)))
+        said = asyncio.run(drive_grpc(url, body, int(clients), float(seconds), took_s))
+    if together:
+        Path(together[1]).write_bytes(array.array("d", took_s).tobytes())
     print(json.dumps(said))
 
 

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -58,11 +58,13 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def accelserve_command(models: dict[str, Path], http_port: int, grpc_port: int) -> list[str]:
-    """Our server on 127.0.0.1 with one thread for each model."""
+def accelserve_command(
+    models: dict[str, Path], http_port: int, grpc_port: int, options: Sequence[str] = ("--threads", "1")
+) -> list[str]:
+    """Our server on 127.0.0.1; where nothing else is said, with one thread for each model."""
     served = [word for name, path in models.items() for word in ("--model", f"{name}={path}")]
     ports = ["--http-port", str(http_port), "--grpc-port", str(grpc_port)]
-    return [sys.executable, "-m", "accelserve", "serve", *served, *ports, "--threads", "1", "--grace-period", "0"]
+    return [sys.executable, "-m", "accelserve", "serve", *served, *ports, *options, "--grace-period", "0"]
 
 
 def module_command(name: str, *arguments: object) -> list[str]:
@@ -70,11 +72,11 @@ def module_command(name: str, *arguments: object) -> list[str]:
 
 
 class Server:
-    """A process pinned to one core, and all that it starts; what it writes goes to a file that a failure shows."""
+    """A process pinned to a core, or "0-7", and all that it starts; a failure shows what it wrote, from a file."""
 
-    def __init__(self, name: str, command: list[str], core: int) -> None:
+    def __init__(self, name: str, command: list[str], cores: int | str) -> None:
         self.name = name
-        self._command = ["taskset", "-c", str(core), *command]
+        self._command = ["taskset", "-c", str(cores), *command]
 
     def __enter__(self) -> "Server":
         self._log = tempfile.NamedTemporaryFile()
@@ -159,9 +161,14 @@ def measure(
 ) -> Point:
     """Warm up, check the answer, measure, check it again."""
     drive(request, clients, warm_up_s, core, patient)
+    return measured(server, request, lambda: drive(request, clients, seconds, core, patient))
+
+
+def measured(server: Server, request: Request, load: Callable[[], Load]) -> Point:
+    """Check the answer, measure under the load, check it again."""
     request.check()
     began, cpu, busy, generator = time.perf_counter(), server.cpu_s(), _busy_s(), _children_s()
-    seen = drive(request, clients, seconds, core, patient)
+    seen = load()
     wall, cpu = time.perf_counter() - began, server.cpu_s() - cpu
     foreign = (_busy_s() - busy - cpu - (_children_s() - generator)) / wall
     request.check()
@@ -203,8 +210,16 @@ def machine() -> dict[str, Any]:
 def versions() -> dict[str, str]:
     import accelserve
 
-    libraries = {name: importlib.metadata.version(name) for name in LIBRARIES}
+    libraries = {name: version for name in LIBRARIES if (version := _version(name))}
     return {"accelserve": accelserve.__version__, "python": platform.python_version(), **libraries}
+
+
+def _version(name: str) -> str:
+    """Empty for what is not installed: a GPU machine has onnxruntime-gpu instead of onnxruntime."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def commit() -> str:
@@ -220,10 +235,9 @@ def commit() -> str:
 
 def write_result(path: Path, claim: str, result: dict[str, Any], rounds: list[dict[str, Any]]) -> None:
     """What was claimed, measured and how: enough to do it again."""
-    name = Path(sys.argv[0]).stem  # of the module that runs, whatever its results are called
     record = {
         "claim": claim,
-        "command": " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": command_line(),
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit(),
         "machine": machine(),
@@ -231,8 +245,18 @@ def write_result(path: Path, claim: str, result: dict[str, Any], rounds: list[di
         "result": result,
         "rounds": rounds,
     }
+    write_json(path, record)
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(_rounded(record), indent=1) + "\n")
+
+
+def command_line() -> str:
+    """How this process was called."""
+    name = Path(sys.argv[0]).stem  # of the module that runs, whatever its results are called
+    return " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
 
 
 def _rounded(value: Any) -> Any:

@@ -9,7 +9,10 @@ import struct
 import subprocess
 import sys
 import tempfile
+import time
+from array import array
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from urllib.parse import urlsplit
 
 from benchmarks.clients import PREDICT
 
+JOIN_S = 1.5  # in which load generators that begin together have started
 SPARE_S = 30  # how long after its end a load generator may still hang
 GRPC = "application/grpc"
 
@@ -73,6 +77,25 @@ def drive(request: Request, clients: int, seconds: int, core: int, patient: bool
         )
 
 
+def drive_from(request: Request, clients: int, seconds: float, cores: Sequence[int]) -> Load:
+    """As a patient `drive`, from a process on each of several cores (no more than clients), which begin together."""
+    shares = [share for share in (len(range(at, clients, len(cores))) for at in range(len(cores))) if share]
+    with tempfile.TemporaryDirectory() as name, ThreadPoolExecutor(len(shares)) as pool:
+        folder, start = Path(name), time.time() + JOIN_S
+        files = [folder / f"times.{at}" for at in range(len(shares))]
+        jobs = [
+            pool.submit(_python_said, request, share, seconds, core, folder, str(start), str(file))
+            for share, core, file in zip(shares, cores, files, strict=False)
+        ]
+        said = [job.result() for job in jobs]
+        took_ms = sorted(1e3 * took for file in files for took in array("d", file.read_bytes()))
+    answered, errors, rps = (sum(part[what] for part in said) for what in ("answered", "errors", "rps"))
+    if not took_ms:
+        raise WrongAnswer(f"{len(shares)} load generators saw no answer from {request.url}, but {errors} errors")
+    p50_ms, p99_ms = (took_ms[len(took_ms) * percent // 100] for percent in (50, 99))
+    return Load(f"{len(shares)} of benchmarks.clients", answered, errors, rps, p50_ms, p99_ms)
+
+
 def _wrk(request: Request, clients: int, seconds: int, core: int, folder: Path) -> Load:
     (folder / "body").write_bytes(request.body)
     (folder / "request.lua").write_text(
@@ -115,14 +138,26 @@ def _h2load(request: Request, clients: int, seconds: int, core: int, folder: Pat
 
 
 def _python_client(request: Request, clients: int, seconds: int, core: int, folder: Path) -> Load:
+    said = _python_said(request, clients, seconds, core, folder)
+    return Load(generator=f"benchmarks.clients {_protocol(request)}", **said)
+
+
+def _python_said(
+    request: Request, clients: int, seconds: float, core: int, folder: Path, *together: str
+) -> dict[str, Any]:
+    """What one process of clients.py prints."""
     (folder / "body").write_bytes(request.body)
-    kind = "grpc" if request.content_type == GRPC else "http"
-    arguments = [kind, request.url, str(folder / "body"), request.content_type, str(clients), str(seconds)]
-    text = _output([sys.executable, "-m", "benchmarks.clients", *arguments], seconds, core)
-    return Load(generator=f"benchmarks.clients {kind}", **json.loads(text))
+    arguments = [_protocol(request), request.url, str(folder / "body"), request.content_type, str(clients)]
+    command = [sys.executable, "-m", "benchmarks.clients", *arguments, str(seconds), *together]
+    said: dict[str, Any] = json.loads(_output(command, seconds, core))
+    return said
 
 
-def _output(command: list[str], seconds: int, core: int) -> str:
+def _protocol(request: Request) -> str:
+    return "grpc" if request.content_type == GRPC else "http"
+
+
+def _output(command: list[str], seconds: float, core: int) -> str:
     done = subprocess.run(
         ["taskset", "-c", str(core), *command],
         stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace", timeout=seconds + SPARE_S,

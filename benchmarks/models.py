@@ -17,7 +17,6 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
-from PIL import Image
 
 OPSET = 17
 IR_VERSION = 8
@@ -83,18 +82,25 @@ def tiny_json() -> bytes:
 
 
 def tiny_predict() -> bytes:
-    """TINY_ROW as tensorflow.serving.PredictRequest, written by hand: the code under test does not make its own test.
+    return predict("tiny", np.array([TINY_ROW], np.float32))
+
+
+def predict(model: str, rows: NDArray[Any]) -> bytes:
+    """Rows of input `x` as tensorflow.serving.PredictRequest, by hand: the code under test does not make its own test.
 
     Fields: PredictRequest model_spec=1 (name=1), inputs=2 (key=1, value=2); TensorProto dtype=1, tensor_shape=2
     (dim=2 (size=1)), tensor_content=4.
     """
-    shape = b"".join(_field(2, b"\x08" + bytes([size])) for size in (1, 4))
-    tensor = b"\x08\x01" + _field(2, shape) + _field(4, np.array(TINY_ROW, np.float32).tobytes())
-    return _field(1, _field(1, b"tiny")) + _field(2, _field(1, b"x") + _field(2, tensor))
+    dtype = {"float32": b"\x01", "uint8": b"\x04"}[rows.dtype.name]
+    shape = b"".join(_field(2, b"\x08" + _varint(size)) for size in rows.shape)
+    tensor = b"\x08" + dtype + _field(2, shape) + _field(4, rows.tobytes())
+    return _field(1, _field(1, model.encode())) + _field(2, _field(1, b"x") + _field(2, tensor))
 
 
 def jpeg(width: int = 220, quality: int = 88) -> bytes:
     """A photograph (scikit-learn's china.jpg) as a square JPEG, about 17 KB."""
+    from PIL import Image
+
     sklearn = importlib.util.find_spec("sklearn")  # found, not imported
     assert sklearn is not None
     assert sklearn.origin is not None
@@ -106,8 +112,13 @@ def jpeg(width: int = 220, quality: int = 88) -> bytes:
 
 
 def _field(number: int, content: bytes) -> bytes:
-    """A length-delimited protobuf field of less than 128 bytes."""
-    return bytes([number << 3 | 2, len(content)]) + content
+    """A length-delimited protobuf field."""
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(number: int) -> bytes:
+    head, tail = number >> 7, number & 0x7F
+    return bytes([tail]) if not head else bytes([tail | 0x80]) + _varint(head)
 
 
 def _tiny(path: Path) -> None:
