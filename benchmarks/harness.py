@@ -1,10 +1,7 @@
-"""What the benchmarks share: servers started and ended by process id, what /proc says of them, the written result."""
+"""What the benchmarks share: servers started and ended by process id, what /proc says of them."""
 
 import contextlib
-import importlib.metadata
-import json
 import os
-import platform
 import re
 import shutil
 import signal
@@ -25,7 +22,6 @@ ROOT = Path(__file__).resolve().parents[1]
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 START_S = 60.0
 STOP_S = 15.0
-LIBRARIES = ("numpy", "onnxruntime", "fastapi", "uvicorn", "uvloop", "httptools", "grpcio", "protobuf", "orjson")
 
 
 class ServerFailed(Exception):
@@ -101,11 +97,11 @@ class Server:
         self.process.stdin.close()
         self._log.close()
 
-    def wait_for(self, requests: Iterable[Request], poll_s: float = 0.2) -> float:
+    def wait_for(self, requests: Iterable[Request], poll_s: float = 0.2, limit_s: float = START_S) -> float:
         """Ask until all are answered rightly; returns the seconds since the start. Raises ServerFailed, WrongAnswer."""
         for request in requests:
             why: OSError | None = None
-            while time.perf_counter() - self.started < START_S:
+            while time.perf_counter() - self.started < limit_s:
                 if self.process.poll() is not None:
                     raise ServerFailed(f"{self.name} ended with {self.process.returncode}: {self.words()}")
                 try:
@@ -115,7 +111,7 @@ class Server:
                     why = error
                     time.sleep(poll_s)
             else:
-                raise ServerFailed(f"{self.name} gave no answer in {START_S:g} s ({why}): {self.words()}")
+                raise ServerFailed(f"{self.name} gave no answer in {limit_s:g} s ({why}): {self.words()}")
         return time.perf_counter() - self.started
 
     def words(self) -> str:
@@ -194,75 +190,3 @@ def rotated(names: list[str], by: int) -> list[str]:
 
 def flat(point: Point) -> dict[str, Any]:
     return {"cpu_us": point.cpu_us, **asdict(point.load), "foreign_cpus": point.foreign_cpus}
-
-
-def machine() -> dict[str, Any]:
-    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
-    return {
-        "cpus": os.cpu_count(),
-        "cpu": cpu[1] if cpu else platform.machine(),
-        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "kernel": platform.release(),
-        "load_average": [round(load, 2) for load in os.getloadavg()],
-    }
-
-
-def versions() -> dict[str, str]:
-    import accelserve
-
-    libraries = {name: version for name in LIBRARIES if (version := _version(name))}
-    return {"accelserve": accelserve.__version__, "python": platform.python_version(), **libraries}
-
-
-def _version(name: str) -> str:
-    """Empty for what is not installed: a GPU machine has onnxruntime-gpu instead of onnxruntime."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
-
-
-def commit() -> str:
-    """The checkout's commit, "+" behind it if files differ from it; "unknown" without git."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
-        )
-    except FileNotFoundError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
-
-
-def write_result(path: Path, claim: str, result: dict[str, Any], rounds: list[dict[str, Any]]) -> None:
-    """What was claimed, measured and how: enough to do it again."""
-    record = {
-        "claim": claim,
-        "command": command_line(),
-        "date": time.strftime("%Y-%m-%d"),
-        "commit": commit(),
-        "machine": machine(),
-        "versions": versions(),
-        "result": result,
-        "rounds": rounds,
-    }
-    write_json(path, record)
-
-
-def write_json(path: Path, record: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(record), indent=1) + "\n")
-
-
-def command_line() -> str:
-    """How this process was called."""
-    name = Path(sys.argv[0]).stem  # of the module that runs, whatever its results are called
-    return " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
-
-
-def _rounded(value: Any) -> Any:
-    """Numbers to four digits; nobody reads more."""
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value

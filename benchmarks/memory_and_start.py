@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import harness, models
+from benchmarks import harness, models, record
 from benchmarks.load import Request
 
 CLAIM = "Memory beside the model, and time from the process's start to its first right answer, with a tiny ONNX model"
@@ -63,7 +63,7 @@ def main() -> None:
         for what in ("pss_mib", "first_answer_s")
     }
     result = {**middle, "pss_beside_the_model_mib": middle["served_pss_mib"] - middle["bare_pss_mib"]}
-    harness.write_result(options.out, CLAIM, result, rounds)
+    record.write_result(options.out, CLAIM, result, rounds)
     print(
         f"memory (PSS): served {result['served_pss_mib']:.1f} MiB, bare session {result['bare_pss_mib']:.1f} MiB, "
         f"beside the model {result['pss_beside_the_model_mib']:.1f} MiB\n"

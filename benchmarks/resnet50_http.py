@@ -15,7 +15,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import harness, models
+from benchmarks import harness, models, record
 from benchmarks.load import Request
 
 CLAIM = "ResNet-50 over HTTP from JPEGs, 8 clients, one core: images per second against the bare session's best"
@@ -87,7 +87,7 @@ def main() -> None:
                 }
             )
     result = {"input": options.input, **summary(rounds)}
-    harness.write_result(options.out, CLAIM, result, rounds)
+    record.write_result(options.out, CLAIM, result, rounds)
     print(
         f"served {result['served_rps']:.2f}/s, bare session {result['bare_rps']:.2f}/s, ratio "
         f"{result['served_share_of_bare_rate']:.3f} (median over {options.rounds} rounds)\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from benchmarks import harness, models
+from benchmarks import harness, models, record
 from benchmarks.load import GRPC, Request, predict_url
 
 CLAIM = "CPU of the server per request to a tiny model: ours over HTTP and gRPC against a plain FastAPI server"
@@ -82,7 +82,7 @@ def main() -> None:
                 point = harness.measure(*asked[name], options.clients, options.seconds, load_core)
                 rounds.append({"round": number, "server": name, **harness.flat(point)})
     result = summary(rounds)
-    harness.write_result(options.out, CLAIM, result, rounds)
+    record.write_result(options.out, CLAIM, result, rounds)
     for name, row in result.items():
         print(
             f"{name:24} {row['cpu_us']:7.1f} µs CPU/request  {row['times_cheaper_than_fastapi']:5.1f} times cheaper  "

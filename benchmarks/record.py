@@ -1,0 +1,88 @@
+"""The written result: what was claimed, measured and how, with commit, machine and versions."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import ROOT
+
+LIBRARIES = ("numpy", "onnxruntime", "fastapi", "uvicorn", "uvloop", "httptools", "grpcio", "protobuf", "orjson")
+
+
+def machine() -> dict[str, Any]:
+    cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+    return {
+        "cpus": os.cpu_count(),
+        "cpu": cpu[1] if cpu else platform.machine(),
+        "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
+        "kernel": platform.release(),
+        "load_average": [round(load, 2) for load in os.getloadavg()],
+    }
+
+
+def versions() -> dict[str, str]:
+    import accelserve
+
+    libraries = {name: version for name in LIBRARIES if (version := _version(name))}
+    return {"accelserve": accelserve.__version__, "python": platform.python_version(), **libraries}
+
+
+def _version(name: str) -> str:
+    """Empty for what is not installed: a GPU machine has onnxruntime-gpu instead of onnxruntime."""
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+def commit() -> str:
+    """The checkout's commit, "+" behind it if files differ from it; "unknown" without git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
+
+
+def write_result(path: Path, claim: str, result: dict[str, Any], rounds: list[dict[str, Any]]) -> None:
+    """What was claimed, measured and how: enough to do it again."""
+    record = {
+        "claim": claim,
+        "command": command_line(),
+        "date": time.strftime("%Y-%m-%d"),
+        "commit": commit(),
+        "machine": machine(),
+        "versions": versions(),
+        "result": result,
+        "rounds": rounds,
+    }
+    write_json(path, record)
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(_rounded(record), indent=1) + "\n")
+
+
+def command_line() -> str:
+    """How this process was called."""
+    name = Path(sys.argv[0]).stem  # of the module that runs, whatever its results are called
+    return " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+
+
+def _rounded(value: Any) -> Any:
+    """Numbers to four digits; nobody reads more."""
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_rounded(item) for item in value]
+    return float(f"{value:.4g}") if isinstance(value, float) else value
