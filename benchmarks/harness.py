@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.load import Load, Request, drive
+from benchmarks.load import Load, Request, drive, pinned
 
 ROOT = Path(__file__).resolve().parents[1]
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
@@ -31,8 +30,8 @@ class ServerFailed(Exception):
 def two_cores() -> tuple[int, int]:
     """(for the server, for the load)"""
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2 or not shutil.which("taskset"):
-        sys.exit("The benchmarks need two cores, one for the server and one for the load, and taskset (util-linux).")
+    if len(cores) < 2:
+        sys.exit("The benchmarks need two cores, one for the server and one for the load.")
     return cores[0], cores[1]
 
 
@@ -68,11 +67,11 @@ def module_command(name: str, *arguments: object) -> list[str]:
 
 
 class Server:
-    """A process pinned to a core, or "0-7", and all that it starts; a failure shows what it wrote, from a file."""
+    """A process pinned to a core, or "0,2", and all that it starts; a failure shows what it wrote, from a file."""
 
     def __init__(self, name: str, command: list[str], cores: int | str) -> None:
         self.name = name
-        self._command = ["taskset", "-c", str(cores), *command]
+        self._command = pinned(cores, command)
 
     def __enter__(self) -> "Server":
         self._log = tempfile.NamedTemporaryFile()

@@ -54,11 +54,18 @@ def _with_settings(plan: Plan, arithmetic: str, settings: Mapping[str, Any]) -> 
         cores = ",".join(map(str, plan.server_cores))
         server = stack.enter_context(harness.Server("accelserve", command, cores))
         ready_s = server.wait_for([request for _, _, request in requests], limit_s=START_S)
-        yield Row("start", {"settings": dict(settings), "ready_s": ready_s, "memory_mib": server.pss_mib()})
+        yield Row("start", {"settings": dict(settings), "ready_s": ready_s, "memory_mib": _memory_mib(server)})
         for model, protocol, request in requests:
             for clients in _clients(plan, model):
                 what = {"arithmetic": as_said(plan, arithmetic), "model": model, "protocol": protocol}
                 yield Row(TABLE, {**what, "clients": clients, **_point(plan, server, request, clients, gauge)})
+
+
+def _memory_mib(server: harness.Server) -> float | None:
+    try:
+        return server.pss_mib()
+    except OSError:  # not every kernel tells it
+        return None
 
 
 def place(plan: Plan, arithmetic: str, model: str, settings: Mapping[str, Any]) -> Path:

@@ -16,6 +16,7 @@ from benchmarks.gpu_parts.results import DRY_RUN_LABEL, problems
 from benchmarks.gpu_parts.samples import rows_apart
 from benchmarks.gpu_parts.served import model_file
 from benchmarks.gpu_parts.timing import WARM_UP_RUNS, rates
+from benchmarks.load import pinned
 
 ROOT = Path(__file__).parents[2]
 SMALLEST = ("--only", "correctness", "--models", "tiny", "--requests", "5")
@@ -67,6 +68,15 @@ def test_what_is_said_replaces_the_plans_own_sizes(tmp_path):
 def test_server_and_load_share_no_core_where_there_are_two():
     assert split((0, 1, 2, 3)) == ((0, 1), (2, 3))
     assert split((5,)) == ((5,), (5,))
+
+
+def test_a_command_is_pinned_without_taskset_too(monkeypatch):
+    core = min(os.sched_getaffinity(0))
+    say = [sys.executable, "-c", "import os; print(*os.sched_getaffinity(0))"]
+    for tool in ("/usr/bin/taskset", None):
+        monkeypatch.setattr("benchmarks.load.shutil.which", lambda name, tool=tool: tool)
+        done = subprocess.run(pinned(core, say), capture_output=True, text=True, timeout=30)
+        assert done.stdout.split() == [str(core)], done.stderr
 
 
 def test_the_worst_row_counts_and_what_is_no_number_is_infinitely_wrong():
