@@ -21,7 +21,7 @@ MODELS = ("resnet50_u8", "resnet50")
 IN_FLIGHT = (1, 2)
 # Name -> settings on top of the arithmetic's. The library's own search for algorithms is the exhaustive one.
 OURS: Mapping[str, Mapping[str, Any]] = {
-    "session": {},
+    "session, IOBinding": {"io_binding": True},  # what a GPU session does where nothing is said
     "session, no IOBinding": {"io_binding": False},
     "session, CUDA graphs": {"cuda_graphs": True},
     "session, CUDA graphs, exhaustive": {"cuda_graphs": True, "cudnn_conv_algo_search": "exhaustive"},
