@@ -25,7 +25,7 @@ MIB = 2**20
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "server")
 # Large packages that a GPU machine with PyTorch and ONNX has; small ones travel, since theirs may be too old.
 THERE = ("numpy", "ml-dtypes", "opencv-python-headless", "uvloop")
-BENCHMARK_NEEDS = ("onnx",)  # beside the package's own requirements; on the GPU machine it is there
+BENCHMARK_NEEDS = ("onnx", "packaging")  # beside the package's own requirements; on the GPU machine they are there
 PLATFORMS = ("2_39", "2_34", "2_28", "2_27", "2_24", "2_17", "2_12", "2_5", "2014", "1")
 UNPACK = "unpack_ort_gpu.sh"
 # Of ONNX Runtime's Python tools, which the packed build leaves out, what the fp16 conversion needs.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from accelserve.backends.base import buffers_of
 from accelserve.errors import ScoringError
 from benchmarks.gpu_parts import bare, samples
 from benchmarks.gpu_parts.plan import Plan, on_cores
@@ -75,7 +76,7 @@ def _ours(plan: Plan, path: Path, arithmetic: str, name: str, settings: Mapping[
 
 def _session_run(device: Opened, inputs: Mapping[str, NDArray[Any]]) -> Run:
     """As a model thread does it: rows go into the session's own buffers where it has some."""
-    buffers = getattr(device.session, "buffers", lambda signature, rows: None)
+    buffers = buffers_of(device.session)
     rows = len(next(iter(inputs.values())))
 
     def run() -> object:
