@@ -10,6 +10,8 @@ import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
+from accelserve.cpus import usable_cpus
+
 CUDA = "CUDAExecutionProvider"
 CUDART = "libcudart.so.13"
 GRAPH_ID = "gpu_graph_id"  # of the graph that a run captures or replays; one for each batch size
@@ -43,6 +45,7 @@ def open_session(path: Path, device: str, options: Mapping[str, str]) -> ort.Inf
     """On the GPU and nowhere else, or on the CPU. Raises RuntimeError where the library took the CPU instead."""
     settings = ort.SessionOptions()
     settings.log_severity_level = 4
+    settings.intra_op_num_threads = usable_cpus()  # left to itself it takes all cores of the machine
     if device == "cpu":
         return ort.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
     chosen = {"device_id": device.partition(":")[2] or "0", **options}
