@@ -17,7 +17,8 @@ from benchmarks.gpu_parts.telemetry import find_gauge
 def find_device(plan: Plan) -> Device:
     """Where the models will run. Raises ScoringError naming what is missing."""
     artifact = ModelArtifact("tiny", 1, "onnx", samples.build("tiny", plan.folder))
-    return BackendPool().choose(artifact, parse_device_request(plan.device))[1]
+    _, (device, *_) = BackendPool().choose(artifact, parse_device_request(plan.device))
+    return device
 
 
 def device_facts(plan: Plan, device: Device) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def opened(
 ) -> Iterator[Opened]:
     """A session on the plan's device, or another. Raises ScoringError as the server would tell it."""
     artifact = ModelArtifact(path.stem, 1, "onnx", path)
-    backend, place = BackendPool().choose(artifact, parse_device_request(device or plan.device))
+    backend, (place, *_) = BackendPool().choose(artifact, parse_device_request(device or plan.device))
     options = SessionOptions(None, settings, batch_sizes[-1] if batch_sizes else plan.most_rows, tuple(batch_sizes))
     cache = FolderArtifactCache(plan.folder / "cache")
     prepared = backend.prepare(artifact, place, options, cache, lambda what, done: None)
