@@ -48,7 +48,7 @@ def arguments(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="of each timed point")
     parser.add_argument("--seconds", type=float, help="of load per served point; in-process points take an eighth")
     parser.add_argument("--only", nargs="+", default=[], metavar="SECTION", help=", ".join(SECTIONS))
-    parser.add_argument("--models", nargs="+", choices=ALL_MODELS, help="of the correctness section")
+    parser.add_argument("--models", nargs="+", choices=ALL_MODELS, help="of correctness and scheduler")
     parser.add_argument("--requests", type=int, help="of random sizes through the scheduler, for each model")
     parser.add_argument("--out-dir", type=Path, default=harness.ROOT / "benchmarks/results")
     return parser.parse_args(words)
@@ -61,6 +61,7 @@ def plan_of(options: argparse.Namespace, folder: Path) -> Plan:
         "rounds": options.rounds,
         "seconds": options.seconds,
         "models": options.models and tuple(options.models),
+        "mixed_models": options.models and tuple(name for name in plan.mixed_models if name in options.models),
         "mixed_requests": options.requests,
     }
     return replace(plan, **{name: value for name, value in said.items() if value is not None})

@@ -94,5 +94,5 @@ async def _ask_all(plan: Plan, device: Opened, policy: BatchPolicy, requests: in
             work = Work(signature, samples.cut(inputs, 0, size), tuple(signature.outputs), size, signature.batched)
             await scheduler.submit(work)
 
-    async with Scheduler(device.session, policy, MonotonicClock(), max_inflight=inflight) as scheduler:
+    async with Scheduler((device.session,), policy, MonotonicClock(), max_inflight=inflight) as scheduler:
         await asyncio.gather(*(ask() for _ in range(ASKING)))

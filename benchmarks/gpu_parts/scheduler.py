@@ -33,7 +33,7 @@ class SizesSeen:
     def __init__(self) -> None:
         self.sizes: Counter[int] = Counter()
 
-    def batch_done(self, rows: int, padded_rows: int, compute_ns: int) -> None:
+    def batch_done(self, device: str, rows: int, padded_rows: int, compute_ns: int) -> None:
         self.sizes[rows] += 1
 
 
@@ -67,7 +67,7 @@ async def mixed(plan: Plan, device: Opened, policy: BatchPolicy, tolerance: floa
     tolerance = min(tolerance, samples.rows_apart(alone) / 2)
     observer, chance = SizesSeen(), random.Random(3)
     inflight = device.capabilities.max_inflight
-    scheduler = Scheduler(device.session, policy, MonotonicClock(), max_inflight=inflight, observer=observer)
+    scheduler = Scheduler((device.session,), policy, MonotonicClock(), max_inflight=inflight, observer=observer)
     left = iter(range(plan.mixed_requests))
     errors: list[float] = []
     failures: list[str] = []

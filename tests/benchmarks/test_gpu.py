@@ -19,12 +19,13 @@ from benchmarks.gpu_parts.timing import WARM_UP_RUNS, rates
 from benchmarks.load import pinned
 
 ROOT = Path(__file__).parents[2]
-SMALLEST = ("--only", "correctness", "--models", "tiny", "--requests", "5")
+SMALLEST = ("--only", "correctness", "scheduler", "--models", "tiny", "--requests", "5")
 
 
-def run(*words, **environ):
+def run(*words, timeout_s=120, **environ):
     command = [sys.executable, "-m", "benchmarks.gpu", *words]
-    return subprocess.run(command, cwd=ROOT, env={**os.environ, **environ}, capture_output=True, text=True, timeout=120)
+    environ = {**os.environ, **environ}
+    return subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, timeout=timeout_s)
 
 
 def test_the_smallest_dry_run_writes_a_sound_record_and_its_page(tmp_path):
@@ -36,9 +37,21 @@ def test_the_smallest_dry_run_writes_a_sound_record_and_its_page(tmp_path):
     assert record["sections"]["correctness"]["complete"]
     (fp32, *_) = record["sections"]["correctness"]["tables"]["errors"]
     assert fp32["within"]
+    mixes = record["sections"]["scheduler"]["tables"]["mixes"]
+    assert all(row["wrong"] == 0 and row["batches"] > 0 for row in mixes if "skipped" not in row)
     assert {goal["verdict"] for goal in record["goals"]} == {"not measured"}
     assert DRY_RUN_LABEL in (tmp_path / "gpu_dry_run.md").read_text()
     assert not (tmp_path / "gpu.json").exists()
+
+
+@pytest.mark.full
+def test_every_section_runs_on_a_cpu(tmp_path):
+    words = ("--seconds", "0.4", "--requests", "5", "--models", "tiny", "fp16_io", "--out-dir", str(tmp_path))
+    done = run("--device", "cpu", *words, timeout_s=900)
+    assert done.returncode == 0, done.stderr
+    sections = json.loads((tmp_path / "gpu_dry_run.json").read_text())["sections"]
+    assert list(sections) == chosen([])
+    assert all(section["complete"] and section["tables"] for section in sections.values())
 
 
 def test_without_a_gpu_it_says_what_is_missing_and_writes_nothing(tmp_path):
