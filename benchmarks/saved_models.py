@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from benchmarks import harness
+from benchmarks import record
 
 RESULT = Path(__file__).parent / "results" / "saved_models.json"
 TESTS = Path(__file__).parents[1] / "tests"
@@ -59,7 +59,7 @@ def main() -> None:
             source = build(Path(folder) / build.__name__ / "1")
             reports[build.__name__] = convert(source, Path(folder) / f"{build.__name__}.converted")
     errors = {name: max(float(row[5]) for row in rows(name, report)) for name, report in reports.items()}
-    harness.write_result(options.out, CLAIM, {"largest_error": errors}, [{"model": n, **r} for n, r in reports.items()])
+    record.write_result(options.out, CLAIM, {"largest_error": errors}, [{"model": n, **r} for n, r in reports.items()])
     print(table([row for name, report in reports.items() for row in rows(name, report)]))
 
 
