@@ -176,6 +176,7 @@ class PlayedRuntime:
         self.before_run = lambda: None
         self.runs: list[tuple[str, object]] = []
         self.unbound_runs = 0
+        self.left_on: list[tuple[str, int]] = []  # where runs left outputs in memory of the library's own
         self.runs_nodes = ""  # the provider that all nodes are said to be on, "" for a session's first
         self.cudart = cudart
         self.built = [TENSORRT, CUDA, CPU]
@@ -234,7 +235,7 @@ class PlayedSession:
         return [SimpleNamespace(name="Cpu" if arg.name in self.runtime.on_host else "Cuda") for arg in args]
 
     def io_binding(self):
-        return PlayedBinding(self.real.io_binding(), self.runtime.cudart)
+        return PlayedBinding(self.real.io_binding(), self.runtime)
 
     def run_with_iobinding(self, binding, options=None):
         self.runtime.note_run(options)
@@ -245,24 +246,34 @@ class PlayedSession:
         self.runtime.note_run(options)
         return self.real.run(outputs, feed)
 
+    def run_with_ort_values(self, outputs, feed, options=None):
+        self.runtime.unbound_runs += 1
+        self.runtime.note_run(options)
+        return self.real.run_with_ort_values(outputs, feed)
+
 
 class PlayedBinding:
     """Binds on the CPU what is bound on "cuda", if that GPU has memory there."""
 
-    def __init__(self, real, cudart: Cudart | None) -> None:
+    def __init__(self, real, runtime: PlayedRuntime) -> None:
         self.real = real
-        self._cudart = cudart
+        self.bind_cpu_input = real.bind_cpu_input
+        self.get_outputs = real.get_outputs
+        self._runtime = runtime
 
     def bind_input(self, name, kind, index, dtype, shape, address):
         self._look(kind, index, address)
         self.real.bind_input(name, "cpu", 0, dtype, shape, address)
 
-    def bind_output(self, name, kind, index, dtype, shape, address):
-        self._look(kind, index, address)
+    def bind_output(self, name, kind, index, dtype=None, shape=None, address=None):
+        if address is None:
+            self._runtime.left_on.append((kind, index))
+        else:
+            self._look(kind, index, address)
         self.real.bind_output(name, "cpu", 0, dtype, shape, address)
 
     def _look(self, kind, index, address):
         if kind == "cuda":
-            assert self._cudart.device[address][0] == index, "bound on a GPU that has no such memory"
+            assert self._runtime.cudart.device[address][0] == index, "bound on a GPU that has no such memory"
         else:
             assert (kind, index) == ("cpu", 0)

@@ -3,14 +3,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from onnx import TensorProto
+from small_networks import scorer
 
 import model_builders
 import saved_models
 from accelserve.backends.base import Backend, Capabilities, Device, ModelArtifact, SessionOptions
 from accelserve.backends.conformance import BackendConformance
+from accelserve.backends.conformance_pictures import PictureConformance
 from accelserve.backends.cuda_probe import find_devices
 from accelserve.backends.synthetic import SyntheticBackend
 from accelserve.devices import DeviceKind
+from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Tensor
 
 PICTURES_TOML = """
@@ -90,6 +94,30 @@ class TestBoundOnnxRuntime(TestOnnxRuntime):
 
     def options(self) -> SessionOptions:
         return SessionOptions(threads=1, max_batch_size=8, extra={"io_binding": True})
+
+
+class TestOnnxRuntimeOnPictures(PictureConformance, TestOnnxRuntime):
+    preprocessing = Preprocessing((4, 6), layout="NCHW", mean=(120.0, 117.0, 104.0), scale=(0.017, 0.018, 0.019))
+
+    def sample_artifact(self, folder: Path) -> ModelArtifact:
+        return ModelArtifact("scorer", 1, "onnx", scorer(folder / "model.onnx", TensorProto.FLOAT, 3, 4, 6))
+
+    def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
+        return {"image": rows_of_floats(rows, 72).reshape(rows, 3, 4, 6)}
+
+
+class TestBoundOnnxRuntimeOnPictures(TestOnnxRuntimeOnPictures):
+    def options(self) -> SessionOptions:
+        return SessionOptions(threads=1, max_batch_size=8, extra={"io_binding": True})
+
+
+class TestOnnxRuntimeOnPicturesOnGpu(TestOnnxRuntimeOnPictures):
+    __test__ = not WHY_NO_GPU
+    device_kind = DeviceKind.GPU
+    tolerance = (1e-2, 1e-3)  # TF32
+
+    def options(self) -> SessionOptions:
+        return SessionOptions(threads=1, max_batch_size=5, batch_sizes=(1, 5), extra={"cuda_graphs": True})
 
 
 class TestOnnxRuntimeOnGpuWithGraphs(TestOnnxRuntimeOnGpu):

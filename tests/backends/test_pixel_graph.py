@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from accelserve.backends.pixel_graph import PIXELS, pixel_graph, takes_pixels
+from accelserve.backends.pixel_graph import NORMALISED, pixel_graph, why_not_pixels
 from accelserve.codecs.images import decode_picture
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import BY_NAME, TensorSpec
@@ -31,7 +31,7 @@ def spec_of(preprocessing: Preprocessing, dtype: str) -> TensorSpec:
 
 def on_device(preprocessing: Preprocessing, spec: TensorSpec, pixels: np.ndarray) -> np.ndarray:
     session = onnxruntime.InferenceSession(pixel_graph(preprocessing, spec), providers=["CPUExecutionProvider"])
-    return session.run([spec.name], {PIXELS: pixels})[0]
+    return session.run([spec.name + NORMALISED], {spec.name: pixels})[0]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16"])
@@ -57,14 +57,16 @@ def test_pixels_become_what_the_host_makes_of_them_bit_for_bit(dtype, layout, ch
 
 
 @pytest.mark.parametrize(
-    ("resize", "dtype", "takes"),
+    ("resize", "dtype", "reason"),
     [
-        ("stretch", "float32", True),
-        ("fit-crop", "float16", True),
-        ("letterbox", "float32", False),
-        ("stretch", "uint8", False),
+        ("stretch", "float32", ""),
+        ("fit-crop", "float16", ""),
+        ("letterbox", "float32", "letterbox"),
+        ("stretch", "uint8", 'input "image" takes bytes as they are'),
     ],
 )
-def test_letterbox_and_byte_inputs_stay_with_the_host(resize, dtype, takes):
+def test_letterbox_and_byte_inputs_stay_with_the_host(resize, dtype, reason):
     preprocessing = Preprocessing(SIZE, resize=resize)
-    assert takes_pixels(preprocessing, spec_of(preprocessing, dtype)) is takes
+    why = why_not_pixels(preprocessing, spec_of(preprocessing, dtype))
+    assert bool(why) is bool(reason)
+    assert reason in why

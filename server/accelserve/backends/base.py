@@ -4,8 +4,8 @@ Three lifetimes, as in Triton's backend API: a *backend* (one per process) knows
 result of slow, cacheable, device-family-specific work and may be made offline; a *session* is one model resident on
 one device and answers batches. A back end sees tensors and never a protocol.
 
-What a back end may do beyond that is in protocols of their own (`Buffered`, `Remarked`, `Featured`): the server asks
-whether the methods are there.
+What a back end may do beyond that is in protocols of their own (`Buffered`, `TakesPixels`, `Remarked`, `Featured`): the
+server asks whether the methods are there.
 
 Discovery is by entry points (group `accelserve.backends`): each names a probe without arguments that returns an
 `Offer` and imports nothing heavy. `tests` of a third party run `accelserve.backends.conformance`.
@@ -19,6 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from accelserve.devices import DeviceKind
 from accelserve.errors import ScoringError
+from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Signature, Tensor
 
 API_VERSION = 1
@@ -209,6 +210,21 @@ def buffers_of(session: object) -> Callable[[str, int], Mapping[str, Tensor] | N
 
 def _no_buffers(signature: str, rows: int) -> None:
     return None
+
+
+@runtime_checkable
+class TakesPixels(Protocol):
+    """Optional for a session: its device normalises pictures, so that they reach it as bytes, a quarter of floats."""
+
+    def take_pixels(self, signature: str, preprocessing: Preprocessing) -> Signature:
+        """Make ready to run a signature on pixels; asked once for each signature, before the first run.
+
+        Returns the signature that such batches name, which `run` and `buffers` know and `signatures` does not have: the
+        one input, under its own names, is uint8 [n, H, W, C] of `preprocessing`'s size and channels; the outputs are
+        the same. The device does (x - mean) * scale in float32, the layout and the input's dtype.
+        Raises ScoringError: UNSUPPORTED with the reason when it cannot; what `Backend.load` does when that fails.
+        """
+        ...
 
 
 @runtime_checkable

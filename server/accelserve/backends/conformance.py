@@ -345,9 +345,10 @@ class BackendConformance:
     def _outputs(self, session: Session) -> tuple[str, ...]:
         return tuple(session.signatures[self.signature].outputs)
 
-    def _run(self, session: Session, inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def _run(self, session: Session, inputs: Mapping[str, Tensor], name: str = "") -> Mapping[str, Tensor]:
+        """name: of a signature with the sample's outputs; "": the sample's own."""
         rows = len(next(iter(inputs.values()))) if session.signatures[self.signature].batched else 1
-        return session.run(Batch(self.signature, inputs, self._outputs(session), rows)).outputs
+        return session.run(Batch(name or self.signature, inputs, self._outputs(session), rows)).outputs
 
     def _assert_refused(self, session: Session, batch: Batch) -> None:
         """The input is to blame, and the session still works."""

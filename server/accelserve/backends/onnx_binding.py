@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from accelserve.backends.onnx_memory import Memory
+from accelserve.backends.onnx_memory import Memory, Stream
 from accelserve.tensors import Shape, Signature, Tensor, TensorSpec
 
 _HOST = ("cpu", "pinned")  # in names of OrtMemoryInfo ("Cpu", "CudaPinned"): the graph reads or writes on the host
@@ -99,17 +99,27 @@ def _is_device(memory: str) -> bool:
 
 
 class Slot:
-    """Memory for one batch of up to `most` rows, used by one thread at a time. number: counts from 0."""
+    """Memory for one batch of up to `most` rows, used by one thread at a time. number: counts from 0.
 
-    def __init__(self, number: int, session: Any, layout: Layout, memory: Memory, most: int) -> None:
+    into: a slot of another session, whose inputs are this one's outputs, in the order of both; it has none of its own.
+    """
+
+    def __init__(
+        self, number: int, session: Any, layout: Layout, memory: Memory, most: int, into: "Slot | None" = None
+    ) -> None:
         self.number = number
+        self.layout = layout
         self._session = session
-        self._layout = layout
         self._memory = memory
-        self._stream = memory.stream()
-        ports = (*layout.inputs, *layout.outputs)
+        self._stream: Stream = memory.stream() if into is None else into._stream
+        ports = layout.inputs if into is not None else (*layout.inputs, *layout.outputs)
         self._host = {port: memory.host_array(port.shape(most), port.dtype) for port in ports}
         self._address = {p: memory.device_buffer(host) for p, host in self._host.items() if p.on_device}
+        if into is not None:
+            for port, filled in zip(layout.outputs, into.layout.inputs, strict=True):
+                self._host[port] = into._host[filled]
+                if port.on_device:
+                    self._address[port] = into._address[filled]
         self._sizes: dict[int, _Rows] = {}
         self._bindings: dict[int, Any] = {}
 
@@ -163,7 +173,7 @@ class Slot:
 
     def _make(self, rows: int) -> _Rows:
         views = {port: host[:rows] if port.batched else host for port, host in self._host.items()}
-        inputs, outputs, address = self._layout.inputs, self._layout.outputs, self._address
+        inputs, outputs, address = self.layout.inputs, self.layout.outputs, self._address
         return _Rows(
             MappingProxyType({port.name: views[port] for port in inputs}),
             tuple((address[port], views[port]) for port in inputs if port.on_device),
@@ -172,7 +182,7 @@ class Slot:
 
     def _bind(self, rows: int) -> Any:
         made = self._session.io_binding()
-        for ports, bind in ((self._layout.inputs, made.bind_input), (self._layout.outputs, made.bind_output)):
+        for ports, bind in ((self.layout.inputs, made.bind_input), (self.layout.outputs, made.bind_output)):
             for port in ports:
                 kind, index, address = self._place(port)
                 bind(port.name, kind, index, port.dtype.type, port.shape(rows), address)
@@ -189,7 +199,6 @@ class SlotPool:
 
     def __init__(self, session: Any, layout: Layout, memory: Memory, rows: int, count: int) -> None:
         self.rows = rows
-        self.layout = layout
         self._memory = memory
         self._slots = tuple(Slot(number, session, layout, memory, rows) for number in range(count))
         self._free: queue.SimpleQueue[Slot] = queue.SimpleQueue()
@@ -201,6 +210,10 @@ class SlotPool:
 
     def __len__(self) -> int:
         return len(self._slots)
+
+    def before(self, session: Any, layout: Layout) -> tuple[Slot, ...]:
+        """Slots of a session that runs before this one, by number: its outputs are the inputs of these."""
+        return tuple(Slot(slot.number, session, layout, self._memory, self.rows, slot) for slot in self._slots)
 
     def take(self) -> Slot | None:
         """A free slot, None when all are in use: nobody waits here."""

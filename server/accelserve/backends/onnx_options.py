@@ -6,7 +6,7 @@ tensorrt_execution_provider_info.cc, onnxruntime_session_options_config_keys.h.
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -174,6 +174,12 @@ def _tensorrt_settings(options: OnnxOptions, device: Device, engines: Path | Non
         settings |= {"trt_engine_cache_enable": "1", "trt_engine_cache_path": folder}
         settings |= {"trt_timing_cache_enable": "1", "trt_timing_cache_path": folder}
     return settings
+
+
+def pixel_options(options: OnnxOptions, device: Device) -> OnnxOptions:
+    """Of the graph that normalises pictures beside a model: all of it on the device, and never in a captured graph."""
+    on_gpu = device.kind is DeviceKind.GPU
+    return replace(options, cuda_graphs=False, provider="cuda", strict_placement=on_gpu)
 
 
 def session_options(runtime: Any, options: OnnxOptions, session: SessionOptions) -> Any:

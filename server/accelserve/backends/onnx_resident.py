@@ -1,5 +1,6 @@
 """What an opened ONNX session needs before its first batch: bound memory, run options, captured graphs."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -53,20 +54,20 @@ class Residence:
             with self.captures.shared():
                 pool = SlotPool(session, layout_of(signature, session), memory, rows, slots)
             if not (self.options.cuda_graphs and self.on_gpu):
-                self._warm(session, pool, rows)
+                self.warm(session, tuple(pool), rows)
                 return pool, self._ways(), ()
             return pool, self._graph_ways(session, pool, asked.batch_sizes), ()
         except BaseException:
             memory.close()
             raise
 
-    def _warm(self, session: Any, pool: SlotPool, rows: int) -> None:
+    def warm(self, session: Any, slots: Sequence[Slot], rows: int) -> None:
         """Run all slots at once, on zeros, the largest batch in each.
 
         For each run that overlaps another ONNX Runtime makes streams, handles and workspace: at the first request, or
         here. What the model says to zeros is no matter; a device that is full or lost is: raises what the library does.
         """
-        if len(pool) < 2:
+        if len(slots) < 2:
             return
 
         def run(slot: Slot) -> Exception | None:
@@ -78,8 +79,8 @@ class Residence:
                 return error
             return None
 
-        with ThreadPoolExecutor(len(pool)) as threads:
-            for error in threads.map(run, pool):
+        with ThreadPoolExecutor(len(slots)) as threads:
+            for error in threads.map(run, slots):
                 if error is not None and kind_of(error) in (Kind.DEVICE_MEMORY, Kind.DEVICE_LOST):
                     raise error
 

@@ -3,7 +3,8 @@
 import ctypes
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +29,27 @@ from accelserve.backends.batch_check import label
 from accelserve.backends.cuda_graphs import CaptureGate
 from accelserve.backends.cuda_probe import Loader
 from accelserve.backends.host import cpu_device
+from accelserve.backends.onnx_binding import SlotPool
 from accelserve.backends.onnx_errors import kind_of, one_line, remedy
 from accelserve.backends.onnx_gpu import OnnxGpu
 from accelserve.backends.onnx_options import (
     TENSORRT,
     OnnxOptions,
+    pixel_options,
     provider_list,
     read_options,
     session_options,
     tell_ignored,
 )
+from accelserve.backends.onnx_pixels import PixelStage, open_stage
 from accelserve.backends.onnx_precision import content_digest, half_precision
 from accelserve.backends.onnx_resident import Residence
 from accelserve.backends.onnx_session import OnnxRuntimeSession, placement_of
 from accelserve.backends.onnx_signature import read_signature
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
+from accelserve.preprocessing import Preprocessing
+from accelserve.tensors import Signature
 
 logger = logging.getLogger("accelserve.backends")
 
@@ -124,7 +130,8 @@ class OnnxRuntimeBackend:
         tell_ignored(model, options.extra, device)
         self._require(model, device, chosen)
         ready: PreparedOnnx = prepared.payload
-        session = self._open(model, ready, device, chosen, options)
+        providers = provider_list(chosen, device, ready.engines)
+        session = self._open(model, str(ready.path), device, providers, session_options(self._runtime, chosen, options))
         signature = read_signature(model, session.get_inputs(), session.get_outputs())
         _check_placement(model, device, chosen, placement_of(session))
         residence = Residence(self._runtime, self._loader, self._captures, model, device, chosen)
@@ -135,7 +142,8 @@ class OnnxRuntimeBackend:
         except Exception as error:
             raise _load_error(model, device, error) from error
         remarks = (*ready.remarks, *remarks)
-        return OnnxRuntimeSession(model, session, signature, device, self._note_lost, slots, ways, remarks)
+        stages = partial(self._open_stage, residence, options)
+        return OnnxRuntimeSession(model, session, signature, device, self._note_lost, stages, slots, ways, remarks)
 
     def health(self, device: Device) -> Health:
         if device.id in self._lost:
@@ -166,18 +174,41 @@ class OnnxRuntimeBackend:
             message = f"{model} needs TensorRT on {device.id}: {', '.join(missing)}"
             raise ScoringError(Kind.DEVICE_MISSING, message)
 
+    def _open_stage(
+        self,
+        residence: Residence,
+        options: SessionOptions,
+        signature: Signature,
+        steps: Preprocessing,
+        pool: SlotPool | None,
+    ) -> PixelStage:
+        """Normalisation beside a model, warm. Raises as `TakesPixels.take_pixels` says."""
+        model, device = residence.model, residence.device
+        chosen = pixel_options(residence.options, device)
+        made = session_options(self._runtime, chosen, replace(options, threads=1) if residence.on_gpu else options)
+        open_graph = partial(
+            self._open, model, device=device, providers=provider_list(chosen, device, None), options=made
+        )
+        try:
+            stage = open_stage(model, signature, steps, device, open_graph, pool)
+            residence.warm(stage.session, stage.slots, pool.rows if pool is not None else 0)
+        except ScoringError:
+            raise
+        except Exception as error:
+            raise _load_error(model, device, error) from error
+        return stage
+
     def _open(
-        self, model: str, ready: PreparedOnnx, device: Device, chosen: OnnxOptions, options: SessionOptions
+        self, model: str, graph: str | bytes, device: Device, providers: list[tuple[str, dict[str, str]]], options: Any
     ) -> Any:
-        """The session, on the first provider or not at all: the library has three silent ways to the CPU."""
-        providers = provider_list(chosen, device, ready.engines)
+        """The library's session of a file or a serialized model, on the first provider or not at all.
+
+        The library has three silent ways to the CPU. options: its own SessionOptions.
+        """
         wanted = providers[0][0]
-        made = session_options(self._runtime, chosen, options)
         try:
             with self._captures.shared():
-                session = self._runtime.InferenceSession(
-                    str(ready.path), made, providers=providers, enable_fallback=False
-                )
+                session = self._runtime.InferenceSession(graph, options, providers=providers, enable_fallback=False)
             session.disable_fallback()
         except Exception as error:
             raise _load_error(model, device, error) from error

@@ -11,15 +11,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 from accelserve.backends.base import Batch, BatchResult, Device, Placement
-from accelserve.backends.batch_check import check_names
+from accelserve.backends.batch_check import check_batch, check_names
 from accelserve.backends.onnx_binding import Slot, SlotPool
 from accelserve.backends.onnx_errors import is_of_bound_output, kind_of, one_line
+from accelserve.backends.onnx_pixels import PixelStage
 from accelserve.backends.run_gate import RunGate
 from accelserve.errors import Kind, ScoringError
+from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Signature, Tensor
 
 logger = logging.getLogger("accelserve.backends")
 T = TypeVar("T")
+
+OpenStage = Callable[[Signature, Preprocessing, SlotPool | None], PixelStage]
 
 _NO_ARENA = "in the memory arena shrink list"  # ONNX Runtime, before it runs anything: no arena of that name
 
@@ -51,7 +55,7 @@ class OnnxRuntimeSession:
     """One model in one `InferenceSession`; runs may overlap.
 
     slots: bound memory; without it, and for batches that do not fit it, the library allocates for each run.
-    remarks: what a person should know of the model, a sentence each.
+    remarks: what a person should know of the model, a sentence each. open_stage: makes what normalises pictures.
     """
 
     def __init__(
@@ -61,6 +65,7 @@ class OnnxRuntimeSession:
         signature: Signature,
         device: Device,
         note_lost: Callable[[Device, str], None],
+        open_stage: OpenStage,
         slots: SlotPool | None = None,
         ways: RunWays | None = None,
         remarks: tuple[str, ...] = (),
@@ -72,6 +77,8 @@ class OnnxRuntimeSession:
         self._model = model
         self._session: Any = session
         self._note_lost = note_lost
+        self._open_stage = open_stage
+        self._stages: dict[str, PixelStage] = {}  # by the name of the signature of pixels
         self._slots = slots
         self._ways = ways or RunWays()
         self._lent = threading.local()  # .slot: what `buffers` gave this thread
@@ -82,29 +89,44 @@ class OnnxRuntimeSession:
         self._string_inputs = tuple(name for name, spec in signature.inputs.items() if spec.dtype.is_string)
         self._string_outputs = frozenset(name for name, spec in signature.outputs.items() if spec.dtype.is_string)
 
+    def take_pixels(self, signature: str, preprocessing: Preprocessing) -> Signature:
+        stage = self._open_stage(self.signatures[signature], preprocessing, self._slots)
+        self._stages[stage.signature.name] = stage
+        return stage.signature
+
     def buffers(self, signature: str, rows: int) -> Mapping[str, Tensor] | None:
         """The host arrays of a free slot."""
-        if not self._bound or self._slots is None or rows > self._slots.rows or signature not in self.signatures:
+        stage = self._stages.get(signature)
+        if stage is None and signature not in self.signatures:
+            return None
+        if not self._bound or self._slots is None or rows > self._slots.rows:
             return None
         slot = self._take_slot()
         if slot is None:
             return None
         self._lent.slot = slot
-        return slot.inputs(rows)
+        return _first(slot, stage).inputs(rows)
 
     def run(self, batch: Batch) -> BatchResult:
-        check_names(self._model, self.signatures, batch)
+        stage = self._stages.get(batch.signature)
+        if stage is None:
+            check_names(self._model, self.signatures, batch)
+        else:
+            check_batch(self._model, {batch.signature: stage.signature}, batch)
         with self._gate, self._ways.beside():
             slot = self._take_slot() if self._bound else None
             if slot is None:
-                return BatchResult(self._run_plain(batch))
+                return BatchResult(self._run_plain(batch, stage))
             try:
-                return BatchResult(self._run_in(slot, batch))
+                return BatchResult(self._run_in(slot, batch, stage))
             finally:
                 self._give_back(slot)
 
     def close(self) -> None:
         if self._gate.close():
+            for stage in self._stages.values():
+                stage.close()
+            self._stages.clear()
             if self._slots is not None:
                 self._slots.close()
             self._session = None
@@ -124,37 +146,39 @@ class OnnxRuntimeSession:
         if self._slots is not None:
             self._slots.give_back(slot)
 
-    def _run_in(self, slot: Slot, batch: Batch) -> dict[str, Tensor]:
-        rows = self._rows_in_slot(batch)
+    def _run_in(self, slot: Slot, batch: Batch, stage: PixelStage | None) -> dict[str, Tensor]:
+        first = _first(slot, stage)
+        rows = self._rows_in(first, batch)
         if rows is None:
-            return self._run_plain(batch)
+            return self._run_plain(batch, stage)
         try:
-            slot.fill(batch.inputs, rows)
-            slot.to_device(rows)
+            first.fill(batch.inputs, rows)
+            first.to_device(rows)
+            if stage is not None:
+                stage.run(first, rows)
             self._call(slot, rows)
             return slot.to_host(batch.outputs, rows)
         except Exception as error:
             if not is_of_bound_output(error):
                 raise self._run_error(error) from error
-            return self._run_unbound(batch, error)
+            return self._run_unbound(batch, stage, error)
 
-    def _rows_in_slot(self, batch: Batch) -> int | None:
+    def _rows_in(self, slot: Slot, batch: Batch) -> int | None:
         """How many rows the arrays have, None when they do not fit a slot."""
         if self._slots is None:
             return None
         first = next(iter(batch.inputs.values()))
         rows = first.shape[0] if first.ndim else 1
-        fits = 0 < rows <= self._slots.rows and self._slots.layout.fits(batch.inputs, rows)
-        return rows if fits else None
+        return rows if 0 < rows <= self._slots.rows and slot.layout.fits(batch.inputs, rows) else None
 
     def _call(self, slot: Slot, rows: int) -> None:
         options = self._ways.graphs.get((rows, slot.number)) or self._run_options(rows)
         binding = slot.binding(rows)
         self._invoke(lambda chosen: self._session.run_with_iobinding(binding, chosen), options)
 
-    def _run_unbound(self, batch: Batch, error: Exception) -> dict[str, Tensor]:
+    def _run_unbound(self, batch: Batch, stage: PixelStage | None, error: Exception) -> dict[str, Tensor]:
         """An output has another shape than the signature promises: bound memory cannot do for this model."""
-        outputs = self._run_plain(batch)
+        outputs = self._run_plain(batch, stage)
         if self._bound:
             self._bound = False
             logger.warning("%s runs without bound memory from now on: %s", self._model, one_line(error))
@@ -162,11 +186,11 @@ class OnnxRuntimeSession:
 
     # -- runs -------------------------------------------------------------------------------------------------------
 
-    def _run_plain(self, batch: Batch) -> dict[str, Tensor]:
-        feed = self._with_text(batch.inputs) if self._string_inputs else {**batch.inputs}
-        options = self._run_options(batch.rows)
+    def _run_plain(self, batch: Batch, stage: PixelStage | None) -> dict[str, Tensor]:
         try:
-            values = self._invoke(lambda chosen: self._session.run(batch.outputs, feed, chosen), options)
+            values = self._run_arrays(batch) if stage is None else self._run_pixels(batch, stage)
+        except ScoringError:
+            raise
         except Exception as error:
             raise self._run_error(error) from error
         outputs = dict(zip(batch.outputs, values, strict=True))
@@ -174,6 +198,19 @@ class OnnxRuntimeSession:
             if name in outputs:
                 outputs[name] = _encoded(outputs[name])
         return outputs
+
+    def _run_arrays(self, batch: Batch) -> list[Tensor]:
+        feed = self._with_text(batch.inputs) if self._string_inputs else {**batch.inputs}
+        options = self._run_options(batch.rows)
+        values: list[Tensor] = self._invoke(lambda chosen: self._session.run(batch.outputs, feed, chosen), options)
+        return values
+
+    def _run_pixels(self, batch: Batch, stage: PixelStage) -> list[Tensor]:
+        (pixels,) = batch.inputs.values()
+        feed = {stage.spec.name: stage.value(pixels)}
+        options = self._run_options(batch.rows)
+        run = self._session.run_with_ort_values
+        return [value.numpy() for value in self._invoke(lambda chosen: run(batch.outputs, feed, chosen), options)]
 
     def _invoke(self, run: Callable[[Any], T], options: Any) -> T:
         """Call the library where it has to be called; if it has no arena to shrink, again without asking for that."""
@@ -215,6 +252,11 @@ class OnnxRuntimeSession:
         if kind is Kind.DEVICE_MEMORY:
             self._shrink_next = True
         return ScoringError(kind, f"{self._model}: {reason}")
+
+
+def _first(slot: Slot, stage: PixelStage | None) -> Slot:
+    """The slot that a batch is put into, of the slot that the model reads."""
+    return slot if stage is None else stage.slots[slot.number]
 
 
 def placement_of(session: Any) -> Placement:

@@ -12,25 +12,29 @@ from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import BY_NAME, DType, TensorSpec
 from accelserve.wire import onnx_pb2
 
-PIXELS = "pixels"
+NORMALISED = "/normalised"  # after an input's name: the graph's output, since the input has the name itself
 _IR_VERSION = 8
 _OPSET = 13
 _TO_NCHW = (0, 3, 1, 2)
 _UINT8, _FLOAT32 = BY_NAME["uint8"], BY_NAME["float32"]
 
 
-def takes_pixels(preprocessing: Preprocessing, spec: TensorSpec) -> bool:
-    """Whether the graph can stand in for the host's work.
-
-    Letterbox's bars are 0 after normalisation, which no pixel needs to be before it; uint8 inputs have nothing to do.
-    """
-    return preprocessing.resize != "letterbox" and spec.dtype.onnx is not None and spec.dtype.name != "uint8"
+def why_not_pixels(preprocessing: Preprocessing, spec: TensorSpec) -> str:
+    """What keeps the graph from standing in for the host's work, "" when nothing does."""
+    if spec.dtype.name == "uint8":
+        return f'input "{spec.name}" takes bytes as they are: there is nothing to normalise'
+    if spec.dtype.onnx is None or spec.dtype.is_string:
+        return f'input "{spec.name}" is of {spec.dtype}, which no picture becomes in an ONNX graph'
+    if preprocessing.resize == "letterbox":
+        return 'resize = "letterbox" fills with 0 after normalising, which no pixel need be before it'
+    return ""
 
 
 def pixel_graph(preprocessing: Preprocessing, spec: TensorSpec) -> bytes:
-    """A serialized ONNX model: `pixels` uint8 [n,H,W,C] -> `spec`'s name, its dtype, [n,H,W,C] or [n,C,H,W].
+    """A serialized ONNX model: uint8 [n,H,W,C] -> `spec`'s dtype, [n,H,W,C] or [n,C,H,W].
 
-    (x - mean) * scale in float32, then the layout, then the dtype. The caller has asked `takes_pixels`.
+    The input has the name of `spec`, the output that and NORMALISED. (x - mean) * scale in float32, then the layout,
+    then the dtype. `why_not_pixels` has nothing against it.
     """
     height, width = preprocessing.size
     image = (height, width, preprocessing.channels)
@@ -45,15 +49,15 @@ def pixel_graph(preprocessing: Preprocessing, spec: TensorSpec) -> bytes:
         steps.append(("Transpose", (), {"perm": _TO_NCHW}))
     if spec.dtype is not _FLOAT32:
         steps.append(("Cast", (), {"to": _number(spec.dtype)}))
-    value = PIXELS
+    value, output = spec.name, spec.name + NORMALISED
     for index, (operator, constant, attributes) in enumerate(steps):
-        made = spec.name if index == len(steps) - 1 else f"step{index}"
-        inputs = [value, _constant(graph, f"constant{index}", constant)] if constant else [value]
+        made = output if index == len(steps) - 1 else f"{spec.name}/step{index}"
+        inputs = [value, _constant(graph, f"{spec.name}/constant{index}", constant)] if constant else [value]
         node = graph.node.add(op_type=operator, input=inputs, output=[made])
         node.attribute.extend(_attribute(name, wanted) for name, wanted in attributes.items())
         value = made
-    graph.input.append(_value_info(PIXELS, _UINT8, image))
-    graph.output.append(_value_info(spec.name, spec.dtype, planes if preprocessing.layout == "NCHW" else image))
+    graph.input.append(_value_info(spec.name, _UINT8, image))
+    graph.output.append(_value_info(output, spec.dtype, planes if preprocessing.layout == "NCHW" else image))
     model = onnx_pb2.ModelProto(ir_version=_IR_VERSION, producer_name="accelserve", graph=graph)
     model.opset_import.add(version=_OPSET)
     serialized: bytes = model.SerializeToString()
