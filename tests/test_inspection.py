@@ -3,6 +3,8 @@
 import json
 
 import pytest
+from onnx import TensorProto
+from small_networks import scorer
 
 from accelserve.backends.base import DeviceKind, Offer
 from accelserve.backends.discovery import BackendPool
@@ -93,6 +95,16 @@ def test_devices_on_a_host_with_gpus_tells_driver_memory_and_load():
         "  gpu:0            12.0 of 16.0 GiB free, 25% busy (GPU-1)",
         "packages: onnxruntime-gpu 1.31.1",
     ]
+
+
+@pytest.mark.parametrize(("key", "place"), [("", "host"), ('normalize = "device"', "device")])
+def test_show_says_where_pictures_are_normalised(tmp_path, key, place):
+    path = scorer(tmp_path / "m.onnx", TensorProto.FLOAT, 4, 6, 3)
+    (tmp_path / "m.accelserve.toml").write_text(f"[preprocessing]\nscale = 0.01\n{key}\n")
+    about = describe_model(loader(tmp_path), path, "cpu")
+    assert f"  normalised   on the {place}\n" in model_as_text(about)
+    assert about["preprocessing"]["serving_default"]["normalised"] == f"on the {place}"
+    assert list(about["signatures"]) == ["serving_default"]
 
 
 def test_show_tells_the_error_of_an_fp16_model(tmp_path):

@@ -72,7 +72,10 @@ def _model(model: LoadedModel, manifest: Path | None) -> Description:
         "numerics": model.capabilities.numerics,
         "remarks": list(model.session.remarks) if isinstance(model.session, Remarked) else [],
         "signatures": {name: _signature(signature) for name, signature in sorted(model.session.signatures.items())},
-        "preprocessing": {name: _preprocessing(value) for name, value in model.preprocessing.items()},
+        "preprocessing": {
+            name: {**_preprocessing(value), "normalised": model.pixels.where.get(name)}
+            for name, value in model.preprocessing.items()
+        },
         "batching": asdict(model.policy),
         "labels": len(model.labels) if model.labels else None,
         "self_check": {"passed": report.check.passed, "detail": report.check.detail},
@@ -121,6 +124,8 @@ def _model_lines(about: Mapping[str, Any]) -> Iterator[str]:
         yield f"pictures       {name} ({steps['source']})"
         for key in ("size", "resize", "channel_order", "layout", "mean", "scale", "exif"):
             yield f"  {key:<12} {_plain(steps[key])}"
+        if steps["normalised"]:
+            yield f"  {'normalised':<12} {steps['normalised']}"
     batching = about["batching"]
     sizes = f" in sizes {_plain(batching['allowed_batch_sizes'])}" if batching["allowed_batch_sizes"] else ""
     delay = f"{batching['max_queue_delay_ns'] // 1000} µs" if batching["max_queue_delay_ns"] else "none"

@@ -30,12 +30,14 @@ class ScoreRequest:
 
     output_filter: the outputs wanted; empty means all.
     deadline_ns: moment on the server's clock after which nobody waits any more.
+    pixels: the one input holds pictures before normalisation, which the model's device does.
     """
 
     inputs: Mapping[str, Tensor]
     output_filter: tuple[str, ...] = ()
     deadline_ns: int | None = None
     priority: Priority = Priority.NORMAL
+    pixels: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What is done to a picture before a dense image model sees it: the value, not the work (codecs/images.py)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from accelserve.errors import Kind, ScoringError
 
@@ -50,6 +50,10 @@ class Preprocessing:
     @property
     def channels(self) -> int:
         return 1 if self.channel_order == "GRAY" else 3
+
+    def host_part(self) -> "Preprocessing":
+        """What is left for the host where a device normalises and lays out: pixels [H, W, C]."""
+        return replace(self, layout="NHWC", mean=(0.0,), scale=(1.0,))
 
 
 DEFAULT_MAX_PIXELS = 64 * 2**20  # of one picture; guards against decompression bombs

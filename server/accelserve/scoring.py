@@ -28,9 +28,10 @@ class Scorer:
 
         Raises ScoringError. Cancelling the caller takes the request out of its queue.
         """
-        bound = bind(signature, request, f"{servable.name}:{servable.version}")
+        taken = servable.model.pixels.by_signature[signature.name].signature if request.pixels else signature
+        bound = bind(taken, request, f"{servable.name}:{servable.version}")
         work = Work(
-            signature,
+            taken,
             bound.inputs,
             tuple([key for _, key in bound.outputs]),
             bound.rows,

@@ -9,9 +9,11 @@ import pytest
 
 from accelserve.batching.policy import BatchPolicy
 from accelserve.builtin import pictures as builtin_pictures
+from accelserve.codecs.images import decode_picture
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends import pictures as module
 from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
+from accelserve.models.pixels import PixelPath, PixelPaths
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
 
@@ -148,21 +150,63 @@ def test_a_client_that_leaves_stops_its_decoding(gate):
 def servable(max_queue_bytes=2**20):
     return SimpleNamespace(
         model=SimpleNamespace(
-            preprocessing={"serving_default": SMALL}, policy=BatchPolicy(max_queue_bytes=max_queue_bytes)
+            preprocessing={"serving_default": SMALL},
+            pixels=PixelPaths(),
+            policy=BatchPolicy(max_queue_bytes=max_queue_bytes),
         )
     )
 
 
+def servable_on_device(max_queue_bytes=2**20):
+    """Of a model of float planes, whose device normalises."""
+    found = servable(max_queue_bytes)
+    steps = Preprocessing((4, 4), layout="NCHW", mean=(127.5,), scale=(1 / 127.5,))
+    found.model.preprocessing = {"serving_default": steps}
+    taken = Signature("serving_default of pixels", {"image": TensorSpec("image", UINT8, (-1, 4, 4, 3), "image")}, {})
+    found.model.pixels = PixelPaths({"serving_default": PixelPath(taken, steps.host_part())})
+    return found
+
+
 SIGNATURE = Signature("serving_default", {"image": TensorSpec("image", UINT8, (-1, 4, 4, 3), "image")}, {})
+PLANES = Signature("serving_default", {"image": TensorSpec("image", BY_NAME["float32"], (-1, 3, 4, 4), "image")}, {})
 
 
 def test_strings_for_a_picture_model_are_decoded_and_anything_else_is_left_alone(gate):
     async def main(decoder, _):
         gate.open.set()
         strings = {"image": np.array([b"a", b"bb"], object)}
-        assert (await decoder.into_inputs(servable(), SIGNATURE, strings, None))["image"].shape == (2, 4, 4, 3)
-        pixels = {"image": np.zeros((1, 4, 4, 3), np.uint8)}
-        assert await decoder.into_inputs(servable(), SIGNATURE, pixels, None) is pixels
+        inputs, pixels = await decoder.into_inputs(servable(), SIGNATURE, strings, None)
+        assert (inputs["image"].shape, pixels) == ((2, 4, 4, 3), False)
+        dense = {"image": np.zeros((1, 4, 4, 3), np.uint8)}
+        assert await decoder.into_inputs(servable(), SIGNATURE, dense, None) == (dense, False)
+
+    run(main)
+
+
+def test_where_the_device_normalises_pictures_become_pixels_and_floats_stay_floats():
+    async def main(decoder, _):
+        strings = {"Placeholder:0": np.array([JPEG, JPEG], object)}
+        inputs, pixels = await decoder.into_inputs(servable_on_device(), PLANES, strings, None)
+        rows = inputs["Placeholder:0"]  # the client's own word, by which the answer's dialect is chosen
+        assert (rows.dtype, rows.shape, pixels) == (np.uint8, (2, 4, 4, 3), True)
+        np.testing.assert_array_equal(rows[0], decode_picture(JPEG, SMALL, dtype=UINT8))
+        dense = {"image": np.zeros((1, 3, 4, 4), np.float32)}
+        assert await decoder.into_inputs(servable_on_device(), PLANES, dense, None) == (dense, False)
+
+    run(main)
+
+
+def test_pixels_take_a_quarter_of_the_room_that_floats_take(gate):
+    room = 2 * 4 * 4 * 3  # two pictures of pixels
+
+    async def main(decoder, _):
+        gate.open.set()
+        two, three = ({"image": np.full((count,), b"x", object)} for count in (2, 3))
+        await decoder.into_inputs(servable_on_device(room), PLANES, two, None)
+        error = await refused(Kind.TOO_LARGE, decoder.into_inputs(servable_on_device(room), PLANES, three, None))
+        assert "144 bytes" in error.message
+        error = await refused(Kind.TOO_LARGE, decoder.into_inputs(servable(room), PLANES, two, None))
+        assert "384 bytes" in error.message
 
     run(main)
 

@@ -55,6 +55,7 @@ def test_everything_it_can_say_is_read(tmp_path):
     manifest = read_manifest(path)
     assert manifest.labels == ("cat", "dog")
     assert manifest.backend == {"spinning": True}
+    assert manifest.normalize == "device"
     assert (manifest.device, manifest.threads, manifest.instances, manifest.source) == ("gpu:0", 2, 3, path)
     assert manifest.batching == BatchPolicy(8, (1, 4, 8), 250_000, 64, 16 * 2**20)
     assert with_signature(manifest.preprocessing, None) == Preprocessing(

@@ -54,11 +54,11 @@ class TfServingGrpc:
         record.model, record.version = servable.name, str(servable.version)
         signature = servable.signature(asked.signature)
         deadline_ns = call.deadline_ns()
-        inputs = dict(asked.inputs)
+        inputs, pixels = dict(asked.inputs), False
         if servable.model.preprocessing:
-            inputs = await self.pictures.into_inputs(servable, signature, inputs, deadline_ns)
+            inputs, pixels = await self.pictures.into_inputs(servable, signature, inputs, deadline_ns)
         record.decode_ns = call.now_ns() - started_ns
-        request = ScoreRequest(inputs, asked.output_filter, deadline_ns, call.priority())
+        request = ScoreRequest(inputs, asked.output_filter, deadline_ns, call.priority(), pixels)
         response = await self.scorer.score(servable, signature, request)
         if encoding_bytes(response.outputs) <= LARGE_COPY_BYTES:
             return encode_predict(response), response

@@ -29,10 +29,11 @@ _LARGE_RANKED_BYTES = LARGE_BYTES // 8  # an object for each number costs more t
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """single: one row came without a batch axis, and its answer goes without one."""
+    """single: one row came without a batch axis, and its answer goes without one. pixels: as `ScoreRequest.pixels`."""
 
     inputs: dict[str, Tensor]
     single: bool
+    pixels: bool = False
 
 
 class RawScoring:
@@ -69,7 +70,7 @@ class RawScoring:
         started_ns = self._exchange.now_ns()
         decoded = await self._decode(request, servable, signature, deadline_ns)
         record.decode_ns = self._exchange.now_ns() - started_ns
-        score = ScoreRequest(decoded.inputs, deadline_ns=deadline_ns, priority=urgency)
+        score = ScoreRequest(decoded.inputs, (), deadline_ns, urgency, decoded.pixels)
         response = await self._scorer.score(servable, signature, score)
         answer = (response.outputs, top, servable.model.labels, decoded.single)
         if encoding_bytes(response.outputs) <= (LARGE_BYTES if top is None else _LARGE_RANKED_BYTES):
@@ -90,11 +91,9 @@ class RawScoring:
         if not body:
             raise ScoringError(Kind.INVALID, f"the body is empty; {_wanted(servable, signature)}")
         form, octets = body_format(body), content_type.startswith("application/octet-stream")
-        preprocessing = servable.model.preprocessing.get(signature.name)
-        if preprocessing is not None and _is_picture(form, octets, signature):
-            spec = next(iter(signature.inputs.values()))
-            row = await self._pictures.decode([body], preprocessing, spec.dtype, deadline_ns)
-            return Decoded({spec.name: row}, single=True)
+        if signature.name in servable.model.preprocessing and _is_picture(form, octets, signature):
+            row = await self._pictures.rows(servable, signature, [body], deadline_ns)
+            return Decoded({next(iter(signature.inputs)): row.tensor}, single=True, pixels=row.pixels)
         if len(body) <= (LARGE_BYTES if form == "json" else LARGE_COPY_BYTES):
             return self._tensors(body, form, octets, servable, signature)
         return await self._offload.run(self._tensors, body, form, octets, servable, signature)

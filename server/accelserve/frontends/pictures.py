@@ -19,7 +19,9 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.models.servable import Servable
 from accelserve.observability.metrics import Gauge
 from accelserve.preprocessing import Preprocessing
-from accelserve.tensors import DType, Signature, Tensor
+from accelserve.tensors import BY_NAME, DType, Signature, Tensor
+
+_UINT8 = BY_NAME["uint8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,23 @@ class _Order:
     dtype: DType
     deadline_ns: int | None
     stopped: threading.Event = field(default_factory=threading.Event)
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Decoded pictures. pixels: they are not normalised yet, as `ScoreRequest.pixels`."""
+
+    tensor: Tensor
+    pixels: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """What the host makes of pictures. pixels: the device does the rest."""
+
+    preprocessing: Preprocessing
+    dtype: DType
+    pixels: bool
 
 
 class PictureDecoder:
@@ -102,24 +121,32 @@ class PictureDecoder:
         most = self._limits.max_pixels
         return decode_picture(data, order.preprocessing, most, dtype=order.dtype, decode_jpeg=self._decode_jpeg)
 
+    async def rows(
+        self, servable: Servable, signature: Signature, pictures: Sequence[bytes], deadline_ns: int | None
+    ) -> Rows:
+        """Decode pictures for a signature that the model has preprocessing for. Raises as `decode`."""
+        form = _form_of(servable, signature)
+        return Rows(await self.decode(pictures, form.preprocessing, form.dtype, deadline_ns), form.pixels)
+
     async def into_inputs(
         self, servable: Servable, signature: Signature, inputs: dict[str, Tensor], deadline_ns: int | None
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], bool]:
         """Decode what arrived as a string tensor [n] for a model that takes one dense picture; else inputs as they are.
 
-        Clients of the original services send `DT_STRING [n]` whatever the model's own input is.
+        Clients of the original services send `DT_STRING [n]` whatever the model's own input is. Returns the inputs, and
+        whether they are now pixels.
         """
-        preprocessing = servable.model.preprocessing.get(signature.name)
-        if preprocessing is None or len(inputs) != 1:
-            return inputs
-        (name, tensor), spec = next(iter(inputs.items())), next(iter(signature.inputs.values()))
+        if signature.name not in servable.model.preprocessing or len(inputs) != 1:
+            return inputs, False
+        name, tensor = next(iter(inputs.items()))
         if tensor.dtype != np.object_:
-            return inputs
+            return inputs, False
         if tensor.ndim > 1 or tensor.size == 0:
             message = f'"{name}": encoded pictures come as string[n] with n above 0, got {list(tensor.shape)}'
             raise ScoringError(Kind.INVALID, message)
-        _check_room(name, tensor.size, preprocessing, spec.dtype, servable.model.policy.max_queue_bytes)
-        return {name: await self.decode(tensor.reshape(-1).tolist(), preprocessing, spec.dtype, deadline_ns)}
+        _check_room(name, tensor.size, _form_of(servable, signature), servable.model.policy.max_queue_bytes)
+        rows = await self.rows(servable, signature, tensor.reshape(-1).tolist(), deadline_ns)
+        return {name: rows.tensor}, rows.pixels
 
     def gauges(self) -> Iterator[Gauge]:
         yield Gauge("accelserve_decode_queue_pictures", "Pictures waiting or being decoded.", {}, self.waiting)
@@ -130,10 +157,18 @@ class PictureDecoder:
         self._pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _check_room(name: str, count: int, preprocessing: Preprocessing, dtype: DType, most_bytes: int) -> None:
+def _form_of(servable: Servable, signature: Signature) -> _Form:
+    path = servable.model.pixels.by_signature.get(signature.name)
+    if path is not None:
+        return _Form(path.preprocessing, _UINT8, pixels=True)
+    dtype = next(iter(signature.inputs.values())).dtype
+    return _Form(servable.model.preprocessing[signature.name], dtype, pixels=False)
+
+
+def _check_room(name: str, count: int, form: _Form, most_bytes: int) -> None:
     """A megabyte of one-byte strings would become gigabytes of rows: look before decoding any."""
-    height, width = preprocessing.size
-    nbytes = count * height * width * preprocessing.channels * dtype.numpy.itemsize
+    height, width = form.preprocessing.size
+    nbytes = count * height * width * form.preprocessing.channels * form.dtype.numpy.itemsize
     if nbytes > most_bytes:
         message = f'"{name}": {count} pictures become {nbytes} bytes of rows, and the queue takes {most_bytes}'
         raise ScoringError(Kind.TOO_LARGE, message)

@@ -222,13 +222,14 @@ def _tell_available(resident: Resident) -> None:
     report, placement = model.report, placement_text(model.session.placement)
     sessions = f" in {len(model.sessions)} instances" if len(model.sessions) > 1 else ""
     logger.info(
-        "%s:%d is AVAILABLE on %s (%s%s)%s, loaded in %.2f s, warmed in %.2f s; %sself-check: %s",
+        "%s:%d is AVAILABLE on %s (%s%s)%s%s, loaded in %.2f s, warmed in %.2f s; %sself-check: %s",
         model.artifact.name,
         model.artifact.version,
         ", ".join(device.id for device in model.devices),
         model.backend,
         ", emulated" if any(device.emulated for device in model.devices) else "",
         sessions,
+        "".join([f", pictures normalised {where}" for where in model.pixels.where.values()]),
         report.load_s,
         report.warmup_s,
         f"{placement}; " if placement else "",

@@ -26,9 +26,10 @@ from accelserve.devices import DeviceKind, DeviceRequest, parse_device_request
 from accelserve.errors import Kind, ScoringError
 from accelserve.image_signature import check_fits, guess_preprocessing
 from accelserve.models.manifest import Manifest, read_manifest, with_signature
+from accelserve.models.pixels import PixelPaths, take_pixels
 from accelserve.models.placement import warn_of_placement
 from accelserve.models.repository import find_models, find_version
-from accelserve.models.self_check import CodecCheck, check_session
+from accelserve.models.self_check import CheckReport, CodecCheck, check_pixels, check_session
 from accelserve.models.servable import LoadedModel, LoadReport, close_all
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Signature
@@ -146,9 +147,10 @@ class Loader:
         preprocessing = picture_preprocessing(manifest, signatures)
         _tell_guesses(artifact.name, preprocessing)
         check_labels(manifest, signatures)
+        pixels = take_pixels(sessions, preprocessing, manifest)
         deterministic = all(each.deterministic for each in capabilities)
         # Every instance is warmed and proved: a device of its own may have kernels of its own.
-        checks = [check_session(session, policy, self.check_codecs, deterministic) for session in sessions]
+        checks = [self._check(session, policy, deterministic, preprocessing, pixels) for session in sessions]
         for session in {each.device.id: each for each in sessions}.values():
             warn_of_placement(artifact, session)
         report = LoadReport(checks[0], *spent, time.monotonic() - started)
@@ -162,8 +164,24 @@ class Loader:
             report,
             manifest.labels,
             preprocessing,
+            pixels,
             tuple(leases),
         )
+
+    def _check(
+        self,
+        session: Session,
+        policy: BatchPolicy,
+        deterministic: bool,
+        preprocessing: Mapping[str, Preprocessing],
+        pixels: PixelPaths,
+    ) -> CheckReport:
+        report = check_session(session, policy, self.check_codecs, deterministic)
+        for name, path in pixels.by_signature.items():
+            public = session.signatures[name]
+            told = check_pixels(session, public, path, preprocessing[name], policy, deterministic)
+            report = replace(report, detail=f"{report.detail}; {told}")
+        return report
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,7 +268,7 @@ def picture_preprocessing(manifest: Manifest, signatures: Mapping[str, Signature
             except ScoringError as error:
                 raise ScoringError(Kind.PRECONDITION, f"{manifest.source}: {error.message}") from error
             found[name] = preprocessing
-    if manifest.preprocessing and not found:
+    if (manifest.preprocessing or manifest.normalize == "device") and not found:
         message = f"{manifest.source}: [preprocessing] is given, but no signature has a single dense picture input"
         raise ScoringError(Kind.PRECONDITION, message)
     return found

@@ -19,8 +19,9 @@ class Manifest:
     """What a model's own file says; what it leaves out is None or empty.
 
     labels: name of each class, by index. preprocessing: fields of `Preprocessing`, joined with what the signature
-    says once the model is loaded. runtime: the back end's name, where several could run the model. backend: settings
-    that only the model's back end knows, which refuses unknown ones.
+    says once the model is loaded. normalize: who turns pixels into the input, "device" or "host". runtime: the back
+    end's name, where several could run the model. backend: settings that only the model's back end knows, which refuses
+    unknown ones.
     source: the file, None when there is none.
     """
 
@@ -31,6 +32,7 @@ class Manifest:
     instances: int | None = None
     batching: BatchPolicy = field(default_factory=BatchPolicy)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    normalize: str | None = None
     backend: Mapping[str, Any] = field(default_factory=dict)
     source: Path | None = None
 
@@ -64,6 +66,7 @@ def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
         instances=_count(content, "instances"),
         batching=_batching(_table(content, "batching")),
         preprocessing=_preprocessing(_table(content, "preprocessing")),
+        normalize=_normalize(_table(content, "preprocessing")),
         backend=_table(content, "backend"),
         source=path,
     )
@@ -112,7 +115,8 @@ def _bytes(value: Any) -> int:
 
 
 def _preprocessing(table: Mapping[str, Any]) -> dict[str, Any]:
-    _known(table, ("resize", "size", "channel_order", "layout", "mean", "scale", "exif"), "preprocessing")
+    keys = ("resize", "size", "channel_order", "layout", "mean", "scale", "exif", "normalize")
+    _known(table, keys, "preprocessing")
     values: dict[str, Any] = {}
     for key in ("resize", "channel_order", "layout"):
         if (word := _typed(table, key, str)) is not None:
@@ -128,6 +132,13 @@ def _preprocessing(table: Mapping[str, Any]) -> dict[str, Any]:
         values["exif"] = exif
     Preprocessing(**{"size": (1, 1), **values})  # refuses bad words here, before any model is loaded
     return values
+
+
+def _normalize(table: Mapping[str, Any]) -> str | None:
+    where: str | None = _typed(table, "normalize", str)
+    if where not in (None, "device", "host"):
+        raise ScoringError(Kind.INVALID, f'preprocessing normalize: want "device" or "host", got {where!r}')
+    return where
 
 
 def with_signature(values: Mapping[str, Any], guess: Preprocessing | None) -> Preprocessing | None:

@@ -1,6 +1,7 @@
 """Before a model is AVAILABLE: run it at the sizes it will run, and prove that its tensor path tells the truth.
 
-Two proofs: the codecs give back the tensors they were given, and a row's answer is the same alone and in a batch.
+Two proofs: the codecs give back the tensors they were given, and a row's answer is the same alone and in a batch. A
+third where the device normalises pictures: their answers are those of the same pictures normalised on the host.
 A mismatch fails the load. What cannot be tried (no sample that the model accepts) is said, not assumed.
 """
 
@@ -14,6 +15,8 @@ import numpy as np
 from accelserve.backends.base import Batch, Session
 from accelserve.batching.policy import BatchPolicy
 from accelserve.errors import Kind, ScoringError
+from accelserve.models.pixels import PixelPath
+from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import DEFAULT_SIGNATURE, Signature, Tensor, TensorSpec, describe_tensor
 
 # Raises ScoringError when tensors do not survive a codec's round trip; given by the runtime, which knows the codecs.
@@ -63,6 +66,56 @@ def check_session(session: Session, policy: BatchPolicy, check_codecs: CodecChec
     for size in sizes:
         _compare_batch(session, signature, samples, size, deterministic)
     return CheckReport(True, f"codec round trip; rows alone equal rows in batches of {_listed(sizes)}", sizes)
+
+
+def check_pixels(
+    session: Session, public: Signature, path: PixelPath, steps: Preprocessing, policy: BatchPolicy, deterministic: bool
+) -> str:
+    """Warm up on pixels and hold their answers against those of the floats that the host makes; blocks.
+
+    public: the signature that clients name. Returns what was done, for people. Raises as `check_session`.
+    """
+    (spec,) = public.inputs.values()
+    counts = (1, 2) if public.batched else (1,)
+    for count in counts:
+        pixels = _sample_pixels(steps, count)
+        try:
+            wanted = _run(session, public, {spec.name: normalised(pixels, steps, spec)}, count)
+        except ScoringError as error:
+            if error.kind in _DEVICE_FAULTS:
+                raise
+            return f"pixels not checked: the model accepts no generated picture ({error.message})"
+        found = _run(session, path.signature, {spec.name: pixels}, count)
+        for name in wanted:
+            _compare_normalised(name, found[name], wanted[name], session.device.id, deterministic)
+    if public.batched:
+        for size in run_sizes(policy):
+            _compare_batch(session, path.signature, {spec.name: _sample_pixels(steps, 2)}, size, deterministic)
+    return "pixels normalised on the device get the host's answers"
+
+
+def normalised(pixels: Tensor, steps: Preprocessing, spec: TensorSpec) -> Tensor:
+    """By its definition: uint8 [n, H, W, C] -> `spec`'s dtype in the layout of `steps`."""
+    mean, scale = np.array(steps.mean, np.float32), np.array(steps.scale, np.float32)
+    values = (pixels.astype(np.float32) - mean) * scale
+    return np.asarray(values if steps.layout == "NHWC" else values.transpose(0, 3, 1, 2), spec.dtype.numpy, order="C")
+
+
+def _sample_pixels(steps: Preprocessing, rows: int) -> Tensor:
+    """Row i is the same for every `rows` above i."""
+    random = np.random.default_rng(20190501)
+    return random.integers(0, 256, (rows, *steps.size, steps.channels), np.uint8)
+
+
+def _compare_normalised(name: str, found: Tensor, wanted: Tensor, device: str, deterministic: bool) -> None:
+    if not _close(found, wanted, _tolerance(wanted, deterministic)):
+        message = f'output "{name}": a picture normalised on {device} gets another answer than on the host'
+        remedy = 'say normalize = "host" under [preprocessing] of accelserve.toml'
+        raise ScoringError(Kind.PRECONDITION, f"{message}; {remedy}", reason="self_check")
+
+
+def _tolerance(tensor: Tensor, deterministic: bool) -> float:
+    return 0.0 if deterministic else TOLERANCES.get(str(tensor.dtype), 0.0)
 
 
 def _listed(sizes: Sequence[int]) -> str:
@@ -142,8 +195,7 @@ _REMEDY = "set [batching] max_batch_size = 1 in accelserve.toml if the model mix
 
 
 def _compare(name: str, batched: Tensor, alone: Tensor, row: int, size: int, deterministic: bool) -> None:
-    tolerance = 0.0 if deterministic else TOLERANCES.get(str(alone.dtype), 0.0)
-    if not _close(batched, alone, tolerance):
+    if not _close(batched, alone, _tolerance(alone, deterministic)):
         message = f'output "{name}": row {row} of a batch of {size} differs from the same row alone; {_REMEDY}'
         raise ScoringError(Kind.PRECONDITION, message, reason="self_check")
 

@@ -8,6 +8,7 @@ from accelserve.backends.base import Capabilities, Device, DeviceLease, ModelArt
 from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.scheduler import Scheduler
 from accelserve.errors import Kind, ScoringError
+from accelserve.models.pixels import PixelPaths
 from accelserve.models.self_check import CheckReport
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import DEFAULT_SIGNATURE, Signature
@@ -28,7 +29,8 @@ class LoadedModel:
     """A model resident on its devices, before it has a queue.
 
     sessions: one for each instance, alike but for their devices. labels: name of each class, by index.
-    preprocessing: signature name -> what is done to a picture for its only dense image input.
+    preprocessing: signature name -> what is done to a picture for its only dense image input. pixels: whose pictures
+    the device normalises.
     """
 
     artifact: ModelArtifact
@@ -39,6 +41,7 @@ class LoadedModel:
     report: LoadReport
     labels: tuple[str, ...] | None = None
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
+    pixels: PixelPaths = field(default_factory=PixelPaths)
     leases: tuple[DeviceLease, ...] = ()
 
     @property
