@@ -5,9 +5,9 @@ import threading
 
 import numpy as np
 import pytest
-from onnx import TensorProto
+from onnx import TensorProto, helper
 from played_cuda import CUDA_OUT_OF_MEMORY, SECOND_GPU, THE_GPU
-from small_networks import scorer, sum_and_difference, twice
+from small_networks import scorer, sum_and_difference, twice, value, write
 
 from accelserve.backends.base import Batch, ModelArtifact, SessionOptions, TakesPixels, buffers_of
 from accelserve.backends.onnx_options import CUDA
@@ -16,6 +16,9 @@ from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.scheduler import Scheduler, Work
 from accelserve.clock import MonotonicClock
 from accelserve.errors import Kind, ScoringError
+from accelserve.models.manifest import Manifest
+from accelserve.models.pixels import take_pixels
+from accelserve.models.self_check import check_pixels
 from accelserve.preprocessing import Preprocessing
 
 SIZE = (4, 6)
@@ -129,6 +132,27 @@ def test_wrong_pixels_are_refused_and_the_session_lives_on(planes, extra):
     assert ask(session, taken.name, pixels(1)).shape == (1, 5)
 
 
+def test_a_model_whose_output_has_other_rows_takes_pixels_without_bound_memory(tmp_path, caplog):
+    """scores = every other row, flat: the signature promises one for each."""
+    numbers = {"from": [0], "to": [2**31], "axis": [0], "step": [2]}
+    path = write(
+        tmp_path / "m.onnx",
+        [
+            helper.make_node("Flatten", ["image"], ["flat"], axis=1),
+            helper.make_node("Slice", ["flat", "from", "to", "axis", "step"], ["scores"]),
+        ],
+        [value("image", TensorProto.FLOAT, "n", 3, *SIZE)],
+        [value("scores", TensorProto.FLOAT, "m", 72)],
+        **{name: np.array(number, np.int64) for name, number in numbers.items()},
+    )
+    session = load_on_cpu(path, **BOUND)
+    taken = session.take_pixels(SERVED, STEPS)
+    for _ in range(2):
+        np.testing.assert_array_equal(ask(session, taken.name, pixels(3)), floats_of(pixels(3))[::2].reshape(2, -1))
+    assert session.buffers(taken.name, 3) is None
+    assert caplog.text.count("runs without bound memory") == 1
+
+
 def test_a_closed_session_runs_no_pixels(planes):
     session = load_on_cpu(planes, **BOUND)
     taken = session.take_pixels(SERVED, STEPS)
@@ -198,6 +222,14 @@ def test_all_slots_run_pixels_at_once_before_the_first_request(gpu, planes):
     assert len(gpu.runtime.runs) == 2
 
 
+def test_a_gpu_takes_pixels_unasked_and_passes_the_check_that_loading_makes(gpu, planes, extra):
+    session = gpu.load(planes, sizes=SIZES, **extra)
+    path = take_pixels([session], {SERVED: STEPS}, Manifest()).by_signature[SERVED]
+    policy = BatchPolicy(max_batch_size=4, allowed_batch_sizes=SIZES)
+    told = check_pixels(session, session.signatures[SERVED], path, STEPS, policy, deterministic=False)
+    assert told == "pixels normalised on the device get the host's answers"
+
+
 def test_closing_gives_the_memory_of_pixels_back(gpu, planes):
     session = gpu.load(planes)
     ask(session, session.take_pixels(SERVED, STEPS).name, pixels(2))
@@ -258,3 +290,12 @@ def test_pixels_and_floats_mixed_at_random_get_the_answers_they_would_get_alone(
         wanted = np.concatenate([ask(alone, SERVED, floats_of(row[None])) for row in rows])
         np.testing.assert_allclose(found.outputs["scores"], wanted, rtol=1e-5, atol=1e-6)
     assert gpu.cudart.allocations == before
+
+
+def test_pixels_wait_with_a_quarter_of_the_bytes_and_never_ride_with_floats(planes):
+    session = load_on_cpu(planes)
+    public, taken = session.signatures[SERVED], session.take_pixels(SERVED, STEPS)
+    of_pixels = Work(taken, {"image": pixels(2)}, ("scores",), 2, batched=True)
+    of_floats = Work(public, {"image": floats_of(pixels(2))}, ("scores",), 2, batched=True)
+    assert 4 * of_pixels.nbytes == of_floats.nbytes
+    assert of_pixels.group != of_floats.group

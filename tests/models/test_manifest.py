@@ -22,6 +22,10 @@ def refused(tmp_path, text):
     return caught.value.message
 
 
+def test_a_place_that_nothing_normalises_in_is_refused(tmp_path):
+    assert 'want "device" or "host", got \'gpu\'' in refused(tmp_path, '[preprocessing]\nnormalize = "gpu"\n')
+
+
 def test_no_file_says_nothing(tmp_path):
     assert read_manifest(tmp_path / "accelserve.toml") == Manifest()
 
@@ -48,6 +52,7 @@ def test_everything_it_can_say_is_read(tmp_path):
         mean = [123.68, 116.779, 103.939]
         scale = 0.017
         exif = true
+        normalize = "device"
         [backend]
         spinning = true
         """,

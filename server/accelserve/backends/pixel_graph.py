@@ -33,31 +33,35 @@ def why_not_pixels(preprocessing: Preprocessing, spec: TensorSpec) -> str:
 def pixel_graph(preprocessing: Preprocessing, spec: TensorSpec) -> bytes:
     """A serialized ONNX model: uint8 [n,H,W,C] -> `spec`'s dtype, [n,H,W,C] or [n,C,H,W].
 
-    The input has the name of `spec`, the output that and NORMALISED. (x - mean) * scale in float32, then the layout,
-    then the dtype. `why_not_pixels` has nothing against it.
+    The input has the name of `spec`, the output that and NORMALISED. The layout first, while values are bytes and the
+    least is moved; then (x - mean) * scale in float32, then the dtype. `why_not_pixels` has nothing against it.
     """
     height, width = preprocessing.size
     image = (height, width, preprocessing.channels)
     planes = (preprocessing.channels, height, width)
+    in_planes = preprocessing.layout == "NCHW"
     graph = onnx_pb2.GraphProto(name="normalise")
-    steps: list[tuple[str, Sequence[float], dict[str, int | Sequence[int]]]] = [("Cast", (), {"to": _number(_FLOAT32)})]
+    steps: list[tuple[str, Sequence[float], dict[str, int | Sequence[int]]]] = []
+    if in_planes:
+        steps.append(("Transpose", (), {"perm": _TO_NCHW}))
+    steps.append(("Cast", (), {"to": _number(_FLOAT32)}))
     if any(preprocessing.mean):
         steps.append(("Sub", preprocessing.mean, {}))
     if set(preprocessing.scale) != {1.0}:
         steps.append(("Mul", preprocessing.scale, {}))
-    if preprocessing.layout == "NCHW":
-        steps.append(("Transpose", (), {"perm": _TO_NCHW}))
     if spec.dtype is not _FLOAT32:
         steps.append(("Cast", (), {"to": _number(spec.dtype)}))
     value, output = spec.name, spec.name + NORMALISED
     for index, (operator, constant, attributes) in enumerate(steps):
         made = output if index == len(steps) - 1 else f"{spec.name}/step{index}"
-        inputs = [value, _constant(graph, f"{spec.name}/constant{index}", constant)] if constant else [value]
+        inputs = [value]
+        if constant:
+            inputs.append(_constant(graph, f"{spec.name}/constant{index}", constant, in_planes))
         node = graph.node.add(op_type=operator, input=inputs, output=[made])
         node.attribute.extend(_attribute(name, wanted) for name, wanted in attributes.items())
         value = made
     graph.input.append(_value_info(spec.name, _UINT8, image))
-    graph.output.append(_value_info(output, spec.dtype, planes if preprocessing.layout == "NCHW" else image))
+    graph.output.append(_value_info(output, spec.dtype, planes if in_planes else image))
     model = onnx_pb2.ModelProto(ir_version=_IR_VERSION, producer_name="accelserve", graph=graph)
     model.opset_import.add(version=_OPSET)
     serialized: bytes = model.SerializeToString()
@@ -69,9 +73,9 @@ def _number(dtype: DType) -> int:
     return dtype.onnx
 
 
-def _constant(graph: onnx_pb2.GraphProto, name: str, numbers: Sequence[float]) -> str:
-    """One number, or one per channel along the last axis of [n,H,W,C]."""
-    values = np.asarray(numbers, "<f4")
+def _constant(graph: onnx_pb2.GraphProto, name: str, numbers: Sequence[float], in_planes: bool) -> str:
+    """One number, or one per channel of [n,C,H,W] or [n,H,W,C]."""
+    values = np.asarray(numbers, "<f4").reshape((-1, 1, 1) if in_planes else (-1,))
     graph.initializer.add(name=name, data_type=_number(_FLOAT32), dims=values.shape, raw_data=values.tobytes())
     return name
 
