@@ -12,7 +12,7 @@ from accelserve.backends.onnx_binding import Slot, SlotPool, layout_of, why_unbo
 from accelserve.backends.onnx_errors import kind_of
 from accelserve.backends.onnx_memory import CudaMemory, HostMemory, Memory
 from accelserve.backends.onnx_options import OnnxOptions, device_index
-from accelserve.backends.onnx_session import RunWays
+from accelserve.backends.onnx_session import RunWays, Settled
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Signature
@@ -35,10 +35,8 @@ class Residence:
     device: Device
     options: OnnxOptions
 
-    def settle(
-        self, session: Any, signature: Signature, asked: SessionOptions, slots: int
-    ) -> tuple[SlotPool | None, RunWays, tuple[str, ...]]:
-        """Bound memory (None without), how to call the library, and remarks for people.
+    def settle(self, session: Any, signature: Signature, asked: SessionOptions, slots: int) -> Settled:
+        """Bind memory, find out how the library is called, warm or capture.
 
         session: the library's. slots: batches that may be in flight. Raises ScoringError(PRECONDITION) for graphs that
         cannot be, and what the library or CUDA raises; what was opened is closed again.
@@ -47,7 +45,8 @@ class Residence:
         if self.options.cuda_graphs and self.on_gpu:
             self._check_graphs(signature, asked, unbound)
         if unbound or not self.options.binds(self.device):
-            return None, self._ways(), (f"runs without bound memory: {unbound}",) if unbound else ()
+            remarks = (f"runs without bound memory: {unbound}",) if unbound else ()
+            return Settled(None, self._ways(), remarks)
         rows = asked.max_batch_size if signature.batched else 1
         memory = self._memory()
         try:
@@ -55,8 +54,8 @@ class Residence:
                 pool = SlotPool(session, layout_of(signature, session), memory, rows, slots)
             if not (self.options.cuda_graphs and self.on_gpu):
                 self.warm(session, tuple(pool), rows)
-                return pool, self._ways(), ()
-            return pool, self._graph_ways(session, pool, asked.batch_sizes), ()
+                return Settled(pool, self._ways())
+            return Settled(pool, self._graph_ways(session, pool, asked.batch_sizes))
         except BaseException:
             memory.close()
             raise

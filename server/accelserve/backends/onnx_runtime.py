@@ -136,14 +136,14 @@ class OnnxRuntimeBackend:
         _check_placement(model, device, chosen, placement_of(session))
         residence = Residence(self._runtime, self._loader, self._captures, model, device, chosen)
         try:
-            slots, ways, remarks = residence.settle(session, signature, options, self._inflight(device, options))
+            settled = residence.settle(session, signature, options, self._inflight(device, options))
         except ScoringError:
             raise
         except Exception as error:
             raise _load_error(model, device, error) from error
-        remarks = (*ready.remarks, *remarks)
+        settled = replace(settled, remarks=(*ready.remarks, *settled.remarks))
         stages = partial(self._open_stage, residence, options)
-        return OnnxRuntimeSession(model, session, signature, device, self._note_lost, stages, slots, ways, remarks)
+        return OnnxRuntimeSession(model, session, signature, device, settled, stages, self._note_lost)
 
     def health(self, device: Device) -> Health:
         if device.id in self._lost:

@@ -51,12 +51,21 @@ class RunWays:
     graphs: Mapping[tuple[int, int], Any] = field(default_factory=dict)
 
 
-class OnnxRuntimeSession:
-    """One model in one `InferenceSession`; runs may overlap.
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How a session was made ready for its first batch.
 
     slots: bound memory; without it, and for batches that do not fit it, the library allocates for each run.
-    remarks: what a person should know of the model, a sentence each. open_stage: makes what normalises pictures.
+    remarks: what a person should know of the model, a sentence each.
     """
+
+    slots: SlotPool | None
+    ways: RunWays
+    remarks: tuple[str, ...] = ()
+
+
+class OnnxRuntimeSession:
+    """One model in one `InferenceSession`; runs may overlap. open_stage: makes what normalises pictures."""
 
     def __init__(
         self,
@@ -64,27 +73,25 @@ class OnnxRuntimeSession:
         session: Any,
         signature: Signature,
         device: Device,
-        note_lost: Callable[[Device, str], None],
+        settled: Settled,
         open_stage: OpenStage,
-        slots: SlotPool | None = None,
-        ways: RunWays | None = None,
-        remarks: tuple[str, ...] = (),
+        note_lost: Callable[[Device, str], None],
     ) -> None:
         self.signatures: Mapping[str, Signature] = MappingProxyType({signature.name: signature})
         self.device = device
         self.placement = placement_of(session)
-        self.remarks = remarks
+        self.remarks = settled.remarks
         self._model = model
         self._session: Any = session
         self._note_lost = note_lost
         self._open_stage = open_stage
         self._stages: dict[str, PixelStage] = {}  # by the name of the signature of pixels
-        self._slots = slots
-        self._ways = ways or RunWays()
+        self._slots = settled.slots
+        self._ways = settled.ways
         self._lent = threading.local()  # .slot: what `buffers` gave this thread
         self._shrink_next = False
         self._may_shrink = True
-        self._bound = slots is not None
+        self._bound = settled.slots is not None
         self._gate = RunGate(model)
         self._string_inputs = tuple(name for name, spec in signature.inputs.items() if spec.dtype.is_string)
         self._string_outputs = frozenset(name for name, spec in signature.outputs.items() if spec.dtype.is_string)
