@@ -8,6 +8,7 @@ from accelserve.backends.cut_model import CutSignature, Part
 from accelserve.backends.cut_session import CutSession, OpenSignature, plan
 from accelserve.backends.host import cpu_device
 from accelserve.errors import Kind, ScoringError
+from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
 
 INT, STRING = BY_NAME["int64"], BY_NAME["string"]
@@ -133,6 +134,54 @@ def test_memory_is_lent_only_where_the_dense_part_is_the_whole_model():
     assert {key: array.tolist() for key, array in session.buffers("s", 2).items()} == {"text": [0, 0], "number": [1, 1]}
     plain = CutSession("m:1", {"s": OpenSignature(whole, Dense(), {})}, cpu_device(), Placement())
     assert plain.buffers("s", 2) is None
+
+
+class OfFloats(Dense):
+    """A dense part that takes pixels; it gives back what it is given."""
+
+    def take_pixels(self, signature, steps):
+        image = TensorSpec("x", BY_NAME["uint8"], (-1, *steps.size, steps.channels), "x")
+        return Signature("dense of pixels", {"x": image}, {})
+
+    def buffers(self, signature, rows):
+        return {"x": np.zeros((rows, 2, 2, 3), np.uint8)} if signature == "dense of pixels" else None
+
+    def run(self, batch):
+        self.batches.append(batch)
+        return BatchResult({"y": batch.inputs["x"]})
+
+
+def of_pictures(dense, **others):
+    image = TensorSpec("image", BY_NAME["float32"], (-1, 2, 2, 3), "image:0")
+    scores = TensorSpec("scores", BY_NAME["float32"], (-1, 2, 2, 3), "scores:0")
+    part = Part("model.onnx", {"x": "image:0"}, {"y": "scores:0"})
+    signature = Signature("s", {"image": image}, {"scores": scores})
+    cut = CutSignature(signature, {"image": "image:0"}, {"scores": "scores:0"}, {"dense": part, **others})
+    return CutSession("m:1", {"s": OpenSignature(cut, dense, {})}, cpu_device(), Placement())
+
+
+def test_pixels_go_to_a_dense_part_that_is_the_whole_model_and_takes_them():
+    session = of_pictures(OfFloats())
+    taken = session.take_pixels("s", Preprocessing((2, 2)))
+    assert list(session.signatures) == ["s"]
+    assert str(taken.inputs["image"]) == "uint8[-1,2,2,3]"
+    assert taken.outputs == session.signatures["s"].outputs
+    assert session.buffers(taken.name, 3)["image"].shape == (3, 2, 2, 3)
+    pixels, dense = np.ones((1, 2, 2, 3), np.uint8), session._opened["s"].dense
+    assert session.run(Batch(taken.name, {"image": pixels}, ("scores",), 1)).outputs["scores"] is pixels
+    session.run(Batch("s", {"image": pixels.astype(np.float32)}, ("scores",), 1))
+    assert [batch.signature for batch in dense.batches] == ["dense of pixels", "serving_default"]
+
+
+@pytest.mark.parametrize(
+    ("dense", "others"),
+    [(OfFloats(), {"host": Part("host.pb", {}, {})}), (Dense(), {})],
+    ids=["a part in TensorFlow", "a dense part without the ability"],
+)
+def test_pixels_are_refused_where_the_device_does_not_run_all_or_cannot(dense, others):
+    with pytest.raises(ScoringError, match='signature "s" does not run on cpu:0 alone') as refusal:
+        of_pictures(dense, **others).take_pixels("s", Preprocessing((2, 2)))
+    assert refusal.value.kind is Kind.UNSUPPORTED
 
 
 def test_closing_closes_a_shared_part_once_and_later_runs_are_refused():

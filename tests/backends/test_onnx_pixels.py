@@ -84,6 +84,12 @@ def test_the_signature_of_pixels_is_the_models_but_for_its_input(planes, extra):
     assert taken.batched
 
 
+def test_asked_again_it_has_it_already_and_refuses_to_normalise_in_two_ways(planes):
+    session = load_on_cpu(planes)
+    assert session.take_pixels(SERVED, STEPS) is session.take_pixels(SERVED, STEPS)
+    assert "something else" in refusal_of(session, Preprocessing(SIZE, layout="NCHW")).message
+
+
 def test_pixels_are_stacked_into_the_slot_and_read_there(planes):
     session = load_on_cpu(planes, **BOUND)
     taken = session.take_pixels(SERVED, STEPS)

@@ -18,6 +18,7 @@ from accelserve.backends.probes import cut_model, saved_model_onnx, tf_session
 from accelserve.backends.saved_model_onnx import SavedModelOnnxBackend
 from accelserve.devices import DeviceKind, parse_device_request
 from accelserve.errors import ExitCode, Kind, ScoringError
+from accelserve.preprocessing import Preprocessing
 from model_builders import jpeg
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.filterwarnings("default")]  # tf2onnx and Keras warn of themselves
@@ -160,6 +161,25 @@ def test_the_dense_part_goes_to_the_gpu_and_the_session_says_so(tmp_path):
     assert onnx.loaded == [("model.onnx", onnx.GPU)]
     assert session.device == onnx.GPU
     assert session.placement.nodes["TensorFlow CPU"] == 6, "what TensorFlow keeps is told beside the provider's nodes"
+    session.close()
+
+
+def test_a_keras_classifier_takes_pixels_and_answers_as_for_the_hosts_floats(tmp_path):
+    backend = SavedModelOnnxBackend(convert=Counting())
+    session = load(backend, prepare(backend, saved_models.keras_classifier(tmp_path / "m"), tmp_path / "cache"))
+    steps = Preprocessing((saved_models.SIDE, saved_models.SIDE), mean=(10.0, 20.0, 30.0), scale=(0.9,))
+    taken = {name: session.take_pixels(name, steps) for name in session.signatures}
+    pixels = np.random.default_rng(1).integers(0, 256, (2, saved_models.SIDE, saved_models.SIDE, 3), np.uint8)
+    floats = (pixels.astype(np.float32) - np.float32(steps.mean)) * np.float32(steps.scale)
+    for name, signature in session.signatures.items():
+        (image,), outputs = signature.inputs, tuple(signature.outputs)
+        of_pixels, of_floats = (
+            session.run(Batch(asked, {image: rows}, outputs, 2)).outputs
+            for asked, rows in ((taken[name].name, pixels), (name, floats))
+        )
+        for output in outputs:
+            np.testing.assert_array_equal(of_pixels[output], of_floats[output])
+    assert not {found.name for found in taken.values()} & set(session.signatures)
     session.close()
 
 

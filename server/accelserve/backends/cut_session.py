@@ -1,15 +1,16 @@
 """A cut SavedModel resident: host part in TensorFlow, dense part in ONNX Runtime, tail in TensorFlow again."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
-from accelserve.backends.base import Batch, BatchResult, Device, Placement, Session, buffers_of
+from accelserve.backends.base import Batch, BatchResult, Device, Placement, Session, TakesPixels, buffers_of
 from accelserve.backends.batch_check import check_batch
 from accelserve.backends.cut_model import DENSE, ORDER, CutSignature, Part
 from accelserve.backends.run_gate import RunGate
-from accelserve.errors import ScoringError
+from accelserve.errors import Kind, ScoringError
+from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import DEFAULT_SIGNATURE, Signature, Tensor
 
 
@@ -23,11 +24,15 @@ class GraphRunner(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class OpenSignature:
-    """A signature and its loaded parts: graphs by kind (host, tail); dense: None when nothing is dense."""
+    """A signature and its loaded parts: graphs by kind (host, tail); dense: None when nothing is dense.
+
+    dense_signature: what batches of the dense part name.
+    """
 
     cut: CutSignature
     dense: Session | None
     graphs: Mapping[str, GraphRunner]
+    dense_signature: str = DEFAULT_SIGNATURE
 
 
 class CutSession:
@@ -48,12 +53,27 @@ class CutSession:
         self.placement = placement
         self.remarks = remarks
         self._model = model
-        self._opened = opened
+        self._opened = dict(opened)
+        self._asked = dict(self.signatures)  # all that a batch may name
         self._gate = RunGate(model)
+
+    def take_pixels(self, signature: str, preprocessing: Preprocessing) -> Signature:
+        """Where the dense part is the whole model, as that takes them."""
+        opened = self._opened[signature]
+        dense: object = opened.dense
+        if set(opened.cut.parts) != {DENSE} or not isinstance(dense, TakesPixels):
+            message = f'{self._model}: signature "{signature}" does not run on {self.device.id} alone'
+            raise ScoringError(Kind.UNSUPPORTED, message)
+        taken = dense.take_pixels(DEFAULT_SIGNATURE, preprocessing)
+        of_pixels = _as_pixels(opened.cut.signature, taken)
+        cut = replace(opened.cut, signature=of_pixels)
+        self._opened[of_pixels.name] = replace(opened, cut=cut, dense_signature=taken.name)
+        self._asked[of_pixels.name] = of_pixels
+        return of_pixels
 
     def run(self, batch: Batch) -> BatchResult:
         """As `Session.run`. An input is refused here when its type or shape does not fit, whichever part takes it."""
-        signature = check_batch(self._model, self.signatures, batch)
+        signature = check_batch(self._model, self._asked, batch)
         opened = self._opened[batch.signature]
         cut = opened.cut
         values = {cut.inputs[key]: tensor for key, tensor in batch.inputs.items()}
@@ -62,7 +82,7 @@ class CutSession:
         with self._gate:
             for kind, part, wanted in plan(cut, batch.outputs):
                 if kind == DENSE:
-                    values |= _run_dense(opened.dense, part, values, wanted, batch.rows, errors)
+                    values |= _run_dense(opened, part, values, wanted, batch.rows, errors)
                 else:
                     values |= opened.graphs[kind].run(values, wanted, takes_strings)
         return BatchResult({key: values[cut.outputs[key]] for key in batch.outputs}, errors)
@@ -72,7 +92,7 @@ class CutSession:
         opened = self._opened.get(signature)
         if opened is None or set(opened.cut.parts) != {DENSE}:
             return None
-        lent = buffers_of(opened.dense)(DEFAULT_SIGNATURE, rows)
+        lent = buffers_of(opened.dense)(opened.dense_signature, rows)
         if lent is None:
             return None
         values = {value: lent[port] for port, value in opened.cut.parts[DENSE].feeds.items()}
@@ -81,6 +101,13 @@ class CutSession:
     def close(self) -> None:
         if self._gate.close():
             close_all(self._opened.values())
+
+
+def _as_pixels(signature: Signature, taken: Signature) -> Signature:
+    """taken: the dense part's signature of pixels, whose one input has another name than ours."""
+    ((key, spec),), (pixels,) = signature.inputs.items(), taken.inputs.values()
+    inputs = MappingProxyType({key: replace(spec, dtype=pixels.dtype, shape=pixels.shape)})
+    return replace(signature, name=f"{signature.name} of pixels", inputs=inputs)
 
 
 def plan(cut: CutSignature, outputs: Iterable[str]) -> list[tuple[str, Part, tuple[str, ...]]]:
@@ -97,7 +124,7 @@ def plan(cut: CutSignature, outputs: Iterable[str]) -> list[tuple[str, Part, tup
 
 
 def _run_dense(
-    session: Session | None,
+    opened: OpenSignature,
     part: Part,
     values: Mapping[str, Tensor],
     wanted: tuple[str, ...],
@@ -105,10 +132,11 @@ def _run_dense(
     errors: dict[int, ScoringError],
 ) -> dict[str, Tensor]:
     """The wanted values; rows that failed alone are put into `errors`."""
-    assert session is not None, "a dense part was planned and not loaded"
+    assert opened.dense is not None, "a dense part was planned and not loaded"
     ports = {value: port for port, value in part.fetches.items()}
     inputs = {port: values[value] for port, value in part.feeds.items()}
-    result = session.run(Batch(DEFAULT_SIGNATURE, inputs, tuple(ports[value] for value in wanted), rows))
+    asked = tuple(ports[value] for value in wanted)
+    result = opened.dense.run(Batch(opened.dense_signature, inputs, asked, rows))
     errors.update(result.item_errors)
     return {value: result.outputs[ports[value]] for value in wanted}
 

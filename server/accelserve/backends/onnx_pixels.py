@@ -30,12 +30,14 @@ OpenGraph = Callable[[bytes], Any]  # a serialized ONNX model -> the library's s
 class PixelStage:
     """What runs before the model for one signature.
 
-    signature: what batches of pixels name. spec: the model's input. session: the library's. place: the device, as
-    IOBinding names it. slots: by number of the model's slot that each writes into; empty without bound memory.
+    signature: what batches of pixels name. spec: the model's input. steps: what becomes of pixels on the way to it.
+    session: the library's. place: the device, as IOBinding names it. slots: by number of the model's slot that each
+    writes into; empty without bound memory.
     """
 
     signature: Signature
     spec: TensorSpec
+    steps: Preprocessing
     session: Any
     place: tuple[str, int]
     slots: tuple[Slot, ...]
@@ -70,7 +72,7 @@ def open_stage(
     session = open_graph(pixel_graph(steps, spec))
     place = ("cuda", device_index(device)) if device.kind is DeviceKind.GPU else ("cpu", 0)
     slots = () if pool is None else pool.before(session, _layout(taken, session, pool))
-    return PixelStage(taken, spec, session, place, slots)
+    return PixelStage(taken, spec, steps, session, place, slots)
 
 
 def _signature_of_pixels(model: str, signature: Signature, steps: Preprocessing) -> Signature:

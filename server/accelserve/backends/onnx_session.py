@@ -97,6 +97,12 @@ class OnnxRuntimeSession:
         self._string_outputs = frozenset(name for name, spec in signature.outputs.items() if spec.dtype.is_string)
 
     def take_pixels(self, signature: str, preprocessing: Preprocessing) -> Signature:
+        """One stage only, which is there already when it is asked for again: SavedModel's signatures share sessions."""
+        for known in self._stages.values():
+            if known.steps != preprocessing:
+                message = f"{self._model} takes pixels already, and makes something else of them"
+                raise ScoringError(Kind.UNSUPPORTED, message)
+            return known.signature
         stage = self._open_stage(self.signatures[signature], preprocessing, self._slots)
         self._stages[stage.signature.name] = stage
         return stage.signature
