@@ -229,7 +229,7 @@ def _tell_available(resident: Resident) -> None:
         model.backend,
         ", emulated" if any(device.emulated for device in model.devices) else "",
         sessions,
-        "".join([f", pictures normalised {where}" for where in model.pixels.where.values()]),
+        "".join([f", pictures normalised {where}" for where in dict.fromkeys(model.pixels.where.values())]),
         report.load_s,
         report.warmup_s,
         f"{placement}; " if placement else "",

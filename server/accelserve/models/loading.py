@@ -177,11 +177,11 @@ class Loader:
         pixels: PixelPaths,
     ) -> CheckReport:
         report = check_session(session, policy, self.check_codecs, deterministic)
-        for name, path in pixels.by_signature.items():
-            public = session.signatures[name]
-            told = check_pixels(session, public, path, preprocessing[name], policy, deterministic)
-            report = replace(report, detail=f"{report.detail}; {told}")
-        return report
+        told = [
+            check_pixels(session, session.signatures[name], path, preprocessing[name], policy, deterministic)
+            for name, path in pixels.by_signature.items()
+        ]
+        return replace(report, detail="; ".join([report.detail, *dict.fromkeys(told)]))
 
 
 @dataclass(frozen=True, slots=True)
