@@ -19,12 +19,16 @@ STOP_LIMIT_S = 30.0
 
 @dataclass(frozen=True)
 class Server:
-    """A ready server. http: "http://127.0.0.1:PORT"; grpc: "127.0.0.1:PORT"; log: its standard error so far."""
+    """A ready server. http: "http://127.0.0.1:PORT"; grpc: "127.0.0.1:PORT"; log: its standard error so far.
+
+    ready: the line that says so.
+    """
 
     process: subprocess.Popen
     http: str
     grpc: str
     log: Path
+    ready: str = ""
 
     @property
     def http_port(self) -> int:
@@ -65,9 +69,10 @@ def serving(*arguments, log: Path, environ: Mapping[str, str] | None = None) -> 
     """A server that is ready; ended at the end, by force if need be."""
     process = start(arguments, log, environ)
     try:
-        found = READY.search(line_of(process))
+        ready = line_of(process)
+        found = READY.search(ready)
         assert found, f"the server did not get ready:\n{log.read_text()}"
-        yield Server(process, found["http"], found["grpc"], log)
+        yield Server(process, found["http"], found["grpc"], log, ready)
     finally:
         end(process)
 
