@@ -119,6 +119,32 @@ def test_several_models_are_told_apart_by_name(several):
         assert outputs_of(calls.start("double", {"x": row(1, 2)}).result())["y"].tolist() == [[2.0, 4.0]]
 
 
+def test_the_readiness_of_one_model_tells_where_its_versions_run_and_why_one_does_not(tmp_path):
+    (tmp_path / "m").mkdir()
+    onnx_affine(tmp_path / "m" / "1" / "model.onnx")
+    with serving(f"--model=m={tmp_path / 'm'}", "--poll-interval=0.1", log=tmp_path / "log") as server:
+        (tmp_path / "m" / "2").mkdir()
+        (tmp_path / "m" / "2" / "model.onnx").write_bytes(b"no model")
+        newest, served = wait_until(lambda: both_settled(server))
+    assert (newest["version"], newest["state"]) == (2, "END")
+    assert "does not load" in newest["error"]
+    assert "devices" not in newest
+    assert served == {
+        "version": 1,
+        "state": "AVAILABLE",
+        "backend": "onnx_runtime",
+        "devices": ["cpu:0"],
+        "emulated": False,
+        "numerics": "fp32",
+        "nodes": {"CPUExecutionProvider": 2},
+    }
+
+
+def both_settled(server: Server) -> list[dict] | None:
+    versions = ask(server, "/readyz/m").json["versions"]
+    return versions if [each["state"] for each in versions] == ["END", "AVAILABLE"] else None
+
+
 def test_a_request_that_names_no_model_is_told_which_are_loaded(several):
     refused = ask(several, "/score", instances((1, 2)))
     assert (refused.status, refused.headers["x-accelserve-reason"]) == (400, "model_not_named")

@@ -8,7 +8,9 @@ import orjson
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
 from accelserve.lifecycle import Lifecycle
+from accelserve.messages import ModelRef
 from accelserve.models.manager import ModelManager
+from accelserve.models.servable import LoadedModel
 from accelserve.observability.metrics import Metrics
 
 _READY_MODEL = re.compile(r"/readyz/([^/]+)")
@@ -34,15 +36,41 @@ class Operations:
             return error_response(ScoringError(Kind.NOT_FOUND, f"no model is named {name!r}"))
         ready = not self.lifecycle.stopping and self.models.ready(name)
         names = [name] if name is not None else self.models.names()
-        states = {each: self.models.state(each).value for each in names}
-        if ready:
-            return HttpResponse(200, orjson.dumps({"status": "ready", "models": states}))
         stopping = self.lifecycle.stopping
-        told: dict[str, object] = {"status": "stopping" if stopping else "not ready", "models": states}
-        if not stopping and name is None:
+        told: dict[str, object] = {
+            "status": "ready" if ready else "stopping" if stopping else "not ready",
+            "models": {each: self.models.state(each).value for each in names},
+        }
+        if not ready and not stopping and name is None:
             told["reason"] = self.models.why_not_ready()
-        return HttpResponse(503, orjson.dumps(told))
+        if name is not None:
+            told["versions"] = self._versions(name)
+        return HttpResponse(200 if ready else 503, orjson.dumps(told))
+
+    def _versions(self, name: str) -> list[dict[str, object]]:
+        """Each version, newest first: its state, and of one that serves where it runs, of one that failed why."""
+        serving = {servable.version: servable.model for servable in self.models.servables() if servable.name == name}
+        versions = []
+        for status in self.models.statuses(ModelRef(name)):
+            about: dict[str, object] = {"version": status.version, "state": status.state}
+            if status.error_message:
+                about["error"] = status.error_message
+            if (model := serving.get(status.version)) is not None:
+                about |= _placement(model)
+            versions.append(about)
+        return versions
 
     async def metrics_page(self, request: HttpRequest) -> HttpResponse:
         body, content_type = self.metrics.render(request.headers.get("accept", ""))
         return HttpResponse(200, body, content_type=content_type)
+
+
+def _placement(model: LoadedModel) -> dict[str, object]:
+    """Where a model runs. nodes: of its graph, by where they run; {} where that is not known."""
+    return {
+        "backend": model.backend,
+        "devices": [device.id for device in model.devices],
+        "emulated": any(device.emulated for device in model.devices),
+        "numerics": model.capabilities.numerics,
+        "nodes": dict(model.session.placement.nodes),
+    }
