@@ -15,6 +15,7 @@ from accelserve.backends.nvml import open_monitor
 from accelserve.config import ModelConfig
 from accelserve.errors import ScoringError
 from accelserve.models.loading import Loader
+from accelserve.models.repository import name_of
 from accelserve.models.servable import LoadedModel
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Signature, TensorSpec
@@ -41,7 +42,7 @@ def describe_model(loader: Loader, path: Path, device: str | None, name: str = "
 
     Raises ScoringError.
     """
-    config = ModelConfig(name or path.name.partition(".")[0] or "model", path, device)
+    config = ModelConfig(name or name_of(path), path, device)
     source = loader.find(config)
     model = loader.load(config, source)
     try:

@@ -1,9 +1,11 @@
 """What a path given by the user holds."""
 
+from pathlib import Path
+
 import pytest
 
 from accelserve.errors import Kind, ScoringError
-from accelserve.models.repository import find_models, find_version, list_versions
+from accelserve.models.repository import find_models, find_version, list_versions, name_of
 
 
 def touch(path):
@@ -113,3 +115,11 @@ def test_an_empty_version_folder_is_named_when_it_is_to_be_loaded(tmp_path):
     with pytest.raises(ScoringError, match=r"2 holds no saved_model.pb or model.onnx") as caught:
         find_version("m", 2, tmp_path / "2")
     assert caught.value.kind is Kind.PRECONDITION
+
+
+def test_a_model_without_a_given_name_is_called_as_its_file_or_its_folder(tmp_path, monkeypatch):
+    (tmp_path / "resnet50" / "3").mkdir(parents=True)
+    assert name_of(tmp_path / "digits.synthetic.toml") == "digits"
+    assert name_of(tmp_path / "resnet50" / "3") == name_of(tmp_path / "resnet50") == "resnet50"
+    monkeypatch.chdir(tmp_path / "resnet50")
+    assert name_of(Path(".")) == "resnet50"

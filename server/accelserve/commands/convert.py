@@ -142,9 +142,9 @@ def _tolerance_of(parsed: argparse.Namespace, for_fp32: float) -> float:
 
 def _model(path: Path) -> ModelArtifact:
     """The newest version. Raises ScoringError as `serve` does, and for a model of a format that is not converted."""
-    from accelserve.models.repository import find_models
+    from accelserve.models.repository import find_models, name_of
 
-    found = find_models((path.parent if path.name.isdecimal() else path).resolve().name, path).versions[0]
+    found = find_models(name_of(path), path).versions[0]
     if found.format not in ("saved_model", "onnx"):
         message = f"{path} is a model of format {found.format}; only SavedModels and ONNX models are converted"
         raise ScoringError(Kind.PRECONDITION, message)

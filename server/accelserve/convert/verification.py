@@ -4,29 +4,29 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from accelserve.backends.base import Session, SessionOptions
+from accelserve.backends.base import Session
 from accelserve.backends.lease import acquire_lease
+from accelserve.config import ModelConfig
 from accelserve.convert.compare import Comparison, compare
 from accelserve.convert.samples import Inputs, from_file, generated
 from accelserve.devices import parse_device_request
 from accelserve.errors import Kind, ScoringError
-from accelserve.models.loading import Loader
-from accelserve.models.manifest import read_manifest
-from accelserve.models.repository import find_models
+from accelserve.models.loading import Loader, session_options
+from accelserve.models.repository import name_of
 from accelserve.tensors import Signature
 
 
 @contextmanager
 def opened(loader: Loader, path: Path, device: str) -> Iterator[Session]:
     """A model's newest version, without the self-check of `serve`: what that would find is what is to be shown."""
-    name = path.name.partition(".")[0] or "model"
-    found = find_models(name, path)
-    manifest = read_manifest(found.manifest)
-    options = SessionOptions(manifest.threads, manifest.backend)
-    backend, (place, *_) = loader.backends.choose(found.versions[0], parse_device_request(device))
+    name = name_of(path)
+    source = loader.find(ModelConfig(name, path))
+    artifact, manifest = source.artifact, source.manifest
+    options = session_options(manifest, manifest.threads)
+    backend, (place, *_) = loader.backends.choose(artifact, parse_device_request(device), manifest.runtime)
     lease = acquire_lease(loader.leases, place.id, name) if place.exclusive else None
     try:
-        prepared = backend.prepare(found.versions[0], place, options, loader.cache, lambda what, done: None)
+        prepared = backend.prepare(artifact, place, options, loader.cache, lambda what, done: None)
         session = backend.load(prepared, place, options, lease)
         try:
             yield session

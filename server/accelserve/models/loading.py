@@ -93,8 +93,7 @@ class Loader:
     ) -> LoadedModel:
         manifest = source.manifest
         threads = config.threads or manifest.threads or self.threads
-        policy = manifest.batching
-        options = SessionOptions(threads, manifest.backend, policy.max_batch_size, policy.allowed_batch_sizes)
+        options = session_options(manifest, threads)
         instances = config.instances or manifest.instances or self.instances
         capabilities = [backend.capabilities(device, options) for device in devices]
         _check_instances(source.artifact.name, devices, capabilities, instances)
@@ -203,6 +202,12 @@ def _check_instances(
         if most is not None and instances > most:
             message = f'model "{model}": want {instances} instances on {device.id}, which takes {most}'
             raise ScoringError(Kind.PRECONDITION, f"{message}; say instances = {most}")
+
+
+def session_options(manifest: Manifest, threads: int | None) -> SessionOptions:
+    """What a model's own file asks of its sessions. threads: as decided by whoever comes first."""
+    policy = manifest.batching
+    return SessionOptions(threads, manifest.backend, policy.max_batch_size, policy.allowed_batch_sizes)
 
 
 def _log_progress(model: str, what: str, done: float) -> None:

@@ -45,6 +45,14 @@ def find_models(name: str, path: Path) -> Found:
     return Found(_versions(name, path), path / FILE_NAME)
 
 
+def name_of(path: Path) -> str:
+    """A model's name where nobody gives one: that of its file or folder, of a version folder that of the one above."""
+    place = path.resolve()
+    if not place.is_dir():
+        return place.name.partition(".")[0] or "model"
+    return (place.parent if place.name.isdecimal() else place).name or "model"
+
+
 def list_versions(name: str, path: Path) -> dict[int, Path]:
     """Where each version lies that a path holds: one scan of a folder, whatever the version folders hold.
 
