@@ -1,6 +1,5 @@
 """The written result: what was claimed, measured and how, with commit, machine and versions."""
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -29,17 +28,9 @@ def machine() -> dict[str, Any]:
 
 def versions() -> dict[str, str]:
     import accelserve
+    from accelserve.installed import installed_versions
 
-    libraries = {name: version for name in LIBRARIES if (version := _version(name))}
-    return {"accelserve": accelserve.__version__, "python": platform.python_version(), **libraries}
-
-
-def _version(name: str) -> str:
-    """Empty for what is not installed: a GPU machine has onnxruntime-gpu instead of onnxruntime."""
-    try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
+    return {"accelserve": accelserve.__version__, "python": platform.python_version(), **installed_versions(LIBRARIES)}
 
 
 def commit() -> str:

@@ -23,6 +23,7 @@ BASE = {
     "config_sources",
     "preprocessing",
     "image_signature",
+    "installed",
     "clock",
     "durable_files",
     "lifecycle",

@@ -3,7 +3,6 @@
 import ctypes
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from accelserve.backends.discovery import BackendPool
 from accelserve.backends.nvml import open_monitor
 from accelserve.config import ModelConfig
 from accelserve.errors import ScoringError
+from accelserve.installed import installed_versions
 from accelserve.models.loading import Loader
 from accelserve.models.repository import name_of
 from accelserve.models.servable import LoadedModel
@@ -22,7 +22,7 @@ from accelserve.tensors import Signature, TensorSpec
 
 Description = dict[str, Any]
 
-_PACKAGES = (
+_PACKAGES = (  # those that bring a back end or its libraries
     "onnxruntime",
     "onnxruntime-gpu",
     "nvidia-cublas",
@@ -165,7 +165,7 @@ def describe_devices(pool: BackendPool, loader: CudaLoader = ctypes.CDLL) -> Des
     loader: as ctypes.CDLL.
     """
     backends = {offer.name: _backend(pool, offer) for offer in pool.offers}
-    return {"nvidia": _nvidia(loader), "packages": _packages(), "backends": backends}
+    return {"nvidia": _nvidia(loader), "packages": installed_versions(_PACKAGES), "backends": backends}
 
 
 def _nvidia(loader: CudaLoader) -> Description:
@@ -184,18 +184,6 @@ def _nvidia(loader: CudaLoader) -> Description:
             for state in monitor.states()
         },
     }
-
-
-def _packages() -> dict[str, str]:
-    """The installed ones of those that bring a back end or its libraries, with their versions."""
-    return {name: found for name in _PACKAGES if (found := _version(name))}
-
-
-def _version(distribution: str) -> str:
-    try:
-        return version(distribution)
-    except PackageNotFoundError:
-        return ""
 
 
 def _backend(pool: BackendPool, offer: Offer) -> Description:

@@ -1,5 +1,7 @@
 """The SavedModels that people bring: converted, and compared with TensorFlow; or refused by the operators' names."""
 
+from importlib import metadata
+
 import numpy as np
 import pytest
 
@@ -81,6 +83,19 @@ def test_other_layers_of_keras_convert_too(tmp_path, build, wanted):
 )
 def test_the_cut_lies_where_strings_and_weights_say(tmp_path, build, wanted):
     assert parts(converted(tmp_path, build)[0]) == wanted
+
+
+def test_a_host_that_has_only_the_gpu_build_of_onnx_runtime_converts_too(tmp_path, monkeypatch):
+    found = metadata.Distribution.from_name
+
+    def with_the_gpu_build_alone(name):
+        if name == "onnxruntime":
+            raise metadata.PackageNotFoundError(name)
+        return found(name.removesuffix("-gpu"))
+
+    monkeypatch.setattr(metadata.Distribution, "from_name", with_the_gpu_build_alone)
+    report, _ = converted(tmp_path, saved_models.mnist_checkpoint)
+    assert report["tools"].keys() == {"tf2onnx", "onnx", "onnxruntime-gpu"}
 
 
 def test_checks_inside_the_graph_are_left_out_and_told(tmp_path):

@@ -5,9 +5,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from accelserve.durable_files import flush_tree, locked, move
@@ -56,15 +54,6 @@ class FolderArtifactCache:
         """Folders of builds that crashed; under the digest's lock nobody else is building them."""
         for leftover in self._root.glob(f".{digest}.*.tmp"):
             shutil.rmtree(leftover, ignore_errors=True)
-
-
-def tool_versions(distributions: Iterable[str]) -> dict[str, str]:
-    """The installed ones with their versions: what is made with other tools is another thing."""
-    found = {}
-    for name in distributions:
-        with suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
 
 
 def digest_of(path: Path, options: Mapping[str, object]) -> str:

@@ -4,7 +4,6 @@ import ctypes
 import logging
 from collections.abc import Callable, Mapping
 from contextlib import redirect_stdout
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from io import StringIO
 from pathlib import Path
@@ -21,6 +20,7 @@ from accelserve.backends.cuda_probe import (
 )
 from accelserve.backends.onnx_options import CUDA, TENSORRT
 from accelserve.devices import DeviceKind
+from accelserve.installed import installed_versions
 
 logger = logging.getLogger("accelserve.backends")
 
@@ -61,7 +61,7 @@ class OnnxGpu:
         """What is wrong with the installed build. `get_available_providers` lists what was built, not what works."""
         if CUDA in self._runtime.get_available_providers():
             return ""
-        if _installed("onnxruntime-gpu") and _installed("onnxruntime"):
+        if len(installed_versions(("onnxruntime", "onnxruntime-gpu"))) == 2:
             return "onnxruntime overwrote onnxruntime-gpu: uninstall both, then pip install 'accelserve[gpu]'"
         return f"onnxruntime-gpu is not installed (the CPU build onnxruntime {self._runtime.__version__} is)"
 
@@ -98,10 +98,3 @@ class OnnxGpu:
 
 def _as_devices(found: CudaReport) -> tuple[Device, ...]:
     return tuple(Device(f"gpu:{d.index}", DeviceKind.GPU, d.name, d.memory_bytes) for d in found.devices)
-
-
-def _installed(distribution: str) -> bool:
-    try:
-        return bool(version(distribution))
-    except PackageNotFoundError:
-        return False

@@ -9,11 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelserve.backends.artifact_cache import digest_of, tool_versions
+from accelserve.backends.artifact_cache import digest_of
 from accelserve.backends.base import ArtifactCache, Progress
 from accelserve.backends.conversion import ConversionOptions, Convert, run_conversion
 from accelserve.backends.onnx_files import external_files
 from accelserve.errors import Kind, ScoringError
+from accelserve.installed import installed_versions
 
 MODEL, REPORT = "model.onnx", "report.json"
 _COPY = "copy"  # the converted model's folder inside its cache entry
@@ -42,7 +43,7 @@ def half_precision(
     convert: Convert = run_conversion,
 ) -> HalfModel:
     """The float16 copy. Raises ScoringError(PRECONDITION): it cannot be made, or its error is above the tolerance."""
-    digest = content_digest(source, {"conversion": "float16", "tools": tool_versions(_TOOLS)})
+    digest = content_digest(source, {"conversion": "float16", "tools": installed_versions(_TOOLS)})
     entry = cache.folder(digest, lambda folder: convert(model, source, folder / _COPY, _ANY_ERROR, progress)) / _COPY
     report = json.loads((entry / REPORT).read_text(encoding="utf-8"))
     half = HalfModel(entry / MODEL, float(report["relative_error"]))

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelserve.backends.artifact_cache import digest_of, tool_versions
+from accelserve.backends.artifact_cache import digest_of
 from accelserve.backends.base import (
     API_VERSION,
     ArtifactCache,
@@ -31,6 +31,7 @@ from accelserve.backends.cut_model import LAYOUT, read_cut
 from accelserve.backends.cut_session import CutSession
 from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
 from accelserve.errors import Kind, ScoringError
+from accelserve.installed import installed_versions
 
 _MODEL = "model"  # the converted model's folder inside its cache entry
 _SETTINGS = {"opset": int, "sample": str, "tolerance": float, "limit_s": int}
@@ -126,7 +127,7 @@ def _for_graphs(options: SessionOptions) -> SessionOptions:
 
 def _what_changes_the_result(options: ConversionOptions) -> dict[str, object]:
     """Joined with the SavedModel's bytes to the name of its cache entry; one that was compared less is another."""
-    tools = tool_versions(_TOOLS)
+    tools = installed_versions(_TOOLS)
     sample = (
         digest_of(Path(options.sample), {}) if options.sample and Path(options.sample).is_file() else options.sample
     )

@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,10 +21,12 @@ from accelserve.convert.samples import from_file, generated
 from accelserve.convert.unfinished import appearing
 from accelserve.convert.writing import Converted, delete_unused, write_parts
 from accelserve.errors import Kind, ScoringError
+from accelserve.installed import installed_versions
 from accelserve.tensors import DEFAULT_SIGNATURE
 
 _MOST_MOVES = 8  # of the cut behind operators that tf2onnx cannot convert
 _ROWS = 3
+_TOOLS = ("tf2onnx", "onnx", "onnxruntime", "onnxruntime-gpu")  # one of the last two
 
 T = TypeVar("T")
 
@@ -92,7 +93,7 @@ class _Conversion:
             "tolerance": self._request.tolerance,
             "precision": self._request.precision,
             "fp16_errors": halved,
-            "tools": {tool: version(tool) for tool in ("tf2onnx", "onnx", "onnxruntime")},
+            "tools": installed_versions(_TOOLS),
             "signatures": {name: _told(converted[name], comparisons[name]) for name in kept},
             "left_out": self._left_out,
             "seconds": round(time.monotonic() - started, 1),
