@@ -1,4 +1,4 @@
-"""One model: its versions, where each stands, and which one a request means. Pure; only the manager changes it."""
+"""One model: its versions, where each stands, and which one a request means. Pure; only the keeper changes it."""
 
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
