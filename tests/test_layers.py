@@ -58,6 +58,7 @@ ARROWS: dict[str, set[str]] = {
         "models",
         "backends.base",
         "backends.onnx_precision",
+        "backends.onnx_signature",
         "backends.cut_model",
         "backends.discovery",
         "backends.lease",

@@ -37,7 +37,6 @@ def test_the_copy_keeps_its_types_is_smaller_and_answers_alike(tmp_path):
     x = np.random.default_rng(20190501).standard_normal((4, 16)).astype(np.float32)
     wanted, got = full.run(None, {"images": x})[0], half.run(None, {"images": x})[0]
     assert 0 < np.max(np.abs(wanted - got)) < 1e-2
-    assert report.absolute_error <= 1e-2
 
 
 def test_an_overflow_of_float16_is_an_infinite_error(tmp_path):
@@ -50,10 +49,10 @@ def test_an_overflow_of_float16_is_an_infinite_error(tmp_path):
 def test_a_value_between_two_nodes_is_rounded_though_the_cpu_computes_in_float32(tmp_path):
     nodes = [helper.make_node("Add", ["x", "big"], ["z"]), helper.make_node("Sub", ["z", "big"], ["y"])]
     report = to_float16(save(tmp_path / "m.onnx", nodes, {"big": 4096.0}), tmp_path / "half.onnx")
-    assert report.absolute_error > 0.1  # float16 has steps of 4 beside 4096
+    assert report.relative_error > 0.1  # float16 has steps of 4 beside 4096
 
 
 def test_a_model_that_cannot_be_measured_is_refused(tmp_path):
     source = model_builders.onnx_identity(tmp_path / "m.onnx", TensorProto.STRING)
-    with pytest.raises(NotConverted, match=r'input "x" is a tensor\(string\)'):
+    with pytest.raises(NotConverted, match='input "x" is of strings'):
         to_float16(source, tmp_path / "half.onnx")

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from accelserve.backends.base import Device, SessionOptions
+from accelserve.backends.onnx_precision import TOLERANCE
 from accelserve.cpus import usable_cpus
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
@@ -64,7 +65,7 @@ class OnnxOptions:
     strict_placement: bool = False
     provider: str = "cuda"
     precision: str = "fp32"
-    precision_tolerance: float = 0.02
+    precision_tolerance: float = TOLERANCE
     tf32: bool = True
     io_binding: bool | None = None
     cuda_graphs: bool = False

@@ -17,6 +17,7 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.installed import installed_versions
 
 MODEL, REPORT = "model.onnx", "report.json"
+TOLERANCE = 0.02  # of the error, where nobody says another
 _COPY = "copy"  # the converted model's folder inside its cache entry
 _ANY_ERROR = ConversionOptions(precision="fp16", tolerance=1.0)  # all but one that is no number
 _TOOLS = ("accelserve", "onnx", "onnxruntime", "onnxruntime-gpu")

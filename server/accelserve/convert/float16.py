@@ -12,23 +12,15 @@ from typing import Any
 
 import numpy as np
 
+from accelserve.backends.onnx_signature import read_signature
+from accelserve.convert.compare import difference
 from accelserve.convert.rounding import rounding
-from accelserve.tensors import Tensor
+from accelserve.models.self_check import sample_shape
+from accelserve.tensors import Tensor, TensorSpec
 
 _ROWS = 4
 _FATAL_ONLY = 4  # every failure is raised; on stderr it would only be told twice
-_FREE_PICTURE_SIZE = 64
 _LARGEST_PROTO_BYTES = 2**31 - 2**20  # protobuf's own limit, less room for what is no weight
-_TYPES = {
-    "tensor(float)": np.float32,
-    "tensor(double)": np.float64,
-    "tensor(float16)": np.float16,
-    "tensor(uint8)": np.uint8,
-    "tensor(int8)": np.int8,
-    "tensor(int32)": np.int32,
-    "tensor(int64)": np.int64,
-    "tensor(bool)": np.bool_,
-}
 
 
 class NotConverted(Exception):
@@ -44,7 +36,6 @@ class Float16Report:
 
     relative_error: float
     worst_output: str
-    absolute_error: float
     rows: int
     source_bytes: int
     target_bytes: int
@@ -69,8 +60,8 @@ def to_float16(source: Path, target: Path) -> Float16Report:
     target_bytes = half.ByteSize()
     _save(half, target)
     _session(target)  # it has to load
-    worst, relative, absolute = _measure(source)
-    return Float16Report(relative, worst, absolute, _ROWS, source_bytes, target_bytes)
+    worst, relative = _measure(source)
+    return Float16Report(relative, worst, _ROWS, source_bytes, target_bytes)
 
 
 def _save(model: Any, path: Path) -> None:
@@ -81,18 +72,19 @@ def _save(model: Any, path: Path) -> None:
     onnx.save_model(model, path, save_as_external_data=outside, location=f"{path.name}.data" if outside else None)
 
 
-def _measure(source: Path) -> tuple[str, float, float]:
-    """The worst output, its relative and its absolute error."""
+def _measure(source: Path) -> tuple[str, float]:
+    """The worst output and its error."""
     full = _session(source)
-    names = [arg.name for arg in full.get_outputs()]
-    feed = {arg.name: _sample(arg) for arg in full.get_inputs()}
     try:
-        wanted, got = full.run(None, feed), _run_rounded(source, names, feed)
+        signature = read_signature(source.name, full.get_inputs(), full.get_outputs())
+        names = list(signature.outputs)
+        feed = {name: _sample(spec) for name, spec in signature.inputs.items()}
+        wanted, got = full.run(names, feed), _run_rounded(source, names, feed)
     except NotConverted:
         raise
     except Exception as error:
         raise NotConverted(f"its error cannot be measured: {error}") from error
-    errors = [(name, *_errors(w, g)) for name, w, g in zip(names, wanted, got, strict=True) if _is_number(w)]
+    errors = [(name, _error(w, g)) for name, w, g in zip(names, wanted, got, strict=True) if w.dtype.kind in "fiu"]
     if not errors:
         raise NotConverted("its error cannot be measured: no output is of numbers")
     return max(errors, key=lambda error: error[1])
@@ -121,36 +113,17 @@ def _session(path: Path) -> Any:
         raise NotConverted(f"ONNX Runtime does not load {path.name}: {error}") from error
 
 
-def _errors(wanted: Tensor, got: Tensor) -> tuple[float, float]:
-    """Relative and absolute; infinite where fp16 overflows and fp32 does not, or the shapes differ."""
-    if wanted.shape != got.shape:
-        return np.inf, np.inf
-    left, right = wanted.astype(np.float64), got.astype(np.float64)
-    finite = np.isfinite(left)
-    if not np.all(np.isfinite(right[finite])):
-        return np.inf, np.inf
-    absolute = float(np.max(np.abs(left - right)[finite], initial=0.0))
-    scale = float(np.max(np.abs(left[finite]), initial=0.0))
-    return (absolute / scale if scale else absolute), absolute
+def _error(wanted: Tensor, got: Tensor) -> float:
+    """Infinite where fp16 overflows and fp32 does not, or the shapes differ. A class number counts as a number."""
+    return difference(got.astype(np.float64), wanted.astype(np.float64))
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, np.ndarray) and value.dtype.kind in "fiu"
-
-
-def _sample(arg: Any) -> Tensor:
+def _sample(spec: TensorSpec) -> Tensor:
     """Floats of a normal distribution, bytes of all values, other integers 0 and 1; the same in every process."""
-    dtype = _TYPES.get(arg.type)
-    if dtype is None:
-        raise NotConverted(f'its error cannot be measured: input "{arg.name}" is a {arg.type}')
-    shape, generator = _shape(arg.shape), np.random.default_rng(20190501)
-    kind = np.dtype(dtype).kind
-    if kind == "f":
-        return generator.standard_normal(shape).astype(dtype)
-    return generator.integers(0, 256 if dtype is np.uint8 else 2, shape).astype(dtype)
-
-
-def _shape(shape: list[int | str | None]) -> tuple[int, ...]:
-    picture = len(shape) == 4 and (shape[-1] in (1, 3) or shape[1] in (1, 3))
-    free = (_ROWS, *([_FREE_PICTURE_SIZE if picture else 1] * (len(shape) - 1)))
-    return tuple(size if isinstance(size, int) else other for size, other in zip(shape, free, strict=False))
+    if spec.dtype.is_string:
+        raise NotConverted(f'its error cannot be measured: input "{spec.name}" is of strings')
+    generator = np.random.default_rng(20190501)
+    shape = () if spec.shape is None else sample_shape(spec, _ROWS)
+    if spec.dtype.numpy.kind == "f":
+        return np.asarray(generator.standard_normal(shape), spec.dtype.numpy)
+    return np.asarray(generator.integers(0, 256 if spec.dtype.name == "uint8" else 2, shape), spec.dtype.numpy)

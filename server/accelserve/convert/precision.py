@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from accelserve.backends.base import Progress
-from accelserve.backends.onnx_precision import REPORT
+from accelserve.backends.onnx_precision import REPORT, TOLERANCE
 from accelserve.convert.float16 import Float16Report, NotConverted, to_float16
 from accelserve.convert.unfinished import appearing
 from accelserve.errors import Kind, ScoringError
 
-TOLERANCE = 0.02  # as ONNX Runtime's back end has for its own copies
+__all__ = ["TOLERANCE", "halve", "halve_model"]
 
 
 def halve(name: str, source: Path, target: Path, tolerance: float) -> Float16Report:

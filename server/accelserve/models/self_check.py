@@ -17,7 +17,7 @@ from accelserve.batching.policy import BatchPolicy
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.pixels import PixelPath
 from accelserve.preprocessing import Preprocessing
-from accelserve.tensors import DEFAULT_SIGNATURE, Signature, Tensor, TensorSpec, describe_tensor
+from accelserve.tensors import DEFAULT_SIGNATURE, Shape, Signature, Tensor, TensorSpec, describe_tensor
 
 # Raises ScoringError when tensors do not survive a codec's round trip; given by the runtime, which knows the codecs.
 CodecCheck = Callable[[Mapping[str, Tensor]], None]
@@ -150,7 +150,7 @@ def sample(spec: TensorSpec, rows: int, texts: tuple[bytes, bytes]) -> Tensor:
     Floats lie in [0, 1); integers are 0 and 1, which any table has; strings are the two texts in turn; free inner axes
     get a small size.
     """
-    shape = _sample_shape(spec, rows)
+    shape = sample_shape(spec, rows)
     if spec.dtype.numpy.kind not in "iubO":
         generator = np.random.default_rng(20190501)
         return generator.random(shape, dtype=np.float32).astype(spec.dtype.numpy)
@@ -159,7 +159,8 @@ def sample(spec: TensorSpec, rows: int, texts: tuple[bytes, bytes]) -> Tensor:
     return np.asarray(values[chessboard], spec.dtype.numpy)  # a lone string would become numpy's fixed-width bytes
 
 
-def _sample_shape(spec: TensorSpec, rows: int) -> tuple[int, ...]:
+def sample_shape(spec: TensorSpec, rows: int) -> Shape:
+    """Of a sample with so many rows, where the first axis is free; other free axes get a small size."""
     shape = spec.shape if spec.shape is not None else (rows,)
     picture = len(shape) == 4 and (shape[-1] in (1, 3) or shape[1] in (1, 3))
     free = _FREE_PICTURE_SIZE if picture else _FREE_SIZE
