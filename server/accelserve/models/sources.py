@@ -4,7 +4,6 @@ from pathlib import Path
 
 from accelserve.config import ServerConfig
 from accelserve.config_sources import ConfigError
-from accelserve.models.store import ModelStore
 from accelserve.models.watch import ModelSource, PathSource, StoreSource
 
 
@@ -16,6 +15,8 @@ def build_sources(config: ServerConfig) -> list[ModelSource]:
     paths = [model for model in config.models if model.path is not None]
     sources: list[ModelSource] = [PathSource(paths)] if paths else []
     if config.store:
+        from accelserve.models.store import ModelStore  # a server without a store starts sooner
+
         stored = [model for model in config.models if model.path is None]
         store = ModelStore(Path(config.store))
         taken = {model.name for model in paths}
