@@ -64,6 +64,7 @@ ARROWS: dict[str, set[str]] = {
         "backends.lease",
         "backends.probes",
         "backends.tf_errors",
+        "backends.tf_session",
         "backends.tf_signatures",
     },
     "demo": {"client", "builtin"},

@@ -87,7 +87,7 @@ class TfSessionBackend:
         tf = import_tensorflow()
         session = tf.compat.v1.Session(graph=tf.Graph(), config=session_config(tf, options))
         try:
-            meta_graph = _load(tf, model, session, prepared.payload)
+            meta_graph = load_saved_model(tf, model, session, prepared.payload)
             signatures = read_signatures(model, meta_graph.signature_def, tf.make_ndarray)
             placement = Placement({"CPU": len(meta_graph.graph_def.node)})
             return TfModelSession(model, session, signatures, device, placement)
@@ -204,13 +204,13 @@ def session_config(tf: Any, options: SessionOptions) -> Any:
     )
 
 
-def _load(tf: Any, model: str, session: Any, path: Path) -> Any:
+def load_saved_model(tf: Any, model: str, session: Any, path: Path) -> Any:
     """Restore a SavedModel into the session, assets and initialisation included; the meta graph.
 
     Raises ScoringError(PRECONDITION), DEVICE_MEMORY if it does not fit.
     """
     try:
-        with session.graph.as_default(), _quiet(tf.get_logger()):
+        with session.graph.as_default(), quiet(tf.get_logger()):
             return tf.compat.v1.saved_model.loader.load(session, _SERVE_TAGS, str(path))
     except Exception as error:
         kind = kind_of(error, takes_strings=False)
@@ -219,8 +219,8 @@ def _load(tf: Any, model: str, session: Any, path: Path) -> Any:
 
 
 @contextmanager
-def _quiet(log: logging.Logger) -> Iterator[None]:
-    """The V1 loader warns at each call that it is deprecated; it is chosen on purpose."""
+def quiet(log: logging.Logger) -> Iterator[None]:
+    """The V1 interface warns at each call that it is deprecated; it is chosen on purpose."""
     before = log.level
     log.setLevel(logging.ERROR)
     try:

@@ -1,8 +1,6 @@
 """A SavedModel's signature as one graph without variables: loaded, checked, inlined, frozen."""
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,9 @@ import tensorflow as tf
 from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.grappler import tf_optimizer
 
+from accelserve.backends.base import SessionOptions
 from accelserve.backends.tf_errors import one_line
+from accelserve.backends.tf_session import load_saved_model, quiet, session_config
 from accelserve.backends.tf_signatures import read_signatures
 from accelserve.convert.cut import Graph, Node, listed, node_of
 from accelserve.convert.ops import CHECKS, PLACEHOLDERS, VARIABLES, why_not_frozen
@@ -21,7 +21,6 @@ from accelserve.tensors import Signature
 
 v1 = tf.compat.v1
 _MOST_BYTES = 2**31 - 1  # of one protobuf message, which a frozen graph is
-_SERVE_TAGS = ["serve"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +53,12 @@ class LoadedSavedModel:
 
     def __init__(self, name: str, path: Path) -> None:
         self.name = name
-        self.session = v1.Session(graph=tf.Graph())
+        self.session = v1.Session(graph=tf.Graph(), config=session_config(tf, SessionOptions()))
         try:
-            with self.session.graph.as_default(), _quiet():
-                self._meta_graph = v1.saved_model.loader.load(self.session, _SERVE_TAGS, str(path))
-        except Exception as error:
+            self._meta_graph = load_saved_model(tf, name, self.session, path)
+        except BaseException:
             self.session.close()
-            raise ScoringError(Kind.PRECONDITION, f"{name} does not load: {one_line(error)}") from error
+            raise
         self.refused: dict[str, str] = {}
         self.signatures: Mapping[str, Signature] = {}
 
@@ -93,7 +91,7 @@ class LoadedSavedModel:
         definition = self.session.graph.as_graph_def()
         if not feeds:
             raise ScoringError(Kind.PRECONDITION, f'signature "{name}" has no input: there is nothing to accelerate')
-        with _quiet():
+        with quiet(tf.get_logger()):
             definition = sub_graph(definition, _nodes(fetches.values()))
             _refuse_what_cannot_freeze(definition, set(feeds.values()))
             definition = _inlined(definition, [*feeds.values(), *fetches.values()])
@@ -140,7 +138,7 @@ class LoadedSavedModel:
 
 def sub_graph(definition: Any, names: Iterable[str]) -> Any:
     """What the nodes need, and of the functions only those that are called (TensorFlow's own keeps all)."""
-    with _quiet():
+    with quiet(tf.get_logger()):
         found = v1.graph_util.extract_sub_graph(definition, sorted(names))
     functions = {function.signature.name: function for function in found.library.function}
     called: set[str] = set()
@@ -259,15 +257,3 @@ def _refuse_unfed(nodes: Mapping[str, Node], feeds: Iterable[str], outputs: Iter
     ]
     if unfed:
         raise ScoringError(Kind.PRECONDITION, f"the signature does not feed {listed(unfed)}, which its outputs need")
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """The V1 interface warns at each call that it is deprecated; it is chosen on purpose."""
-    log = tf.get_logger()
-    before = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        log.setLevel(before)
