@@ -130,7 +130,7 @@ def facts_of(plan: Plan) -> dict[str, Any]:
         "date": time.strftime("%Y-%m-%d"),
         "commit": os.environ.get(COMMIT) or record.commit(),
         "label": DRY_RUN_LABEL if plan.dry_run else GPU_LABEL,
-        "device": machine.device_facts(plan, machine.find_device(plan)),
+        "device": machine.device_facts(machine.find_device(plan)),
         "machine": {**record.machine(), "server_cores": plan.server_cores, "load_cores": plan.load_cores},
         "versions": machine.versions(),
     }

@@ -21,8 +21,8 @@ def find_device(plan: Plan) -> Device:
     return device
 
 
-def device_facts(plan: Plan, device: Device) -> dict[str, Any]:
-    gauge = None if plan.dry_run else find_gauge()
+def device_facts(device: Device) -> dict[str, Any]:
+    gauge = find_gauge(device.id)
     return {"id": device.id, "name": device.name, **(gauge.facts if gauge else {})}
 
 

@@ -6,9 +6,11 @@ Warm-up is the server's own, and a tenth as many requests as are then counted: w
 
 import asyncio
 import gc
+import math
 import os
 import random
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +26,7 @@ from benchmarks.gpu_parts import samples
 from benchmarks.gpu_parts.plan import Plan
 from benchmarks.gpu_parts.results import Row, skipped
 from benchmarks.gpu_parts.sessions import Opened, as_said, opened, settings_for
-from benchmarks.gpu_parts.telemetry import MIB, find_gauge
+from benchmarks.gpu_parts.telemetry import MIB, Gauge, find_gauge
 
 MODEL = "resnet50_u8"
 ASKING = 16
@@ -32,12 +34,12 @@ CHOICES: tuple[Mapping[str, Any], ...] = ({}, {"cuda_graphs": True})
 
 
 def rows(plan: Plan) -> Iterator[Row]:
-    gauge = None if plan.dry_run else find_gauge()
+    gauge = find_gauge(plan.device)
     if gauge is None and not plan.dry_run:
-        yield skipped("growth", "neither NVML nor nvidia-smi tells the GPU's memory")
+        yield skipped("growth", "NVML does not tell the GPU's memory")
         return
     of = "process memory (RSS); a dry run has no GPU memory" if gauge is None else "GPU memory"
-    used_mib = resident_mib if gauge is None else lambda: gauge.read().memory_mib
+    used_mib = resident_mib if gauge is None else partial(gpu_mib, gauge)
     path = samples.build(MODEL, plan.folder)
     _load_once(plan, path)
     for arithmetic in ("tf32", "fp16"):
@@ -46,6 +48,12 @@ def rows(plan: Plan) -> Iterator[Row]:
             what = {"of": of, "arithmetic": as_said(plan, arithmetic), "settings": settings}
             yield from _measured(plan, path, what, used_mib)
     yield skipped("arena", "ONNX Runtime tells no statistics of its arena in Python; the growth above includes it")
+
+
+def gpu_mib(gauge: Gauge) -> float:
+    """NaN for a GPU that does not answer any more."""
+    state = gauge.read()
+    return state.memory_used_bytes / MIB if state is not None else math.nan
 
 
 def resident_mib() -> float:

@@ -49,7 +49,7 @@ def _with_settings(plan: Plan, arithmetic: str, settings: Mapping[str, Any]) -> 
     options = ("--device", plan.device, "--strict", "--decode-threads", str(plan.decode_threads))
     command = harness.accelserve_command(served, http_port, grpc_port, options)
     requests = list(_requests(plan, served, http_port, grpc_port))
-    gauge = find_gauge()
+    gauge = find_gauge(plan.device)
     with ExitStack() as stack:
         cores = ",".join(map(str, plan.server_cores))
         server = stack.enter_context(harness.Server("accelserve", command, cores))

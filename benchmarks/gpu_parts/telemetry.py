@@ -1,7 +1,5 @@
-"""What the GPU says of itself: name, driver, utilisation, memory; by NVML, else by nvidia-smi, else nothing."""
+"""What a GPU says of itself while it works: utilisation and memory, by NVML, the one that CUDA's numbers mean."""
 
-import importlib
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -9,73 +7,32 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
+from accelserve.backends.nvml import GpuMonitor, GpuState, open_monitor
+
 MIB = 2**20
-NVML_EVERY_S = 0.05
-SMI_EVERY_S = 0.5
-SMI_LIMIT_S = 10.0
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """gpu_percent: time in which a kernel ran, over the driver's last period. memory_mib: taken on the whole GPU."""
-
-    gpu_percent: float
-    memory_mib: float
+EVERY_S = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class Gauge:
-    """A way to ask one GPU. facts: what does not change."""
+    """A way to ask one GPU, which may not answer (None). facts: what does not change."""
 
-    read: Callable[[], Sample]
-    every_s: float
+    read: Callable[[], GpuState | None]
     facts: dict[str, Any]
 
 
-def find_gauge(index: int = 0) -> Gauge | None:
-    return _by_nvml(index) or _by_smi(index)
+def find_gauge(device: str, monitor: GpuMonitor | None = None) -> Gauge | None:
+    """device: as `--device` has it; "gpu" is the first. None on a CPU, and where NVML does not know it."""
+    wanted = "gpu:0" if device == "gpu" else device
+    gpus = open_monitor() if monitor is None else monitor
 
+    def read() -> GpuState | None:
+        return next((state for state in gpus.states() if state.device == wanted), None)
 
-def _by_nvml(index: int) -> Gauge | None:
-    try:
-        nvml: Any = importlib.import_module("pynvml")
-        nvml.nvmlInit()
-        handle = nvml.nvmlDeviceGetHandleByIndex(index)
-        version = nvml.nvmlSystemGetCudaDriverVersion()
-        facts = {
-            "name": _text(nvml.nvmlDeviceGetName(handle)),
-            "driver": _text(nvml.nvmlSystemGetDriverVersion()),
-            "driver_cuda": f"{version // 1000}.{version % 1000 // 10}",
-            "memory_mib": nvml.nvmlDeviceGetMemoryInfo(handle).total // MIB,
-            "read_by": "NVML",
-        }
-    except Exception:  # not installed, no driver, no such GPU: pynvml has an exception of its own for each
+    state = read()
+    if state is None:
         return None
-
-    def read() -> Sample:
-        used = nvml.nvmlDeviceGetMemoryInfo(handle).used
-        return Sample(float(nvml.nvmlDeviceGetUtilizationRates(handle).gpu), used / MIB)
-
-    return Gauge(read, NVML_EVERY_S, facts)
-
-
-def _by_smi(index: int) -> Gauge | None:
-    def ask(fields: str) -> list[str]:
-        command = ["nvidia-smi", f"--query-gpu={fields}", "--format=csv,noheader,nounits", "-i", str(index)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=SMI_LIMIT_S, check=True)
-        return [field.strip() for field in done.stdout.split(",")]
-
-    def read() -> Sample:
-        percent, memory = ask("utilization.gpu,memory.used")
-        return Sample(float(percent), float(memory))
-
-    try:
-        name, driver, memory = ask("name,driver_version,memory.total")
-    except (OSError, subprocess.SubprocessError, ValueError):
-        return None
-    return Gauge(
-        read, SMI_EVERY_S, {"name": name, "driver": driver, "memory_mib": int(memory), "read_by": "nvidia-smi"}
-    )
+    return Gauge(read, {"driver": gpus.driver_version, "memory_mib": state.memory_total_bytes // MIB})
 
 
 class Watch:
@@ -83,7 +40,7 @@ class Watch:
 
     def __init__(self, gauge: Gauge | None) -> None:
         self._gauge = gauge
-        self._samples: list[tuple[float, Sample]] = []
+        self._samples: list[tuple[float, GpuState]] = []
         self._stop = threading.Event()
 
     def __enter__(self) -> Self:
@@ -97,17 +54,13 @@ class Watch:
         self._thread.join()
 
     def _work(self) -> None:
-        while self._gauge is not None and not self._stop.wait(self._gauge.every_s):
-            self._samples.append((time.perf_counter() - self._began, self._gauge.read()))
+        while self._gauge is not None and not self._stop.wait(EVERY_S):
+            if (state := self._gauge.read()) is not None:
+                self._samples.append((time.perf_counter() - self._began, state))
 
     def seen(self, skip_s: float = 0.0) -> dict[str, Any]:
-        """skip_s: at the beginning, in which nothing was asked yet."""
-        counted = [sample for at, sample in self._samples if at >= skip_s]
-        if not counted:
-            return {"gpu_percent": None, "gpu_memory_mib": None}
-        mean = sum(sample.gpu_percent for sample in counted) / len(counted)
-        return {"gpu_percent": mean, "gpu_memory_mib": max(sample.memory_mib for sample in counted)}
-
-
-def _text(value: str | bytes) -> str:
-    return value.decode() if isinstance(value, bytes) else value
+        """skip_s: at the beginning, in which nothing was asked yet. None for what was not told."""
+        counted = [state for at, state in self._samples if at >= skip_s]
+        shares = [state.utilization for state in counted if state.utilization is not None]
+        most = max((state.memory_used_bytes / MIB for state in counted), default=None)
+        return {"gpu_percent": 100 * sum(shares) / len(shares) if shares else None, "gpu_memory_mib": most}
