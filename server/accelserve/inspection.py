@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from accelserve.backends.base import Device, Featured, Offer, Remarked
-from accelserve.backends.cuda_probe import Loader as CudaLoader
-from accelserve.backends.cuda_probe import find_devices
+from accelserve.backends.cuda_probe import LoadLibrary, find_devices
 from accelserve.backends.discovery import BackendPool
 from accelserve.backends.nvml import open_monitor
 from accelserve.config import ModelConfig
@@ -159,7 +158,7 @@ def _plain(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, list | tuple) else str(value).lower()
 
 
-def describe_devices(pool: BackendPool, loader: CudaLoader = ctypes.CDLL) -> Description:
+def describe_devices(pool: BackendPool, loader: LoadLibrary = ctypes.CDLL) -> Description:
     """NVIDIA's driver and GPUs; installed packages; each back end's devices, and what it lacks for all else it could.
 
     loader: as ctypes.CDLL.
@@ -168,7 +167,7 @@ def describe_devices(pool: BackendPool, loader: CudaLoader = ctypes.CDLL) -> Des
     return {"nvidia": _nvidia(loader), "packages": installed_versions(_PACKAGES), "backends": backends}
 
 
-def _nvidia(loader: CudaLoader) -> Description:
+def _nvidia(loader: LoadLibrary) -> Description:
     found, monitor = find_devices(loader), open_monitor(loader)
     return {
         "driver": monitor.driver_version or None,

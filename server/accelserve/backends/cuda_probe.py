@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-Loader = Callable[[str], Any]  # as ctypes.CDLL: the library, or OSError
+LoadLibrary = Callable[[str], Any]  # as ctypes.CDLL: the library, or OSError
 
 DRIVER = "libcuda.so.1"
 # cuDNN and cuFFT are loaded by name when first needed, the others are hard links of the CUDA provider.
@@ -66,7 +66,7 @@ class CudaReport:
     version: str = ""
 
 
-def find_devices(loader: Loader = ctypes.CDLL, needs: str = "") -> CudaReport:
+def find_devices(loader: LoadLibrary = ctypes.CDLL, needs: str = "") -> CudaReport:
     """The GPUs that the driver shows, or why there are none.
 
     needs: the CUDA version that the driver has to speak, "13.0"; empty: any.
@@ -89,7 +89,7 @@ def find_devices(loader: Loader = ctypes.CDLL, needs: str = "") -> CudaReport:
 
 
 def missing_libraries(
-    loader: Loader = ctypes.CDLL, libraries: Mapping[str, str] = LIBRARIES, what: str = "CUDA library"
+    loader: LoadLibrary = ctypes.CDLL, libraries: Mapping[str, str] = LIBRARIES, what: str = "CUDA library"
 ) -> tuple[str, ...]:
     """The shared libraries that do not load, each with its remedy. libraries: file name -> Python package."""
     return tuple(
@@ -127,7 +127,7 @@ def _major(version: str) -> int:
     return int(version.partition(".")[0])
 
 
-def _try_library(loader: Loader, what: str, name: str, remedy: str) -> str | None:
+def _try_library(loader: LoadLibrary, what: str, name: str, remedy: str) -> str | None:
     try:
         loader(name)
     except OSError as error:

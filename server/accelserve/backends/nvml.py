@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from accelserve.backends.cuda_probe import CudaDevice, Loader, find_devices
+from accelserve.backends.cuda_probe import CudaDevice, LoadLibrary, find_devices
 from accelserve.observability.metrics import Gauge
 
 logger = logging.getLogger("accelserve.backends")
@@ -71,7 +71,7 @@ class GpuMonitor:
 NO_GPUS = GpuMonitor(None, (), "")
 
 
-def open_monitor(loader: Loader = ctypes.CDLL) -> GpuMonitor:
+def open_monitor(loader: LoadLibrary = ctypes.CDLL) -> GpuMonitor:
     """Blocks for the time that the driver takes to start; `NO_GPUS` where there is no NVML or no GPU."""
     try:
         library = loader(LIBRARY)

@@ -13,7 +13,7 @@ from accelserve.backends.base import Device
 from accelserve.backends.cuda_probe import (
     TENSORRT_LIBRARIES,
     CudaReport,
-    Loader,
+    LoadLibrary,
     explain_gpu,
     find_devices,
     missing_libraries,
@@ -32,7 +32,7 @@ class OnnxGpu:
     """runtime, loader, find: the library, ctypes.CDLL and importlib's find_spec, or who plays them in tests."""
 
     def __init__(
-        self, runtime: Any, loader: Loader = ctypes.CDLL, find: Callable[[str], Any | None] = find_spec
+        self, runtime: Any, loader: LoadLibrary = ctypes.CDLL, find: Callable[[str], Any | None] = find_spec
     ) -> None:
         self._runtime = runtime
         self._loader = loader

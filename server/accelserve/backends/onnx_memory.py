@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from accelserve.backends.cuda_probe import Loader
+from accelserve.backends.cuda_probe import LoadLibrary
 from accelserve.tensors import Shape, Tensor
 
 CUDART = "libcudart.so.13"
@@ -97,7 +97,7 @@ class CudaMemory:
 
     device_type = "cuda"
 
-    def __init__(self, device_id: int, loader: Loader = ctypes.CDLL) -> None:
+    def __init__(self, device_id: int, loader: LoadLibrary = ctypes.CDLL) -> None:
         self.device_id = device_id
         self._cudart = loader(CUDART)
         self._buffers: list[int] = []

@@ -7,7 +7,7 @@ from typing import Any
 
 from accelserve.backends.base import Device, SessionOptions
 from accelserve.backends.cuda_graphs import NO_GRAPH, CaptureGate, GraphThread, capture
-from accelserve.backends.cuda_probe import Loader
+from accelserve.backends.cuda_probe import LoadLibrary
 from accelserve.backends.onnx_binding import Slot, SlotPool, layout_of, why_unbound
 from accelserve.backends.onnx_errors import kind_of
 from accelserve.backends.onnx_memory import CudaMemory, HostMemory, Memory
@@ -29,7 +29,7 @@ class Residence:
     """
 
     runtime: Any
-    loader: Loader
+    loader: LoadLibrary
     captures: CaptureGate
     model: str
     device: Device

@@ -27,7 +27,7 @@ from accelserve.backends.base import (
 )
 from accelserve.backends.batch_check import label
 from accelserve.backends.cuda_graphs import CaptureGate
-from accelserve.backends.cuda_probe import Loader
+from accelserve.backends.cuda_probe import LoadLibrary
 from accelserve.backends.host import cpu_device
 from accelserve.backends.onnx_binding import SlotPool
 from accelserve.backends.onnx_errors import kind_of, one_line, remedy
@@ -74,7 +74,7 @@ class OnnxRuntimeBackend:
     name = "onnx_runtime"
     api_version = API_VERSION
 
-    def __init__(self, runtime: Any = ort, loader: Loader = ctypes.CDLL) -> None:
+    def __init__(self, runtime: Any = ort, loader: LoadLibrary = ctypes.CDLL) -> None:
         """runtime, loader: stand-ins of the library and of ctypes.CDLL, for tests."""
         self._runtime = runtime
         self._loader = loader

@@ -19,7 +19,7 @@ from accelserve.models.store.content import (
 )
 from accelserve.models.store.manifests import NameFile, take_manifest
 
-Progress = Callable[[str, int, int], None]  # what is being done; bytes done and to do
+CopyProgress = Callable[[str, int, int], None]  # what is being done; bytes done and to do
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +67,7 @@ def read_source(name: str, path: Path, manifest: Path | None, sample: Path | Non
     )
 
 
-def copy_source(source: Source, name: str, version: int, present: Path, folder: Path, progress: Progress) -> Draft:
+def copy_source(source: Source, name: str, version: int, present: Path, folder: Path, progress: CopyProgress) -> Draft:
     """Copy into an empty folder. present: STORE/NAME, whose own file the draft gets when the source has none.
 
     version: the number that it will probably have. Raises ScoringError(CONFLICT) when the source changes meanwhile.
@@ -96,7 +96,7 @@ def _names(files: Sequence[SourceFile]) -> list[str]:
     return [file.name for file in files]
 
 
-def _counter(progress: Progress, what: str, total: int) -> Count:
+def _counter(progress: CopyProgress, what: str, total: int) -> Count:
     done = 0
 
     def count(more: int) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from accelserve.durable_files import flush, flush_tree, lock_if_free, locked, move, write_whole
 from accelserve.errors import Kind, ScoringError
-from accelserve.models.store.draft import Draft, Progress, Source, copy_source, read_source
+from accelserve.models.store.draft import CopyProgress, Draft, Source, copy_source, read_source
 from accelserve.models.store.holds import Hold, holders, take_hold, unheld
 from accelserve.models.store.incoming import Incoming
 from accelserve.models.store.layout import NamePlaces, is_model_name, parse_reference
@@ -107,7 +107,7 @@ class ModelStore:
         path: Path,
         about: Registration | None = None,
         inspect: Inspect = lambda _: None,
-        progress: Progress = lambda *_: None,
+        progress: CopyProgress = lambda *_: None,
     ) -> StoredModel:
         """Copy a model into the store, as the next version of its name.
 
