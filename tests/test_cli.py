@@ -74,3 +74,9 @@ def test_the_beginning_of_a_flag_is_no_flag(capsys):
     code, text = said_by(capsys, "serve", "--max-body", "5")
     assert code == 2
     assert "unrecognized arguments" in text
+
+
+def test_each_command_that_compares_tells_its_own_default_tolerance(capsys):
+    convert, verify = (" ".join(said_by(capsys, command, "--help")[1].split()) for command in ("convert", "verify"))
+    assert "(default: 1e-4; fp16: 0.02)" in convert
+    assert "(default: 1e-4; a copy in fp16 wants 0.02)" in verify

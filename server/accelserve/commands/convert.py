@@ -36,7 +36,7 @@ def add(commands: Commands) -> None:
     convert.add_argument(
         "--precision", choices=["fp32", "fp16"], default="fp32", help="of the network; fp16 also takes an ONNX model"
     )
-    add_comparison(convert)
+    add_comparison(convert, "1e-4; fp16: 0.02")
     convert.add_argument(
         "--progress", choices=["text", "json"], default="text", help="form of the lines on standard error"
     )
@@ -47,8 +47,8 @@ def add(commands: Commands) -> None:
     convert.set_defaults(run=_convert)
 
 
-def add_comparison(parser: argparse.ArgumentParser) -> None:
-    """How models are compared; `verify` asks the same."""
+def add_comparison(parser: argparse.ArgumentParser, tolerance: str) -> None:
+    """How models are compared; `verify` asks the same. tolerance: the default, in words."""
     parser.add_argument(
         "--sample",
         nargs="+",
@@ -62,7 +62,7 @@ def add_comparison(parser: argparse.ArgumentParser) -> None:
         "--tolerance",
         type=argument(_tolerance),
         metavar="X",
-        help="largest difference of a float output, over its largest magnitude (default: 1e-4; fp16: 0.02)",
+        help=f"largest difference of a float output, over its largest magnitude (default: {tolerance})",
     )
 
 

@@ -27,7 +27,7 @@ def add(commands: Commands) -> None:
         "--device", type=argument(parse_device), default="cpu", metavar="DEVICE", help="of MODEL (default: cpu)"
     )
     verify.add_argument("--batch", type=argument(_rows), default=3, metavar="N", help="rows to ask with (default: 3)")
-    add_comparison(verify)
+    add_comparison(verify, "1e-4; a copy in fp16 wants 0.02")
     add_json(verify)
     verify.set_defaults(run=_verify)
 
