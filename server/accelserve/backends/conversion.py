@@ -56,25 +56,32 @@ def run_conversion(
         text=True,
         errors="replace",
     ) as process:
-        late = threading.Event()
-
-        def give_up() -> None:
-            late.set()
-            process.kill()
-
-        timer = threading.Timer(options.limit_s, give_up)
-        timer.daemon = True  # a server that is told to stop does not wait for it
-        timer.start()
-        try:
-            last_words = _relay(process.stderr or (), progress)
-            code = process.wait()
-        finally:
-            timer.cancel()
-            process.kill()
-    if code != ExitCode.OK:
+        failure = _watch(process, options.limit_s, progress)
+    if failure:
         shutil.rmtree(output, ignore_errors=True)
-        reason = _over_time(options) if late.is_set() else _reason(code, last_words)
-        raise ScoringError(Kind.PRECONDITION, f"{model}: {reason}", reason=CONVERSION_FAILED)
+        raise ScoringError(Kind.PRECONDITION, f"{model}: {failure}", reason=CONVERSION_FAILED)
+
+
+def _watch(process: subprocess.Popen[str], limit_s: int, progress: Progress) -> str:
+    """Wait for its end, which comes when its time is over at the latest. Why it failed, "" when it did not."""
+    late = threading.Event()
+
+    def give_up() -> None:
+        late.set()
+        process.kill()
+
+    timer = threading.Timer(limit_s, give_up)
+    timer.daemon = True  # a server that is told to stop does not wait for it
+    timer.start()
+    try:
+        last_words = _relay(process.stderr or (), progress)
+        code = process.wait()
+    finally:
+        timer.cancel()
+        process.kill()
+    if code == ExitCode.OK:
+        return ""
+    return _over_time(limit_s) if late.is_set() else _reason(code, last_words)
 
 
 def _flags(options: ConversionOptions) -> list[str]:
@@ -118,6 +125,6 @@ def _reason(code: int, last_words: Sequence[str]) -> str:
     return f"the conversion ended with code {code}: {' | '.join(last_words) or 'without a word'}"
 
 
-def _over_time(options: ConversionOptions) -> str:
+def _over_time(limit_s: int) -> str:
     remedy = "raise limit_s in [backend] of its accelserve.toml, or convert it beforehand with `accelserve convert`"
-    return f"the conversion took longer than {options.limit_s} s and was ended; {remedy}"
+    return f"the conversion took longer than {limit_s} s and was ended; {remedy}"

@@ -85,8 +85,11 @@ def _convert(parsed: argparse.Namespace) -> ExitCode:
         threading.Thread(target=_end_with_stdin, daemon=True).start()
     artifact = _model(parsed.model)
     progress = _json_progress if parsed.progress == "json" else _text_progress
-    if artifact.format == "onnx":
-        return _convert_onnx(parsed, artifact, progress)
+    convert = _convert_onnx if artifact.format == "onnx" else _convert_saved_model
+    return convert(parsed, artifact, progress)
+
+
+def _convert_saved_model(parsed: argparse.Namespace, artifact: ModelArtifact, progress: Progress) -> ExitCode:
     _require("tensorflow", "tf2onnx", "onnx", "onnxruntime")
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
