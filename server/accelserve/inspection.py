@@ -6,7 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from accelserve.backends.base import Device, Featured, Offer, Remarked
+from accelserve.backends.base import DecodedInput, Device, Featured, Offer, Remarked
 from accelserve.backends.cuda_probe import LoadLibrary, find_devices
 from accelserve.backends.discovery import BackendPool
 from accelserve.backends.nvml import open_monitor
@@ -73,7 +73,7 @@ def _model(model: LoadedModel, manifest: Path | None) -> Description:
         "remarks": list(model.session.remarks) if isinstance(model.session, Remarked) else [],
         "signatures": {name: _signature(signature) for name, signature in sorted(model.session.signatures.items())},
         "preprocessing": {
-            name: {**_preprocessing(value), "normalised": model.pixels.where.get(name)}
+            name: {**_preprocessing(value, model.pixels.decoded.get(name)), "normalised": model.pixels.where.get(name)}
             for name, value in model.preprocessing.items()
         },
         "batching": asdict(model.policy),
@@ -97,11 +97,13 @@ def _spec(spec: TensorSpec) -> Description:
     return {"dtype": spec.dtype.name, "shape": spec.shape and list(spec.shape), "tensor_name": spec.tensor_name}
 
 
-def _preprocessing(preprocessing: Preprocessing) -> Description:
-    return {
-        **asdict(preprocessing),
-        "source": "guessed from the signature" if preprocessing.guessed else "accelserve.toml",
-    }
+def _preprocessing(preprocessing: Preprocessing, decoded: DecodedInput | None) -> Description:
+    """decoded: where the server stands in for the model's own graph, and how far it is from that."""
+    if decoded is not None:
+        differs = {"pixel": decoded.pixel_error, "output": decoded.output_error}
+        return {**asdict(preprocessing), "source": "the model's own graph, decoded by the server", "differs": differs}
+    source = "guessed from the signature" if preprocessing.guessed else "accelserve.toml"
+    return {**asdict(preprocessing), "source": source, "differs": None}
 
 
 def model_as_text(description: Mapping[str, Any]) -> str:
@@ -124,6 +126,8 @@ def _model_lines(about: Mapping[str, Any]) -> Iterator[str]:
         yield f"pictures       {name} ({steps['source']})"
         for key in ("size", "resize", "channel_order", "layout", "mean", "scale", "exif"):
             yield f"  {key:<12} {_plain(steps[key])}"
+        if differs := steps["differs"]:
+            yield f"  {'differs':<12} pixels by {differs['pixel']:.1f} of 255, outputs by {differs['output']:.2g}"
         if steps["normalised"]:
             yield f"  {'normalised':<12} {steps['normalised']}"
     batching = about["batching"]

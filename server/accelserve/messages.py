@@ -30,7 +30,7 @@ class ScoreRequest:
 
     output_filter: the outputs wanted; empty means all.
     deadline_ns: moment on the server's clock after which nobody waits any more.
-    pixels: the one input holds pictures before normalisation, which the model's device does.
+    pixels: the one input holds decoded pictures, for the signature that the model has for these.
     """
 
     inputs: Mapping[str, Tensor]

@@ -7,6 +7,7 @@ from accelserve.errors import Kind, ScoringError
 RESIZE = ("stretch", "fit-crop", "letterbox")
 CHANNEL_ORDERS = ("RGB", "BGR", "GRAY")
 LAYOUTS = ("NHWC", "NCHW")
+SHRINK = ("area", "bilinear")
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,8 @@ class Preprocessing:
     mean, scale: one number, or one per channel in the order of `channel_order`; x is 0..255. Ignored by uint8 inputs.
     exif: turn the picture as its EXIF orientation says.
     guessed: the values were read from the signature because nothing was said.
+    shrink: what becomes of a picture that is more than twice as large: "area", the mean of all that a pixel covers;
+    "bilinear", of its four nearest alone, from the full decoded picture, as a model's own graph may do it.
     """
 
     size: tuple[int, int]
@@ -29,12 +32,14 @@ class Preprocessing:
     scale: tuple[float, ...] = (1.0,)
     exif: bool = False
     guessed: bool = False
+    shrink: str = "area"
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("resize", self.resize, RESIZE),
             ("channel_order", self.channel_order, CHANNEL_ORDERS),
             ("layout", self.layout, LAYOUTS),
+            ("shrink", self.shrink, SHRINK),
         ):
             if value not in allowed:
                 raise ScoringError(

@@ -154,7 +154,7 @@ class Runtime:
         most = self._config.max_body_bytes
         exchange = HttpExchange(self._metrics, self._clock)
         raw = RawScoring(scorer, pictures, exchange, offload, most)
-        rest = TfServingRest(scorer, models, exchange, offload, most)
+        rest = TfServingRest(scorer, models, pictures, exchange, offload, most)
         app = build_app(raw, rest, Operations(models, self._metrics, self._lifecycle))
         lane = HttpLane(app, raw.handle, rest.handle)
         return build_http_server(lane, self._policy, self._config.drain_timeout_s)

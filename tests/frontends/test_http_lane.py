@@ -58,7 +58,7 @@ async def both_lanes(tmp_path):
         await models.changed(models.settled)
         scorer, exchange = Scorer(models, clock), HttpExchange(metrics, clock, lambda: "an-id")
         raw = RawScoring(scorer, decoder, exchange, offload, MOST_BYTES)
-        rest = TfServingRest(scorer, models, exchange, offload, MOST_BYTES)
+        rest = TfServingRest(scorer, models, decoder, exchange, offload, MOST_BYTES)
         app = build_app(raw, rest, Operations(models, metrics, Lifecycle()))
         yield HttpLane(app, raw.handle, rest.handle), app
     decoder.close()

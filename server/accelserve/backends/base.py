@@ -4,7 +4,8 @@ Three lifetimes, as in Triton's backend API: a *backend* (one per process) knows
 result of slow, cacheable, device-family-specific work and may be made offline; a *session* is one model resident on
 one device and answers batches. A back end sees tensors and never a protocol.
 
-What a back end may do beyond that is in protocols of their own (`Buffered`, `TakesPixels`, `Remarked`, `Featured`): the
+What a back end may do beyond that is in protocols of their own (`Buffered`, `TakesPixels`,
+`DecodedFor`, `Remarked`, `Featured`): the
 server asks whether the methods are there.
 
 Discovery is by entry points (group `accelserve.backends`): each names a probe without arguments that returns an
@@ -101,6 +102,8 @@ class SessionOptions:
 
     max_batch_size: most rows it will be run with. batch_sizes: the only sizes that it will be run with, ascending;
     empty: any up to max_batch_size. Both let a back end make buffers, engines or graphs before the first request.
+    server_decodes: where the model's own graph decodes pictures and the session can do without (`DecodedFor`), that
+    part of it is not loaded.
     extra: settings that only this back end knows; it refuses unknown keys.
     """
 
@@ -108,6 +111,7 @@ class SessionOptions:
     extra: Mapping[str, Any] = field(default_factory=dict)
     max_batch_size: int = 1
     batch_sizes: tuple[int, ...] = ()
+    server_decodes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +227,35 @@ class TakesPixels(Protocol):
         one input, under its own names, is uint8 [n, H, W, C] of `preprocessing`'s size and channels; the outputs are
         the same. The device does (x - mean) * scale in float32, the layout and the input's dtype.
         Raises ScoringError: UNSUPPORTED with the reason when it cannot; what `Backend.load` does when that fails.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class DecodedInput:
+    """A signature of encoded pictures as one of decoded ones.
+
+    signature: what such batches name, which `run` and `buffers` know and `signatures` does not have: the one input,
+    under its own names, is what `preprocessing` makes of the pictures; the outputs are the same.
+    pixel_error, output_error: how far the server's decoder was found to be from the model's own: the largest
+    difference of a pixel, of 255, and of an output, over that output's largest magnitude.
+    """
+
+    signature: Signature
+    preprocessing: Preprocessing
+    pixel_error: float
+    output_error: float
+
+
+@runtime_checkable
+class DecodedFor(Protocol):
+    """Optional for a session: of a model that decodes pictures in its graph, the server may do that in its place."""
+
+    def take_decoded(self, signature: str) -> DecodedInput:
+        """Make ready to run a signature of strings on decoded pictures; asked once for each, before the first run.
+
+        `take_pixels` knows the signature that it returns. Raises ScoringError(UNSUPPORTED) with the reason when the
+        graph's own way of decoding is not known.
         """
         ...
 

@@ -18,7 +18,7 @@ from accelserve.backends.base import (
     SessionOptions,
 )
 from accelserve.backends.batch_check import label
-from accelserve.backends.cut_model import DENSE, CutModel, CutSignature, Part
+from accelserve.backends.cut_model import DENSE, HOST, CutModel, CutSignature, Part, why_not_decoded
 from accelserve.backends.cut_session import CutSession, GraphRunner, OpenSignature
 from accelserve.errors import Kind, ScoringError
 
@@ -61,24 +61,31 @@ def load_cut(
 ) -> CutSession:
     """graph_options: those of TensorFlow's parts. Raises what the back ends raise."""
     name, model = label(artifact), prepared.model
+    needed = _graph_parts(model, options.server_decodes)
     dense: dict[str, Session] = {}
     graphs: dict[str, GraphRunner] = {}
     try:
         for file, ready in prepared.dense.items():
             dense[file] = onnx.load(ready, device, options, lease)
-        for part in _graph_parts(model).values():
+        for part in needed.values():
             graphs[part.file] = _load_graph(name, prepared.folder, part, graph_options)
     except BaseException:
         for close in (*(s.close for s in dense.values()), *(g.close for g in graphs.values())):
             close()
         raise
     signatures = {key: _open(cut, dense, graphs) for key, cut in model.signatures.items()}
-    return CutSession(name, signatures, device, _placement(model, dense), tuple(_remarks(model, dense)))
+    remarks = tuple(_remarks(model, needed, dense))
+    return CutSession(name, signatures, device, _placement(needed, dense), remarks)
 
 
-def _graph_parts(model: CutModel) -> dict[str, Part]:
-    """TensorFlow's parts by file; signatures may share them."""
-    return {p.file: p for cut in model.signatures.values() for kind, p in cut.parts.items() if kind != DENSE}
+def _graph_parts(model: CutModel, server_decodes: bool) -> dict[str, Part]:
+    """TensorFlow's parts by file; signatures may share them. Without those that the server stands in for."""
+    return {
+        part.file: part
+        for cut in model.signatures.values()
+        for kind, part in cut.parts.items()
+        if kind != DENSE and not (kind == HOST and server_decodes and not why_not_decoded(cut))
+    }
 
 
 def _load_graph(name: str, folder: Path, part: Part, options: SessionOptions) -> GraphRunner:
@@ -96,25 +103,24 @@ def _open(cut: CutSignature, dense: Mapping[str, Session], graphs: Mapping[str, 
     return OpenSignature(
         cut,
         dense[part.file] if part else None,
-        {kind: graphs[part.file] for kind, part in cut.parts.items() if kind != DENSE},
+        {kind: graphs[part.file] for kind, part in cut.parts.items() if part.file in graphs},
     )
 
 
-def _remarks(model: CutModel, dense: Mapping[str, Session]) -> Iterator[str]:
+def _remarks(model: CutModel, graphs: Mapping[str, Part], dense: Mapping[str, Session]) -> Iterator[str]:
     """What ONNX Runtime's sessions remark, each once; what TensorFlow keeps; which signatures are not there."""
     said = [remark for session in dense.values() if isinstance(session, Remarked) for remark in session.remarks]
     yield from dict.fromkeys(said)
-    for file, part in _graph_parts(model).items():
+    for file, part in graphs.items():
         yield f"TensorFlow runs {file} on the CPU, {part.nodes} nodes"
     for name, reason in model.report.get("left_out", {}).items():
         yield f'signature "{name}" is left out: {reason}'
 
 
-def _placement(model: CutModel, dense: Mapping[str, Session]) -> Placement:
+def _placement(graphs: Mapping[str, Part], dense: Mapping[str, Session]) -> Placement:
     """Nodes per provider over all dense parts, and those that TensorFlow runs on the CPU."""
     nodes: dict[str, int] = {}
     for session in dense.values():
         for provider, count in session.placement.nodes.items():
             nodes[provider] = nodes.get(provider, 0) + count
-    graphs = _graph_parts(model)
     return Placement({**nodes, "TensorFlow CPU": sum(part.nodes for part in graphs.values())} if graphs else nodes)

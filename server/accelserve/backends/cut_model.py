@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from accelserve.errors import Kind, ScoringError
+from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import BY_NAME, Signature, Tensor, TensorSpec, dtype_of
 
 FILE_NAME = "cut.json"
@@ -40,13 +41,59 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Pictures:
+    """What a host part that only decodes pictures makes of each: float32 (x - mean) * scale of its pixels, as `dtype`.
+
+    grid: of its bilinear resize, "half_pixel", "half_pixel_antialias", "legacy" or "align_corners"; or "area".
+    pixel_error, output_error: how far the server's own decoder is from it, over generated pictures: the largest
+    difference of a pixel, of 255; of the whole model's outputs, over the output's largest magnitude.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    mean: tuple[float, ...]
+    scale: tuple[float, ...]
+    dtype: str
+    grid: str
+    pixel_error: float = 0.0
+    output_error: float = 0.0
+
+    def preprocessing(self) -> Preprocessing:
+        """The same as work for the server's decoder, which has the grid of half pixels and an area mean."""
+        shrink = "area" if self.grid in _AVERAGED else "bilinear"
+        order = "RGB" if self.channels == 3 else "GRAY"
+        return Preprocessing(self.size, channel_order=order, mean=self.mean, scale=self.scale, shrink=shrink)
+
+
+_AVERAGED = ("half_pixel_antialias", "area")
+
+
+@dataclass(frozen=True, slots=True)
 class CutSignature:
-    """inputs, outputs: signature key -> value. parts: by kind, those that there are."""
+    """inputs, outputs: signature key -> value. parts: by kind, those that there are.
+
+    pictures: how the host part decodes, where that is all it does and is known; else `no_pictures` says at what.
+    """
 
     signature: Signature
     inputs: Mapping[str, str]
     outputs: Mapping[str, str]
     parts: Mapping[str, Part]
+    pictures: Pictures | None = None
+    no_pictures: str = "it has no host part"
+
+
+def why_not_decoded(cut: CutSignature) -> str:
+    """What keeps the server's decoder from standing in for the host part, "" when nothing does."""
+    if cut.pictures is None:
+        return cut.no_pictures
+    if cut.signature.defaults:
+        return "its input has a default value"
+    made = set(cut.parts[HOST].fetches.values())
+    tail = set(cut.parts[TAIL].feeds.values()) if TAIL in cut.parts else set[str]()
+    if (made | set(cut.inputs.values())) & (tail | set(cut.outputs.values())):
+        return "what comes after the network takes its strings or pixels too"
+    return ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +159,8 @@ def _signature_to_json(cut: CutSignature) -> dict[str, Any]:
         "outputs": {key: _spec_to_json(spec, cut.outputs[key]) for key, spec in signature.outputs.items()},
         "defaults": {key: _tensor_to_json(tensor) for key, tensor in signature.defaults.items()},
         "parts": {kind: asdict(cut.parts[kind]) for kind in ORDER if kind in cut.parts},
+        "pictures": asdict(cut.pictures) if cut.pictures else None,
+        "no_pictures": cut.no_pictures,
     }
 
 
@@ -129,7 +178,17 @@ def _signature_from_json(name: str, value: Mapping[str, Any]) -> CutSignature:
         {key: spec["value"] for key, spec in value["inputs"].items()},
         {key: spec["value"] for key, spec in value["outputs"].items()},
         parts,
+        _pictures_from_json(value.get("pictures")),
+        value.get("no_pictures", "it was converted by a release that did not look for that; convert it again"),
     )
+
+
+def _pictures_from_json(value: Mapping[str, Any] | None) -> Pictures | None:
+    """Lists are tuples."""
+    if value is None:
+        return None
+    fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
+    return Pictures(**fields)
 
 
 def _spec_to_json(spec: TensorSpec, value: str) -> dict[str, Any]:

@@ -5,9 +5,18 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Protocol
 
-from accelserve.backends.base import Batch, BatchResult, Device, Placement, Session, TakesPixels, buffers_of
+from accelserve.backends.base import (
+    Batch,
+    BatchResult,
+    DecodedInput,
+    Device,
+    Placement,
+    Session,
+    TakesPixels,
+    buffers_of,
+)
 from accelserve.backends.batch_check import check_batch
-from accelserve.backends.cut_model import DENSE, ORDER, CutSignature, Part
+from accelserve.backends.cut_model import DENSE, HOST, ORDER, CutSignature, Part, why_not_decoded
 from accelserve.backends.run_gate import RunGate
 from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing
@@ -56,6 +65,26 @@ class CutSession:
         self._opened = dict(opened)
         self._asked = dict(self.signatures)  # all that a batch may name
         self._gate = RunGate(model)
+
+    def take_decoded(self, signature: str) -> DecodedInput:
+        """Where the host part only decodes pictures, the rest of the model by itself."""
+        opened = self._opened[signature]
+        cut, dense = opened.cut, opened.dense
+        if (reason := why_not_decoded(cut)) or cut.pictures is None or dense is None:
+            message = f'{self._model}: signature "{signature}" needs its own decoder: {reason or "nothing is dense"}'
+            raise ScoringError(Kind.UNSUPPORTED, message)
+        ((key, spec),), (value,) = cut.signature.inputs.items(), cut.parts[HOST].fetches.values()
+        (port,) = (port for port, fed in cut.parts[DENSE].feeds.items() if fed == value)
+        crossing = dense.signatures[opened.dense_signature].inputs[port]
+        inputs = MappingProxyType({key: replace(spec, dtype=crossing.dtype, shape=crossing.shape)})
+        taken = replace(cut.signature, name=f"{signature} of decoded pictures", inputs=inputs)
+        rest = {kind: part for kind, part in cut.parts.items() if kind != HOST}
+        self._opened[taken.name] = replace(
+            opened, cut=replace(cut, signature=taken, inputs={key: value}, parts=rest, pictures=None)
+        )
+        self._asked[taken.name] = taken
+        found = cut.pictures
+        return DecodedInput(taken, found.preprocessing(), found.pixel_error, found.output_error)
 
     def take_pixels(self, signature: str, preprocessing: Preprocessing) -> Signature:
         """Where the dense part is the whole model, as that takes them."""

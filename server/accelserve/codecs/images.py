@@ -78,10 +78,12 @@ def _decode_resized(data: Buffer, prep: Preprocessing, max_pixels: int, decode_j
     turned = geometry.is_turned(orientation)
     wanted = geometry.resized_size(prep, stored[::-1] if turned else stored, max_pixels)
     if found == "jpeg":
-        pixels = decode_jpeg(data, prep.channel_order, wanted[::-1] if turned else wanted)
+        # A decoder that shrinks on the way averages; where that is not wanted it is asked for all there is.
+        least = stored if prep.shrink == "bilinear" else (wanted[::-1] if turned else wanted)
+        pixels = decode_jpeg(data, prep.channel_order, least)
     else:
         pixels = decode_by_opencv(data, prep.channel_order, "PNG")
-    return _resized(geometry.turn(pixels, orientation), wanted)
+    return _resized(geometry.turn(pixels, orientation), wanted, averaged=prep.shrink == "area")
 
 
 def _check_pixels(size: Size, max_pixels: int) -> None:
@@ -91,8 +93,8 @@ def _check_pixels(size: Size, max_pixels: int) -> None:
         raise ScoringError(Kind.TOO_LARGE, f"the picture has {got}, the limit is {max_pixels}")
 
 
-def _resized(pixels: Pixels, size: Size) -> Pixels:
-    """Pixels at `size`: bilinear (half-pixel centres), or the mean over the area where it shrinks by more than 2.
+def _resized(pixels: Pixels, size: Size, averaged: bool) -> Pixels:
+    """Pixels at `size`: bilinear (half-pixel centres), or if `averaged` the area's mean where it shrinks by over 2.
 
     Where one side shrinks that much and the other grows, the shrinking goes first: OpenCV has no area mean for both.
     """
@@ -100,7 +102,7 @@ def _resized(pixels: Pixels, size: Size) -> Pixels:
     if (height, width) == size:
         return pixels
     shrinks = height / to_height, width / to_width
-    if max(shrinks) <= _STRONG_SHRINK:
+    if max(shrinks) <= _STRONG_SHRINK or not averaged:
         return _resize(pixels, size, cv2.INTER_LINEAR)
     if min(shrinks) >= 1:
         return _resize(pixels, size, cv2.INTER_AREA)

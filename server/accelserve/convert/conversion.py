@@ -1,7 +1,7 @@
 """SavedModel -> folder of a converted model: freeze, cut, convert, compare, and only then let it appear."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from accelserve.backends.base import ModelArtifact, Progress, Session
-from accelserve.backends.cut_model import DENSE, CutModel, CutSignature, write_cut
+from accelserve.backends.cut_model import DENSE, HOST, CutModel, CutSignature, why_not_decoded, write_cut
 from accelserve.convert.compare import TOLERANCE, Comparison, compare
 from accelserve.convert.cut import find_cut, list_ops
+from accelserve.convert.decoding_error import PictureError, measure
 from accelserve.convert.dense import OPSET, UnsupportedOps, to_onnx
 from accelserve.convert.examples import example_pair
 from accelserve.convert.frozen import LoadedSavedModel
@@ -76,6 +77,7 @@ class _Conversion:
         self._progress = progress
         self._required: frozenset[str] = frozenset()
         self._left_out: dict[str, str] = {}
+        self._pictures: dict[str, list[PictureError]] = {}  # what the server's decoder was measured with
 
     def run(self) -> dict[str, Any]:
         started = time.monotonic()
@@ -84,7 +86,7 @@ class _Conversion:
         halved = self._halve(cuts) if self._request.precision == "fp16" else {}
         write_cut(self._folder, CutModel(cuts))
         self._progress("comparing with TensorFlow", 0.7)
-        comparisons = self._compare(converted)
+        comparisons = self._compare(converted, cuts)
         kept = {name: cuts[name] for name in comparisons}
         delete_unused(self._folder, kept)
         report = {
@@ -94,7 +96,10 @@ class _Conversion:
             "precision": self._request.precision,
             "fp16_errors": halved,
             "tools": installed_versions(_TOOLS),
-            "signatures": {name: _told(converted[name], comparisons[name]) for name in kept},
+            "signatures": {
+                name: _told(converted[name], comparisons[name]) | _decoding(kept[name], self._pictures.get(name, []))
+                for name in kept
+            },
             "left_out": self._left_out,
             "seconds": round(time.monotonic() - started, 1),
         }
@@ -137,7 +142,8 @@ class _Conversion:
         self._required = frozenset(self._request.signatures or (names if len(names) == 1 else (DEFAULT_SIGNATURE,)))
         return names
 
-    def _compare(self, converted: Mapping[str, Converted]) -> dict[str, Comparison]:
+    def _compare(self, converted: Mapping[str, Converted], cuts: dict[str, CutSignature]) -> dict[str, Comparison]:
+        """cuts: what is known of their decoding is completed."""
         request = self._request
         found = {}
         with (
@@ -148,8 +154,21 @@ class _Conversion:
                 comparison = self._tried(name, partial(_compared, reference, candidate, one, request))
                 if comparison:
                     found[name] = comparison
+                    cuts[name] = self._measured(reference, candidate, one, cuts[name])
         self._check_any(found)
         return found
+
+    def _measured(self, reference: Session, candidate: Session, one: Converted, cut: CutSignature) -> CutSignature:
+        """With how far the server's decoder is from the host part, or why it cannot stand in for it."""
+        if (reason := why_not_decoded(cut)) or cut.pictures is None:
+            return replace(cut, pictures=None, no_pictures=reason)
+        signature, samples = one.frozen.signature, self._request.samples
+        try:
+            pictures, told = measure(reference, candidate, signature, one.graphs[HOST], cut.pictures, samples)
+        except ScoringError as error:
+            return replace(cut, pictures=None, no_pictures=f"its pictures cannot be compared: {error.message}")
+        self._pictures[signature.name] = told
+        return replace(cut, pictures=pictures)
 
     def _tried(self, name: str, work: Callable[[], T]) -> T | None:
         """None when a signature is left out, with the reason."""
@@ -226,6 +245,13 @@ def _compared(reference: Session, candidate: Session, one: Converted, request: R
         )
         raise ScoringError(Kind.PRECONDITION, message, reason="differs")
     return worst
+
+
+def _decoding(cut: CutSignature, told: Sequence[PictureError]) -> dict[str, Any]:
+    """Of a signature's report: how its host part decodes, and how far the server's decoder is from that."""
+    if cut.pictures is None:
+        return {"pictures": None, "no_pictures": cut.no_pictures}
+    return {"pictures": {**asdict(cut.pictures), "measured": [asdict(each) for each in told]}, "no_pictures": ""}
 
 
 def _told(one: Converted, comparison: Comparison) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+_HANDED_OVER = 'decode = "server" under [preprocessing] of accelserve.toml'
 _COLUMNS = ("signature", "output", "tensor", "error", "")
 
 
@@ -25,9 +26,24 @@ def _lines(report: Mapping[str, Any], output: Path) -> Iterator[str]:
             yield f"  TensorFlow runs on the CPU what tf2onnx cannot convert: {told['moved']}"
         if told["checks_left_out"]:
             yield f"  checks (tf.debugging.assert_...) are left out: {', '.join(told['checks_left_out'])}"
+        yield from _decoding_lines(told)
     for name, reason in report["left_out"].items():
         yield f'signature "{name}" is left out: {reason}'
     yield from comparison_lines([told["comparison"] for told in report["signatures"].values()], report["tolerance"])
+
+
+def _decoding_lines(told: Mapping[str, Any]) -> Iterator[str]:
+    pictures = told["pictures"]
+    if pictures is None:
+        if "host" in told["nodes"]:
+            yield f"  the server cannot decode in its host part's place: {told['no_pictures']}"
+        return
+    height, width = pictures["size"]
+    shape = f"{height}x{width}x{pictures['channels']}"
+    yield f"  its host part decodes pictures to {shape} ({pictures['grid']}); the server's decoder in its place"
+    yield f"  ({_HANDED_OVER}) differs by"
+    for each in pictures["measured"]:
+        yield f"    {each['picture']}: pixels {each['pixel_error']:.1f} of 255, outputs {each['output_error']:.2g}"
 
 
 def comparison_lines(comparisons: Sequence[Mapping[str, Any]], tolerance: float) -> Iterator[str]:

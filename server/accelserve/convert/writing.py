@@ -6,7 +6,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from accelserve.backends.cut_model import DENSE, CutSignature, Part
+from accelserve.backends.cut_model import DENSE, HOST, CutSignature, Part
+from accelserve.convert.decoding import recognise
 from accelserve.convert.dense import OnnxPart
 from accelserve.convert.frozen import Frozen
 from accelserve.convert.parts import PartGraph
@@ -43,7 +44,8 @@ def write_parts(folder: Path, converted: Mapping[str, Converted]) -> dict[str, C
             else:
                 part = Part(f"{index}/{kind}.pb", graph.feeds, graph.fetches, graph.init, graph.nodes)
                 parts[kind] = _write_once(folder, part, graph.definition, None, written)
-        cuts[name] = CutSignature(one.frozen.signature, one.frozen.inputs, one.frozen.outputs, parts)
+        found = recognise(one.graphs[HOST]) if HOST in one.graphs else ()
+        cuts[name] = CutSignature(one.frozen.signature, one.frozen.inputs, one.frozen.outputs, parts, *found)
     return cuts
 
 

@@ -95,8 +95,11 @@ class RawScoring:
             row = await self._pictures.rows(servable, signature, [body], deadline_ns)
             return Decoded({next(iter(signature.inputs)): row.tensor}, single=True, pixels=row.pixels)
         if len(body) <= (LARGE_BYTES if form == "json" else LARGE_COPY_BYTES):
-            return self._tensors(body, form, octets, servable, signature)
-        return await self._offload.run(self._tensors, body, form, octets, servable, signature)
+            decoded = self._tensors(body, form, octets, servable, signature)
+        else:
+            decoded = await self._offload.run(self._tensors, body, form, octets, servable, signature)
+        inputs, pixels = await self._pictures.into_inputs(servable, signature, decoded.inputs, deadline_ns)
+        return Decoded(inputs, decoded.single, pixels)
 
     def _tensors(self, body: bytes, form: str, octets: bool, servable: Servable, signature: Signature) -> Decoded:
         """What is no picture to decode. octets: the client says that it is bare bytes."""
@@ -117,9 +120,14 @@ class RawScoring:
 
 
 def _is_picture(form: str, octets: bool, signature: Signature) -> bool:
-    """Whether a body is for the picture decoder, of a model that has one: a picture, or bytes not said to be bare."""
-    if len(signature.inputs) != 1 or next(iter(signature.inputs.values())).dtype.is_string:
+    """Whether a body is for the picture decoder, of a model that has one: a picture, or bytes not said to be bare.
+
+    Where the model itself takes strings, all that is not JSON is one, and the decoder tells what is no picture.
+    """
+    if len(signature.inputs) != 1:
         return False
+    if next(iter(signature.inputs.values())).dtype.is_string:
+        return form != "json"
     return form in _PICTURES or (form not in ("json", "npy") and not octets)
 
 

@@ -18,6 +18,7 @@ from accelserve.frontends.http_coding import unpacked
 from accelserve.frontends.http_exchange import Answer, HttpExchange, priority
 from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
 from accelserve.frontends.offload import LARGE_BYTES, Offload, encoding_bytes
+from accelserve.frontends.pictures import PictureDecoder
 from accelserve.messages import ModelRef, ScoreRequest
 from accelserve.models.manager import ModelManager
 from accelserve.models.servable import Servable
@@ -44,6 +45,7 @@ class TfServingRest:
 
     scorer: Scorer
     models: ModelManager
+    pictures: PictureDecoder
     exchange: HttpExchange
     offload: Offload
     max_body_bytes: int
@@ -92,9 +94,10 @@ class TfServingRest:
         else:
             read = await self.offload.run(_read, body, found_model)
         servable, signature, inputs, output_filter, row_format = read
+        inputs, pixels = await self.pictures.into_inputs(servable, signature, inputs, deadline_ns)
         record.decode_ns = self.exchange.now_ns() - started_ns
         response = await self.scorer.score(
-            servable, signature, ScoreRequest(inputs, output_filter, deadline_ns, urgency)
+            servable, signature, ScoreRequest(inputs, output_filter, deadline_ns, urgency, pixels)
         )
         if encoding_bytes(response.outputs) <= LARGE_BYTES:
             return Answer(encode_predict(response.outputs, row_format), response)

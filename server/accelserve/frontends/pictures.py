@@ -19,9 +19,7 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.models.servable import Servable
 from accelserve.observability.metrics import Gauge
 from accelserve.preprocessing import Preprocessing
-from accelserve.tensors import BY_NAME, DType, Signature, Tensor
-
-_UINT8 = BY_NAME["uint8"]
+from accelserve.tensors import DType, Signature, Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +43,7 @@ class _Order:
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """Decoded pictures. pixels: they are not normalised yet, as `ScoreRequest.pixels`."""
+    """Decoded pictures. pixels: they run under a signature of their own, as `ScoreRequest.pixels`."""
 
     tensor: Tensor
     pixels: bool
@@ -53,7 +51,7 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """What the host makes of pictures. pixels: the device does the rest."""
+    """What the host makes of pictures. pixels: they run under a signature of their own."""
 
     preprocessing: Preprocessing
     dtype: DType
@@ -131,10 +129,10 @@ class PictureDecoder:
     async def into_inputs(
         self, servable: Servable, signature: Signature, inputs: dict[str, Tensor], deadline_ns: int | None
     ) -> tuple[dict[str, Tensor], bool]:
-        """Decode what arrived as a string tensor [n] for a model that takes one dense picture; else inputs as they are.
+        """Decode what arrived as a string tensor [n] for a model whose pictures we decode; else inputs as they are.
 
         Clients of the original services send `DT_STRING [n]` whatever the model's own input is. Returns the inputs, and
-        whether they are now pixels.
+        whether they run under a signature of their own.
         """
         if signature.name not in servable.model.preprocessing or len(inputs) != 1:
             return inputs, False
@@ -159,10 +157,9 @@ class PictureDecoder:
 
 def _form_of(servable: Servable, signature: Signature) -> _Form:
     path = servable.model.pixels.by_signature.get(signature.name)
-    if path is not None:
-        return _Form(path.preprocessing, _UINT8, pixels=True)
-    dtype = next(iter(signature.inputs.values())).dtype
-    return _Form(servable.model.preprocessing[signature.name], dtype, pixels=False)
+    steps = servable.model.preprocessing[signature.name] if path is None else path.preprocessing
+    (spec,) = (signature if path is None else path.signature).inputs.values()
+    return _Form(steps, spec.dtype, pixels=path is not None)
 
 
 def _check_room(name: str, count: int, form: _Form, most_bytes: int) -> None:

@@ -12,6 +12,7 @@ from accelserve.backends.base import (
     ArtifactCache,
     Backend,
     Capabilities,
+    DecodedInput,
     Device,
     DeviceLease,
     ModelArtifact,
@@ -26,7 +27,7 @@ from accelserve.devices import DeviceKind, DeviceRequest, parse_device_request
 from accelserve.errors import Kind, ScoringError
 from accelserve.image_signature import check_fits, guess_preprocessing
 from accelserve.models.manifest import Manifest, read_manifest, with_signature
-from accelserve.models.pixels import PixelPaths, take_pixels
+from accelserve.models.pixels import PixelPaths, take_decoded, take_pixels
 from accelserve.models.placement import warn_of_placement
 from accelserve.models.repository import find_models, find_version
 from accelserve.models.self_check import CheckReport, CodecCheck, check_pixels, check_session
@@ -93,7 +94,7 @@ class Loader:
     ) -> LoadedModel:
         manifest = source.manifest
         threads = config.threads or manifest.threads or self.threads
-        options = session_options(manifest, threads)
+        options = replace(session_options(manifest, threads), server_decodes=manifest.decode == "server")
         instances = config.instances or manifest.instances or self.instances
         capabilities = [backend.capabilities(device, options) for device in devices]
         _check_instances(source.artifact.name, devices, capabilities, instances)
@@ -143,10 +144,13 @@ class Loader:
         policy = manifest.batching
         for each in capabilities:
             policy = fit_policy(policy, each)
-        preprocessing = picture_preprocessing(manifest, signatures)
+        decoded = take_decoded(sessions, manifest)
+        steps = {name: each.preprocessing for name, each in decoded.items()}
+        preprocessing = picture_preprocessing(manifest, signatures) | steps
         _tell_guesses(artifact.name, preprocessing)
+        _tell_decoded(artifact.name, decoded)
         check_labels(manifest, signatures)
-        pixels = take_pixels(sessions, preprocessing, manifest)
+        pixels = take_pixels(sessions, preprocessing, manifest, decoded)
         deterministic = all(each.deterministic for each in capabilities)
         # Every instance is warmed and proved: a device of its own may have kernels of its own.
         checks = [self._check(session, policy, deterministic, preprocessing, pixels) for session in sessions]
@@ -175,10 +179,12 @@ class Loader:
         preprocessing: Mapping[str, Preprocessing],
         pixels: PixelPaths,
     ) -> CheckReport:
-        report = check_session(session, policy, self.check_codecs, deterministic)
+        signatures = {name: pixels.dense(signature) for name, signature in session.signatures.items()}
+        report = check_session(session, policy, self.check_codecs, deterministic, signatures)
         told = [
-            check_pixels(session, session.signatures[name], path, preprocessing[name], policy, deterministic)
+            check_pixels(session, signatures[name], path, preprocessing[name], policy, deterministic)
             for name, path in pixels.by_signature.items()
+            if path.signature != signatures[name]
         ]
         return replace(report, detail="; ".join([report.detail, *dict.fromkeys(told)]))
 
@@ -239,6 +245,18 @@ def _tell_guesses(model: str, preprocessing: Mapping[str, Preprocessing]) -> Non
             )
 
 
+def _tell_decoded(model: str, decoded: Mapping[str, DecodedInput]) -> None:
+    for signature, each in decoded.items():
+        logger.info(
+            "%s: the server decodes pictures for %s in the model's place: pixels differ by up to %.1f of 255 from "
+            "its own, outputs by up to %.2g of their largest",
+            model,
+            signature,
+            each.pixel_error,
+            each.output_error,
+        )
+
+
 def check_labels(manifest: Manifest, signatures: Mapping[str, Signature]) -> None:
     """Labels must be as many as the classes, where a signature says how many these are.
 
@@ -273,7 +291,8 @@ def picture_preprocessing(manifest: Manifest, signatures: Mapping[str, Signature
             except ScoringError as error:
                 raise ScoringError(Kind.PRECONDITION, f"{manifest.source}: {error.message}") from error
             found[name] = preprocessing
-    if (manifest.preprocessing or manifest.normalize == "device") and not found:
+    wanted = manifest.preprocessing or (manifest.normalize == "device" and manifest.decode == "model")
+    if wanted and not found:
         message = f"{manifest.source}: [preprocessing] is given, but no signature has a single dense picture input"
         raise ScoringError(Kind.PRECONDITION, message)
     return found

@@ -12,6 +12,7 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing
 
 FILE_NAME = "accelserve.toml"
+DECODE_TOLERANCE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +20,10 @@ class Manifest:
     """What a model's own file says; what it leaves out is None or empty.
 
     labels: name of each class, by index. preprocessing: fields of `Preprocessing`, joined with what the signature
-    says once the model is loaded. normalize: who turns pixels into the input, "device" or "host". runtime: the back
-    end's name, where several could run the model. backend: settings that only the model's back end knows, which refuses
-    unknown ones.
+    says once the model is loaded. normalize: who turns pixels into the input, "device" or "host". decode: who decodes
+    pictures where the model's own graph does, "model" or "server"; decode_tolerance: how far outputs may be off then.
+    runtime: the back end's name, where several could run the model. backend: settings that only the model's back end
+    knows, which refuses unknown ones.
     source: the file, None when there is none.
     """
 
@@ -33,6 +35,8 @@ class Manifest:
     batching: BatchPolicy = field(default_factory=BatchPolicy)
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     normalize: str | None = None
+    decode: str = "model"
+    decode_tolerance: float = DECODE_TOLERANCE
     backend: Mapping[str, Any] = field(default_factory=dict)
     source: Path | None = None
 
@@ -67,6 +71,8 @@ def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
         batching=_batching(_table(content, "batching")),
         preprocessing=_preprocessing(_table(content, "preprocessing")),
         normalize=_normalize(_table(content, "preprocessing")),
+        decode=_decode(_table(content, "preprocessing")),
+        decode_tolerance=_decode_tolerance(_table(content, "preprocessing")),
         backend=_table(content, "backend"),
         source=path,
     )
@@ -115,8 +121,8 @@ def _bytes(value: Any) -> int:
 
 
 def _preprocessing(table: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("resize", "size", "channel_order", "layout", "mean", "scale", "exif", "normalize")
-    _known(table, keys, "preprocessing")
+    keys = ("resize", "size", "channel_order", "layout", "mean", "scale", "exif", "normalize", "decode")
+    _known(table, (*keys, "decode_tolerance"), "preprocessing")
     values: dict[str, Any] = {}
     for key in ("resize", "channel_order", "layout"):
         if (word := _typed(table, key, str)) is not None:
@@ -139,6 +145,25 @@ def _normalize(table: Mapping[str, Any]) -> str | None:
     if where not in (None, "device", "host"):
         raise ScoringError(Kind.INVALID, f'preprocessing normalize: want "device" or "host", got {where!r}')
     return where
+
+
+def _decode(table: Mapping[str, Any]) -> str:
+    """Raises ScoringError(INVALID), also for steps beside "server": it does the graph's own and no others."""
+    who: str | None = _typed(table, "decode", str)
+    if who not in (None, "model", "server"):
+        raise ScoringError(Kind.INVALID, f'preprocessing decode: want "model" or "server", got {who!r}')
+    said = sorted(set(table) - {"decode", "decode_tolerance", "normalize"})
+    if who == "server" and said:
+        message = f'preprocessing decode = "server" does what the model\'s graph does; leave out {", ".join(said)}'
+        raise ScoringError(Kind.INVALID, message)
+    return who or "model"
+
+
+def _decode_tolerance(table: Mapping[str, Any]) -> float:
+    value = table.get("decode_tolerance", DECODE_TOLERANCE)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not value >= 0:
+        raise ScoringError(Kind.INVALID, f"decode_tolerance: want a number of 0 or more, got {value!r}")
+    return float(value)
 
 
 def with_signature(values: Mapping[str, Any], guess: Preprocessing | None) -> Preprocessing | None:

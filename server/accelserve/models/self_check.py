@@ -44,12 +44,19 @@ def run_sizes(policy: BatchPolicy) -> tuple[int, ...]:
     return policy.allowed_batch_sizes or tuple(sorted({1, policy.max_batch_size}))
 
 
-def check_session(session: Session, policy: BatchPolicy, check_codecs: CodecCheck, deterministic: bool) -> CheckReport:
+def check_session(
+    session: Session,
+    policy: BatchPolicy,
+    check_codecs: CodecCheck,
+    deterministic: bool,
+    signatures: Mapping[str, Signature] | None = None,
+) -> CheckReport:
     """Warm up and check a session; blocks.
 
+    signatures: by the name that clients use, what runs for it; None: these themselves.
     Raises ScoringError(PRECONDITION) on a mismatch, and what the session raises when its device fails.
     """
-    signature = _main_signature(session.signatures)
+    signature = _main_signature(session.signatures if signatures is None else signatures)
     if signature is None or not signature.inputs:
         return CheckReport(False, "not run: no signature that can be asked without changing the model")
     try:
