@@ -7,7 +7,7 @@ from accelserve.errors import Kind, ScoringError
 RESIZE = ("stretch", "fit-crop", "letterbox")
 CHANNEL_ORDERS = ("RGB", "BGR", "GRAY")
 LAYOUTS = ("NHWC", "NCHW")
-SHRINK = ("area", "bilinear")
+RESAMPLING = ("server", "half_pixel", "half_pixel_antialias", "legacy", "align_corners", "area")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +20,11 @@ class Preprocessing:
     mean, scale: one number, or one per channel in the order of `channel_order`; x is 0..255. Ignored by uint8 inputs.
     exif: turn the picture as its EXIF orientation says.
     guessed: the values were read from the signature because nothing was said.
-    shrink: what becomes of a picture that is more than twice as large: "area", the mean of all that a pixel covers;
-    "bilinear", of its four nearest alone, from the full decoded picture, as a model's own graph may do it.
+    resampling: "server": as is best here, bilinear with half-pixel centres, or the mean over the area where a picture
+    shrinks by more than 2, begun in the JPEG decoder. The others are how a model's own graph may do it, from the full
+    picture: bilinear always, with half-pixel centres, or where pixel i lies at i * in / out ("legacy"), or at
+    i * (in - 1) / (out - 1) ("align_corners"); or the mean over the area always ("area") or where it shrinks
+    ("half_pixel_antialias", whose own filter is a triangle).
     """
 
     size: tuple[int, int]
@@ -32,14 +35,14 @@ class Preprocessing:
     scale: tuple[float, ...] = (1.0,)
     exif: bool = False
     guessed: bool = False
-    shrink: str = "area"
+    resampling: str = "server"
 
     def __post_init__(self) -> None:
         for name, value, allowed in (
             ("resize", self.resize, RESIZE),
             ("channel_order", self.channel_order, CHANNEL_ORDERS),
             ("layout", self.layout, LAYOUTS),
-            ("shrink", self.shrink, SHRINK),
+            ("resampling", self.resampling, RESAMPLING),
         ):
             if value not in allowed:
                 raise ScoringError(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from accelserve.backends.base import Batch, BatchResult, Placement
-from accelserve.backends.cut_model import CutSignature, Part
+from accelserve.backends.cut_model import CutSignature, Part, Pictures
 from accelserve.backends.cut_session import CutSession, OpenSignature, plan
 from accelserve.backends.host import cpu_device
 from accelserve.errors import Kind, ScoringError
@@ -181,6 +181,63 @@ def test_pixels_go_to_a_dense_part_that_is_the_whole_model_and_takes_them():
 def test_pixels_are_refused_where_the_device_does_not_run_all_or_cannot(dense, others):
     with pytest.raises(ScoringError, match='signature "s" does not run on cpu:0 alone') as refusal:
         of_pictures(dense, **others).take_pixels("s", Preprocessing((2, 2)))
+    assert refusal.value.kind is Kind.UNSUPPORTED
+
+
+FOUND = Pictures((2, 2), 3, (127.5,), (1 / 127.5,), "float32", "legacy", pixel_error=3.0, output_error=0.01)
+
+
+class OfRows(OfFloats):
+    signatures = MappingProxyType(
+        {
+            "serving_default": Signature(
+                "serving_default", {"x": TensorSpec("x", BY_NAME["float32"], (-1, 2, 2, 3), "x")}, {}
+            )
+        }
+    )
+
+
+def of_strings(found=FOUND, dense=None, defaults=(), tail=None):
+    """string [-1] -> (host, not loaded) image -> (dense) scores."""
+    image = TensorSpec("image", STRING, (-1,), "image:0")
+    scores = TensorSpec("scores", BY_NAME["float32"], (-1, 2, 2, 3), "scores:0")
+    parts = {
+        "host": Part("host.pb", {"feed/image:0": "image:0"}, {"stack:0": "stack:0"}),
+        "dense": Part("model.onnx", {"x": "stack:0"}, {"y": "scores:0"}),
+        **({"tail": tail} if tail else {}),
+    }
+    signature = Signature("s", {"image": image}, {"scores": scores}, defaults=MappingProxyType(dict(defaults)))
+    cut = CutSignature(signature, {"image": "image:0"}, {"scores": "scores:0"}, parts, found, "Slice crop")
+    return CutSession("m:1", {"s": OpenSignature(cut, dense or OfRows(), {})}, cpu_device(), Placement())
+
+
+def test_decoded_pictures_go_to_the_dense_part_under_the_signatures_own_names():
+    session = of_strings()
+    taken = session.take_decoded("s")
+    assert (taken.pixel_error, taken.output_error, taken.preprocessing.resampling) == (3.0, 0.01, "legacy")
+    assert list(session.signatures) == ["s"]
+    (spec,) = taken.signature.inputs.values()
+    assert (str(spec), spec.tensor_name) == ("float32[-1,2,2,3]", "image:0")
+    rows = np.ones((1, 2, 2, 3), np.float32)
+    batch = Batch(taken.signature.name, {"image": rows}, ("scores",), 1)
+    assert session.run(batch).outputs["scores"] is rows
+    pixels = session.take_pixels(taken.signature.name, taken.preprocessing)
+    assert str(pixels.inputs["image"]) == "uint8[-1,2,2,3]"
+    assert session.buffers(pixels.name, 3)["image"].shape == (3, 2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("session", "reason"),
+    [
+        (of_strings(found=None), "Slice crop"),
+        (of_strings(defaults={"image": np.array([b""], object)}), "its input has a default value"),
+        (of_strings(tail=Part("tail.pb", {"f": "image:0"}, {"t": "t"})), "takes its strings or pixels too"),
+        (of_pictures(OfFloats()), "it has no host part"),
+    ],
+)
+def test_a_host_part_that_cannot_be_stood_in_for_says_why(session, reason):
+    with pytest.raises(ScoringError, match=f'signature "s" needs its own decoder: .*{reason}') as refusal:
+        session.take_decoded("s")
     assert refusal.value.kind is Kind.UNSUPPORTED
 
 

@@ -223,13 +223,20 @@ def test_a_picture_becomes_nothing_but_uint8_and_floats(dtype):
 # Resizing
 
 
-def slow_bilinear(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """Half-pixel centres, edges repeated, in float64."""
+GRIDS = {  # new pixel, old size, new size -> where it lies in the old picture
+    "half_pixel": lambda target, old, new: (target + 0.5) * old / new - 0.5,
+    "legacy": lambda target, old, new: target * old / new,
+    "align_corners": lambda target, old, new: target * (old - 1) / (new - 1),
+}
+
+
+def slow_bilinear(image: np.ndarray, height: int, width: int, grid: str = "half_pixel") -> np.ndarray:
+    """Edges repeated, in float64."""
 
     def weights(old: int, new: int) -> np.ndarray:
         matrix = np.zeros((new, old))
         for target in range(new):
-            source = (target + 0.5) * old / new - 0.5
+            source = GRIDS[grid](target, old, new)
             low = int(np.floor(source))
             matrix[target, min(max(low, 0), old - 1)] += 1 - (source - low)
             matrix[target, min(max(low + 1, 0), old - 1)] += source - low
@@ -260,6 +267,25 @@ def test_stretch_is_bilinear_within_one_grey_level(size):
 @pytest.mark.parametrize("size", [(20, 20), (30, 39), (7, 80), (1, 1)])
 def test_strong_shrinking_takes_the_mean_over_the_area_within_one_grey_level(size):
     assert apart(decoded(encoded(scene(noise=60)), size), slow_area(scene(noise=60), *size)) <= 1
+
+
+@pytest.mark.parametrize("size", [(40, 30), (100, 100), (150, 130), (30, 130)])
+@pytest.mark.parametrize("resampling", ["half_pixel", "legacy", "align_corners"])
+def test_a_graphs_own_bilinear_resize_takes_four_pixels_however_far_it_shrinks(resampling, size):
+    """OpenCV rounds places to 1/32 of a pixel where the grid is not its own."""
+    image = scene(100, 100, noise=20)
+    want = slow_bilinear(image, *size, grid=resampling)
+    assert apart(decoded(encoded(image), size, resampling=resampling), want) <= (1 if resampling == "half_pixel" else 4)
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG"])
+def test_a_graphs_own_resize_begins_with_the_whole_picture(form):
+    """Stripes of one pixel: a decoder that shrinks on the way would make them all grey."""
+    data = encoded(np.tile(np.array([0, 255], np.uint8), (240, 120)), form)
+    half = decoded(data, (240, 120), channel_order="GRAY", resampling="legacy")
+    assert half.std() < 5
+    assert half.mean() < 30
+    assert 120 < decoded(data, (240, 120), channel_order="GRAY", resampling="area").mean() < 135
 
 
 def test_shrinking_one_side_and_growing_the_other_takes_the_mean_first():

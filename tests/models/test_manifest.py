@@ -26,6 +26,17 @@ def test_a_place_that_nothing_normalises_in_is_refused(tmp_path):
     assert 'want "device" or "host", got \'gpu\'' in refused(tmp_path, '[preprocessing]\nnormalize = "gpu"\n')
 
 
+def test_handing_over_the_decoding_is_said_in_known_words_and_without_other_steps(tmp_path):
+    assert 'want "model" or "server", got \'host\'' in refused(tmp_path, '[preprocessing]\ndecode = "host"\n')
+    for number in ("-1", '"0.1"', "true", "nan"):
+        assert "want a number of 0 or more" in refused(tmp_path, f"[preprocessing]\ndecode_tolerance = {number}\n")
+    both = '[preprocessing]\ndecode = "server"\nexif = true\nsize = [8, 8]\n'
+    assert "leave out exif, size" in refused(tmp_path, both)
+    asked = read_manifest(write(tmp_path, '[preprocessing]\ndecode = "server"\ndecode_tolerance = 1\n'))
+    assert (asked.decode, asked.decode_tolerance, asked.preprocessing) == ("server", 1.0, {})
+    assert read_manifest(write(tmp_path, "")).decode == "model"
+
+
 def test_no_file_says_nothing(tmp_path):
     assert read_manifest(tmp_path / "accelserve.toml") == Manifest()
 

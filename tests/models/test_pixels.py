@@ -11,7 +11,7 @@ from small_networks import scorer
 
 import model_builders
 from accelserve.backends.artifact_cache import FolderArtifactCache
-from accelserve.backends.base import BatchResult, Device, Placement
+from accelserve.backends.base import BatchResult, DecodedInput, Device, Placement
 from accelserve.backends.discovery import BackendPool
 from accelserve.backends.probes import onnx_runtime, synthetic
 from accelserve.batching.policy import BatchPolicy
@@ -22,7 +22,7 @@ from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.loading import Loader
 from accelserve.models.manifest import Manifest
-from accelserve.models.pixels import take_pixels
+from accelserve.models.pixels import PixelPaths, take_decoded, take_pixels
 from accelserve.models.self_check import check_pixels, normalised
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
@@ -139,6 +139,73 @@ def test_a_device_that_fails_at_it_fails_the_load_and_is_not_left_for_the_host()
 def test_where_there_is_nothing_to_normalise_nobody_is_said_to_do_it():
     paths = take(Pixels(GPU, dtype="uint8"))
     assert (paths.where, paths.by_signature) == ({}, {})
+
+
+# -- strings that the server decodes --------------------------------------------------------------------------------
+
+
+class Strings(Pixels):
+    """A session of a model that decodes pictures itself, and gives that away unless it cannot."""
+
+    def __init__(self, device=CPU, cannot=None, error=0.001, name=SERVED):
+        super().__init__(device)
+        (self.rows,) = self.signatures.values()
+        images = TensorSpec("image", BY_NAME["string"], (-1,), "image")
+        self.signatures = {name: replace(self.rows, name=name, inputs={"image": images})}
+        self.taken, self.away = replace(self.rows, name="rows"), cannot
+        self.output_error = error
+
+    def take_decoded(self, name):
+        if self.away is not None:
+            raise self.away
+        return DecodedInput(self.taken, STEPS, 3.0, self.output_error)
+
+    def take_pixels(self, name, steps):
+        assert name == "rows"
+        return replace(self.rows, name="pixels")
+
+
+def hand_over(*sessions, decode="server", normalize=None, tolerance=0.02):
+    manifest = Manifest(decode=decode, decode_tolerance=tolerance, normalize=normalize, source=OURS)
+    decoded = take_decoded(sessions, manifest)
+    return take_pixels(sessions, {name: each.preprocessing for name, each in decoded.items()}, manifest, decoded)
+
+
+def test_the_server_decodes_only_where_the_file_says_so():
+    assert hand_over(Strings(), decode="model") == PixelPaths()
+    paths = hand_over(Strings())
+    assert paths.by_signature[SERVED].signature.name == "rows"
+    assert paths.by_signature[SERVED].preprocessing == STEPS
+    assert paths.where == {SERVED: "on the host"}
+
+
+def test_what_the_server_decodes_a_gpu_normalises_by_itself_and_others_when_told():
+    for paths in (hand_over(Strings(GPU)), hand_over(Strings(), normalize="device")):
+        assert paths.by_signature[SERVED].signature.name == "pixels"
+        assert paths.by_signature[SERVED].preprocessing == STEPS.host_part()
+        assert paths.where == {SERVED: "on the device"}
+
+
+@pytest.mark.parametrize(
+    ("session", "reason"),
+    [
+        (Strings(cannot=ScoringError(Kind.UNSUPPORTED, "m:1: Slice crop")), "m:1: Slice crop; say decode"),
+        (Strings(name="other", cannot=ScoringError(Kind.UNSUPPORTED, "m:1: Slice")), "m:1: Slice"),
+        (Floats(), "no signature takes strings"),
+    ],
+    ids=["not known", "not known in the only one", "takes floats"],
+)
+def test_decoding_that_cannot_be_handed_over_is_refused_with_its_reason(session, reason):
+    with pytest.raises(ScoringError, match=f'm.accelserve.toml: .*decode = "server" cannot be: {reason}') as refusal:
+        hand_over(session)
+    assert refusal.value.kind is Kind.PRECONDITION
+
+
+def test_decoding_too_far_from_the_models_own_is_refused_unless_that_is_near_enough():
+    for error in (0.03, float("nan")):
+        with pytest.raises(ScoringError, match=r"outputs differ by .* tolerance 0.02; .*raise decode_tolerance"):
+            hand_over(Strings(error=error))
+    assert hand_over(Strings(error=0.03), tolerance=0.03).decoded[SERVED].output_error == 0.03
 
 
 # -- the check ------------------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class Part:
 class Pictures:
     """What a host part that only decodes pictures makes of each: float32 (x - mean) * scale of its pixels, as `dtype`.
 
-    grid: of its bilinear resize, "half_pixel", "half_pixel_antialias", "legacy" or "align_corners"; or "area".
+    grid: of its resize, a word of `Preprocessing.resampling`.
     pixel_error, output_error: how far the server's own decoder is from it, over generated pictures: the largest
     difference of a pixel, of 255; of the whole model's outputs, over the output's largest magnitude.
     """
@@ -59,13 +59,9 @@ class Pictures:
     output_error: float = 0.0
 
     def preprocessing(self) -> Preprocessing:
-        """The same as work for the server's decoder, which has the grid of half pixels and an area mean."""
-        shrink = "area" if self.grid in _AVERAGED else "bilinear"
+        """The same as work for the server's decoder."""
         order = "RGB" if self.channels == 3 else "GRAY"
-        return Preprocessing(self.size, channel_order=order, mean=self.mean, scale=self.scale, shrink=shrink)
-
-
-_AVERAGED = ("half_pixel_antialias", "area")
+        return Preprocessing(self.size, channel_order=order, mean=self.mean, scale=self.scale, resampling=self.grid)
 
 
 @dataclass(frozen=True, slots=True)

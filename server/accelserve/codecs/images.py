@@ -79,11 +79,11 @@ def _decode_resized(data: Buffer, prep: Preprocessing, max_pixels: int, decode_j
     wanted = geometry.resized_size(prep, stored[::-1] if turned else stored, max_pixels)
     if found == "jpeg":
         # A decoder that shrinks on the way averages; where that is not wanted it is asked for all there is.
-        least = stored if prep.shrink == "bilinear" else (wanted[::-1] if turned else wanted)
+        least = (wanted[::-1] if turned else wanted) if prep.resampling == "server" else stored
         pixels = decode_jpeg(data, prep.channel_order, least)
     else:
         pixels = decode_by_opencv(data, prep.channel_order, "PNG")
-    return _resized(geometry.turn(pixels, orientation), wanted, averaged=prep.shrink == "area")
+    return _resized(geometry.turn(pixels, orientation), wanted, prep.resampling)
 
 
 def _check_pixels(size: Size, max_pixels: int) -> None:
@@ -93,21 +93,36 @@ def _check_pixels(size: Size, max_pixels: int) -> None:
         raise ScoringError(Kind.TOO_LARGE, f"the picture has {got}, the limit is {max_pixels}")
 
 
-def _resized(pixels: Pixels, size: Size, averaged: bool) -> Pixels:
-    """Pixels at `size`: bilinear (half-pixel centres), or if `averaged` the area's mean where it shrinks by over 2.
+def _resized(pixels: Pixels, size: Size, resampling: str) -> Pixels:
+    """Pixels at `size`, as `Preprocessing.resampling` says.
 
-    Where one side shrinks that much and the other grows, the shrinking goes first: OpenCV has no area mean for both.
+    Where one side shrinks and the other grows, the shrinking goes first: OpenCV has no area mean for both.
     """
     (height, width), (to_height, to_width) = pixels.shape[:2], size
     if (height, width) == size:
         return pixels
+    if resampling in ("legacy", "align_corners"):
+        return _sampled(pixels, size, corners=resampling == "align_corners")
     shrinks = height / to_height, width / to_width
-    if max(shrinks) <= _STRONG_SHRINK or not averaged:
+    if resampling == "half_pixel" or (resampling == "server" and max(shrinks) <= _STRONG_SHRINK):
         return _resize(pixels, size, cv2.INTER_LINEAR)
     if min(shrinks) >= 1:
         return _resize(pixels, size, cv2.INTER_AREA)
     shrunk = _resize(pixels, (min(height, to_height), min(width, to_width)), cv2.INTER_AREA)
-    return _resize(shrunk, size, cv2.INTER_LINEAR)
+    return _resize(shrunk, size, cv2.INTER_AREA if resampling == "area" else cv2.INTER_LINEAR)
+
+
+def _sampled(pixels: Pixels, size: Size, corners: bool) -> Pixels:
+    """Bilinear, output pixel i at i * in / out, or corner on corner; OpenCV rounds places to 1/32 of a pixel here."""
+    steps = [_step(there, here, corners) for there, here in zip(pixels.shape[:2], size, strict=True)]
+    places = np.array([[steps[1], 0, 0], [0, steps[0], 0]])
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    sampled: Pixels = cv2.warpAffine(pixels, places, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
+    return sampled.reshape(*size, pixels.shape[2])
+
+
+def _step(there: int, here: int, corners: bool) -> float:
+    return (there - 1) / (here - 1) if corners and here > 1 else there / here
 
 
 def _resize(pixels: Pixels, size: Size, interpolation: int) -> Pixels:
