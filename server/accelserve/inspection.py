@@ -124,7 +124,7 @@ def _model_lines(about: Mapping[str, Any]) -> Iterator[str]:
     yield from signature_lines(about["signatures"])
     for name, steps in about["preprocessing"].items():
         yield f"pictures       {name} ({steps['source']})"
-        for key in ("size", "resize", "channel_order", "layout", "resampling", "mean", "scale", "exif"):
+        for key in ("size", "resize", "channel_order", "layout", "resampling", "mean", "scale", "exif", "fast_dct"):
             yield f"  {key:<12} {_plain(steps[key])}"
         if differs := steps["differs"]:
             yield f"  {'differs':<12} pixels by {differs['pixel']:.1f} of 255, outputs by {differs['output']:.2g}"

@@ -20,6 +20,7 @@ class Preprocessing:
     mean, scale: one number, or one per channel in the order of `channel_order`; x is 0..255. Ignored by uint8 inputs.
     exif: turn the picture as its EXIF orientation says.
     guessed: the values were read from the signature because nothing was said.
+    fast_dct: JPEGs by libjpeg's faster and coarser inverse transform, a few levels off: TensorFlow's own choice.
     resampling: "server": as is best here, bilinear with half-pixel centres, or the mean over the area where a picture
     shrinks by more than 2, begun in the JPEG decoder. The others are how a model's own graph may do it, from the full
     picture: bilinear always, with half-pixel centres, or where pixel i lies at i * in / out ("legacy"), or at
@@ -35,6 +36,7 @@ class Preprocessing:
     scale: tuple[float, ...] = (1.0,)
     exif: bool = False
     guessed: bool = False
+    fast_dct: bool = False
     resampling: str = "server"
 
     def __post_init__(self) -> None:

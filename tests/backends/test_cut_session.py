@@ -184,7 +184,7 @@ def test_pixels_are_refused_where_the_device_does_not_run_all_or_cannot(dense, o
     assert refusal.value.kind is Kind.UNSUPPORTED
 
 
-FOUND = Pictures((2, 2), 3, (127.5,), (1 / 127.5,), "float32", "legacy", pixel_error=3.0, output_error=0.01)
+FOUND = Pictures((2, 2), 3, (127.5,), (1 / 127.5,), "float32", "legacy", True, pixel_error=3.0, output_error=0.01)
 
 
 class OfRows(OfFloats):

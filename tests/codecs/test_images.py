@@ -272,10 +272,16 @@ def test_strong_shrinking_takes_the_mean_over_the_area_within_one_grey_level(siz
 @pytest.mark.parametrize("size", [(40, 30), (100, 100), (150, 130), (30, 130)])
 @pytest.mark.parametrize("resampling", ["half_pixel", "legacy", "align_corners"])
 def test_a_graphs_own_bilinear_resize_takes_four_pixels_however_far_it_shrinks(resampling, size):
-    """OpenCV rounds places to 1/32 of a pixel where the grid is not its own."""
     image = scene(100, 100, noise=20)
     want = slow_bilinear(image, *size, grid=resampling)
-    assert apart(decoded(encoded(image), size, resampling=resampling), want) <= (1 if resampling == "half_pixel" else 4)
+    assert apart(decoded(encoded(image), size, resampling=resampling), want) <= 1
+
+
+def test_the_fast_transform_is_a_few_levels_from_the_accurate_one_and_only_on_request():
+    data = encoded(scene(noise=60), "JPEG", quality=90)
+    accurate = decoded(data)
+    assert apart(accurate, seen_by_pillow(data)) == 0
+    assert 0 < apart(decoded(data, fast_dct=True), accurate) <= 6
 
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG"])

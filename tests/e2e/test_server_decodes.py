@@ -1,4 +1,4 @@
-"""A SavedModel that decodes JPEGs in its graph, served without TensorFlow: the server decodes, and answers as that does.
+"""A SavedModel that decodes JPEGs in its graph, served without TensorFlow: the server decodes and answers as that does.
 
 The digits model's own graph shrinks by the mean over the area and rounds, which the server's decoder does bit for bit.
 """

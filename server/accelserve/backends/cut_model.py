@@ -44,7 +44,7 @@ class Part:
 class Pictures:
     """What a host part that only decodes pictures makes of each: float32 (x - mean) * scale of its pixels, as `dtype`.
 
-    grid: of its resize, a word of `Preprocessing.resampling`.
+    grid: of its resize, a word of `Preprocessing.resampling`. fast_dct: as there.
     pixel_error, output_error: how far the server's own decoder is from it, over generated pictures: the largest
     difference of a pixel, of 255; of the whole model's outputs, over the output's largest magnitude.
     """
@@ -55,13 +55,20 @@ class Pictures:
     scale: tuple[float, ...]
     dtype: str
     grid: str
+    fast_dct: bool
     pixel_error: float = 0.0
     output_error: float = 0.0
 
     def preprocessing(self) -> Preprocessing:
         """The same as work for the server's decoder."""
-        order = "RGB" if self.channels == 3 else "GRAY"
-        return Preprocessing(self.size, channel_order=order, mean=self.mean, scale=self.scale, resampling=self.grid)
+        return Preprocessing(
+            self.size,
+            channel_order="RGB" if self.channels == 3 else "GRAY",
+            mean=self.mean,
+            scale=self.scale,
+            fast_dct=self.fast_dct,
+            resampling=self.grid,
+        )
 
 
 @dataclass(frozen=True, slots=True)

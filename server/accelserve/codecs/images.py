@@ -80,7 +80,7 @@ def _decode_resized(data: Buffer, prep: Preprocessing, max_pixels: int, decode_j
     if found == "jpeg":
         # A decoder that shrinks on the way averages; where that is not wanted it is asked for all there is.
         least = (wanted[::-1] if turned else wanted) if prep.resampling == "server" else stored
-        pixels = decode_jpeg(data, prep.channel_order, least)
+        pixels = decode_jpeg(data, prep.channel_order, least, fast_dct=prep.fast_dct)
     else:
         pixels = decode_by_opencv(data, prep.channel_order, "PNG")
     return _resized(geometry.turn(pixels, orientation), wanted, prep.resampling)
@@ -113,7 +113,7 @@ def _resized(pixels: Pixels, size: Size, resampling: str) -> Pixels:
 
 
 def _sampled(pixels: Pixels, size: Size, corners: bool) -> Pixels:
-    """Bilinear, output pixel i at i * in / out, or corner on corner; OpenCV rounds places to 1/32 of a pixel here."""
+    """Bilinear, output pixel i at i * in / out, or corner on corner."""
     steps = [_step(there, here, corners) for there, here in zip(pixels.shape[:2], size, strict=True)]
     places = np.array([[steps[1], 0, 0], [0, steps[0], 0]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP

@@ -18,9 +18,10 @@ from accelserve.errors import ScoringError
 class JpegDecoder(Protocol):
     """Called from several threads at a time."""
 
-    def __call__(self, data: Buffer, channel_order: str, least: Size) -> Pixels:
+    def __call__(self, data: Buffer, channel_order: str, least: Size, fast_dct: bool = False) -> Pixels:
         """uint8 [H,W,C] at the stored size, or smaller but never below `least` (height, width); EXIF is not obeyed.
 
+        fast_dct: as `Preprocessing.fast_dct`, where the decoder is libjpeg; others have a transform of their own.
         Raises ScoringError(UNDECODABLE) for a picture that is broken or ends early.
         """
         ...
@@ -58,11 +59,17 @@ def _scan_marks(data: Buffer) -> int:
     return int(np.count_nonzero(even == 0xDAFF) + np.count_nonzero(odd == 0xDAFF))
 
 
-def decode_jpeg(data: Buffer, channel_order: str, least: Size) -> Pixels:
+def decode_jpeg(data: Buffer, channel_order: str, least: Size, fast_dct: bool = False) -> Pixels:
     """Pixels at the stored size or, where that is twice `least` or more, scaled in the DCT but never below `least`."""
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(
-            data, channel_order, min_height=least[0], min_width=least[1], min_factor=2, strict=True
+            data,
+            channel_order,
+            fastdct=fast_dct,
+            min_height=least[0],
+            min_width=least[1],
+            min_factor=2,
+            strict=True,
         )
     except ValueError as error:
         if _STRANGE_SUBSAMPLING in str(error):

@@ -41,11 +41,11 @@ class GpuJpegDecoder:
         }
         self.left_to_cpu = 0  # pictures; threads may lose a count, which nobody minds
 
-    def __call__(self, data: Buffer, channel_order: str, least: Size) -> Pixels:
+    def __call__(self, data: Buffer, channel_order: str, least: Size, fast_dct: bool = False) -> Pixels:
         image = self._decoded(data, channel_order) if _ends(data) else None
         if image is None:
             self.left_to_cpu += 1
-            return decode_jpeg(data, channel_order, least)
+            return decode_jpeg(data, channel_order, least, fast_dct)
         pixels: Pixels = np.asarray(image.cpu())
         return pixels
 

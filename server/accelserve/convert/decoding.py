@@ -34,7 +34,9 @@ def _recognise(host: PartGraph) -> Pictures:
     if len(host.feeds) != 1 or len(host.fetches) != 1 or host.init:
         raise Unknown("it is more than one tensor made of one input")
     (feed,), (fetch,) = host.feeds, host.fetches
-    steps = _chain(host.definition, feed, fetch)
+    definition = tf.compat.v1.GraphDef()
+    definition.CopyFrom(host.definition)  # to ask a node for an attribute that it lacks gives it an empty one
+    steps = _chain(definition, feed, fetch)
     state = _decoded(steps[0].node)
     for step in steps[1:]:
         state = _applied(state, step)
@@ -43,7 +45,9 @@ def _recognise(host: PartGraph) -> Pictures:
     if not np.all(state.factor):
         raise Unknown("its pixels are multiplied by 0")
     mean, scale = -state.offset / state.factor, state.factor
-    return Pictures(state.size, state.channels, _numbers(mean), _numbers(scale), state.dtype, state.grid)
+    return Pictures(
+        state.size, state.channels, _numbers(mean), _numbers(scale), state.dtype, state.grid, state.fast_dct
+    )
 
 
 def _numbers(values: Any) -> tuple[float, ...]:
@@ -114,6 +118,7 @@ class _State:
     stacked: bool = False
     size: tuple[int, int] | None = None
     grid: str = ""
+    fast_dct: bool = True
 
     @property
     def plain(self) -> bool:
@@ -136,7 +141,8 @@ def _decoded(node: Any) -> _State:
         return _State(channels, dtype, factor=1 / 255)
     if dtype != "uint8":
         raise Unknown(f"{node.op} to {dtype}")
-    return _State(channels)
+    # What is not said is TensorFlow's default, the fast one, also where PNG and image operators are given a JPEG.
+    return _State(channels, fast_dct=node.attr["dct_method"].s != b"INTEGER_ACCURATE")
 
 
 def _applied(state: _State, step: _Step) -> _State:
