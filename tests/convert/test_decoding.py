@@ -271,4 +271,4 @@ def test_the_servers_decoder_makes_what_the_graph_makes(tf, decode, stored):
             data = encoder.run(tf.io.encode_jpeg(picture, quality=80))
         (theirs,) = session.run(next(iter(part.fetches)), {"images:0": [data]})
     ours = decode_picture(data, found.preprocessing(), dtype=BY_NAME["float32"])
-    assert np.abs(ours - theirs).max() <= (2.0 if decode is antialiased else 1.01) * abs(found.scale[0])
+    assert np.abs(ours - theirs).max() <= (4.0 if decode is antialiased else 1.01) * abs(found.scale[0])
