@@ -76,8 +76,6 @@ def _chain(definition: Any, feed: str, fetch: str) -> list[_Step]:
     written: Written | None = None
     while True:
         node = scope.source(tensor)
-        if isinstance(node, int):
-            raise Unknown("a value of the loop that is no row")
         if node.op == "Placeholder":
             break
         if node.op in _READS and written is not None:
@@ -270,7 +268,7 @@ def _arithmetic(state: _State, step: _Step) -> _State:
 def _per_channel(state: _State, step: _Step, value: Any) -> Any:
     if value.ndim > state.rank or value.size not in (1, state.channels) or (value.size > 1 and value.shape[-1] == 1):
         raise Unknown(f"{step.node.op} {step.node.name} by an array of {list(value.shape)}")
-    return value.reshape(-1) if value.size > 1 else float(value.reshape(()) if value.ndim == 0 else value.item())
+    return value.reshape(-1) if value.size > 1 else float(value.item())
 
 
 def _add(state: _State, number: Any, step: _Step) -> _State:

@@ -38,20 +38,23 @@ class Scope:
         return tensor
 
     def source(self, tensor: str) -> Any:
-        """The node that computes a tensor, behind nodes that pass it on; of an argument its number."""
+        """The node that computes a tensor, behind nodes that pass it on. Raises Unknown for an argument."""
         name = node_of(self.origin(tensor))
-        if name in self.arguments:
-            return self.arguments.index(name)
         if name not in self.nodes:
-            raise Unknown(f"no node {name}")
+            raise Unknown(f"{name}, which the loop is given, where something computed is wanted")
         return self.nodes[name]
+
+    def argument(self, tensor: str) -> int | None:
+        """Which argument a tensor is, None when it is computed."""
+        name = node_of(self.origin(tensor))
+        return self.arguments.index(name) if name in self.arguments else None
 
     def constant(self, tensor: str) -> Any:
         """Its value. Raises Unknown when it is not constant."""
-        node = self.source(tensor)
-        if isinstance(node, int):
-            scope, given = self.given(node)
+        if (argument := self.argument(tensor)) is not None:
+            scope, given = self.given(argument)
             return scope.constant(given)
+        node = self.source(tensor)
         if node.op == "Const":
             return tf.make_ndarray(node.attr["value"].tensor)
         if node.op == "Enter":
@@ -71,7 +74,7 @@ class Scope:
 
     def given(self, argument: int) -> tuple["Scope", str]:
         """The tensor outside that an argument stands for, which the loop must leave as it is."""
-        if self.outer is None or self.loop is None or self.source(self.results[argument]) != argument:
+        if self.outer is None or self.loop is None or self.argument(self.results[argument]) != argument:
             raise Unknown("a value that the loop changes")
         return self.outer, self.loop.input[argument]
 
@@ -100,7 +103,7 @@ def leave_loop(written: Written, read: Any) -> tuple[Scope, str]:
     """read: the node that takes a row in the loop. The tensor that it is a row of, and its scope."""
     scope = written.scope
     if read.op == "TensorListGetItem":
-        _want(_number_of(scope, read.input[1]) == written.counter, "a row of another number is read")
+        _want(scope.argument(read.input[1]) == written.counter, "a row of another number is read")
         outer, rows = scope.given(_argument(scope, read.input[0]))
         source = outer.source(rows)
         _want(source.op == "TensorListFromTensor", f"{source.op} where a loop's rows come from")
@@ -115,16 +118,16 @@ def leave_loop(written: Written, read: Any) -> tuple[Scope, str]:
 def _functional(scope: Scope, stack: Any, functions: Mapping[str, Any], feed: str) -> Written:
     """A While with a body of its own: TensorFlow 2's."""
     loop = scope.source(stack.input[0])
-    _want(not isinstance(loop, int) and loop.op in ("While", "StatelessWhile"), "rows that no loop wrote")
+    _want(loop.op in ("While", "StatelessWhile"), "rows that no loop wrote")
     result = port_of(scope.origin(stack.input[0]))
     body = _body(scope, loop, functions[loop.attr["body"].func.name])
     write = body.source(body.results[result])
-    _want(not isinstance(write, int) and write.op == "TensorListSetItem", "a loop that does not write rows")
-    _want(_number_of(body, write.input[0]) == result, "a loop that writes into another list")
+    _want(write.op == "TensorListSetItem", "a loop that does not write rows")
+    _want(body.argument(write.input[0]) == result, "a loop that writes into another list")
     counter = _argument(body, write.input[1])
     step = body.source(body.results[counter])
     _check_step(body, step)
-    _want(_number_of(body, step.input[0]) == counter, "a loop that counts otherwise")
+    _want(body.argument(step.input[0]) == counter, "a loop that counts otherwise")
     _want(scope.constant(loop.input[counter]) == 0, "a loop that does not begin with row 0")
     condition = _body(scope, loop, functions[loop.attr["cond"].func.name])
     _check_condition(condition.nodes.values())
@@ -153,6 +156,7 @@ def _with_frames(scope: Scope, gather: Any, feed: str) -> Written:
     _want(_merge(scope, step.input[0]) == counter, "a loop that counts otherwise")
     _want(scope.constant(start.input[0]) == 0, "a loop that does not begin with row 0")
     switch = scope.source(write.input[1])
+    _want(switch.op == "Switch", "a loop of another form")
     condition = list(_ancestors(scope, switch.input[1]))
     _check_condition(condition)
     for less in (node for node in condition if node.op == "Less"):
@@ -197,21 +201,15 @@ def _behind_enter(scope: Scope, tensor: str) -> Any:
     return scope.source(_behind_enter_name(scope, tensor))
 
 
-def _number_of(scope: Scope, tensor: str) -> int | None:
-    source = scope.source(tensor)
-    return source if isinstance(source, int) else None
-
-
 def _argument(scope: Scope, tensor: str) -> int:
-    number = _number_of(scope, tensor)
+    number = scope.argument(tensor)
     if number is None:
         raise Unknown("a value that is no variable of the loop")
     return number
 
 
 def _check_step(scope: Scope, step: Any) -> None:
-    counts = not isinstance(step, int) and step.op in ("Add", "AddV2")
-    _want(counts and scope.constant(step.input[1]) == 1, "a loop that does not go from row to row")
+    _want(step.op in ("Add", "AddV2") and scope.constant(step.input[1]) == 1, "a loop that does not go from row to row")
 
 
 def _check_condition(nodes: Any) -> None:
