@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from accelserve.backends.cut_model import CutModel, CutSignature, Part, read_cut, write_cut
+from accelserve.backends.cut_model import CutModel, CutSignature, Part, Pictures, read_cut, why_not_decoded, write_cut
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
 
@@ -50,6 +51,20 @@ def test_what_was_written_is_read_back(folder):
     assert cut.signature.defaults["scale"].dtype == np.float32
     assert model.report == {"seconds": 1.5}
     assert model.files == {"0/host.pb": 4, "0/model.onnx": 10}
+
+
+def test_how_pictures_are_decoded_is_read_back_and_may_lack_in_older_folders(folder):
+    found = Pictures((8, 6), 3, (1.0, 2.0, 3.0), (0.5,), "float32", "legacy", True, 0.5, 1e-3)
+    (folder / "cut.json").unlink()
+    write_cut(folder, CutModel({"serving_default": replace(CUT, pictures=found, no_pictures="")}))
+    assert read_cut(folder, "").signatures["serving_default"].pictures == found
+    content = json.loads((folder / "cut.json").read_text())
+    for key in ("pictures", "no_pictures"):
+        del content["signatures"]["serving_default"][key]
+    (folder / "cut.json").write_text(json.dumps(content))
+    cut = read_cut(folder, "").signatures["serving_default"]
+    assert cut.pictures is None
+    assert why_not_decoded(cut).endswith("convert it again")
 
 
 def test_a_folder_without_the_description_is_refused(tmp_path):
