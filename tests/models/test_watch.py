@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from accelserve.config import ALL_VERSIONS, ModelConfig, VersionPolicy
-from accelserve.errors import Kind
+from accelserve.errors import Kind, ScoringError
 from accelserve.models.watch import PathSource, StoreSource, stamp_of
 
 NOBODY = frozenset()
@@ -207,3 +207,53 @@ def test_a_store_that_cannot_be_read_says_nothing_at_all(tmp_path):
     source = StoreSource(FolderStore(touch(tmp_path / "file")))
     with pytest.raises(NotADirectoryError):
         source.look(NOBODY)
+
+
+def test_an_entry_that_leads_nowhere_hides_no_model(store):
+    version_of(store.root / "a", 1)
+    (store.root / "loop").symlink_to("loop")
+    (store.root / "gone").symlink_to("nowhere")
+    assert look(StoreSource(store)) == {"a": {1: True}}
+
+
+@pytest.mark.parametrize(
+    "error", [ScoringError(Kind.CONFLICT, "shut"), PermissionError(13, "Permission denied")], ids=["store", "system"]
+)
+def test_a_name_that_cannot_be_read_is_that_names_problem(store, monkeypatch, error):
+    for name in ("a", "shut"):
+        version_of(store.root / name, 1)
+    read = store.versions
+
+    def versions(name):
+        if name == "shut":
+            raise error
+        return read(name)
+
+    monkeypatch.setattr(store, "versions", versions)
+    problem = Kind.CONFLICT if isinstance(error, ScoringError) else Kind.NOT_FOUND
+    assert look(StoreSource(store)) == {"a": {1: True}, "shut": problem}
+
+
+@pytest.mark.parametrize("mount_point_stays", [False, True])
+def test_a_store_whose_storage_is_away_says_nothing_at_all(store, mount_point_stays):
+    version_of(store.root / "a", 1)
+    (store.root / ".accelserve").mkdir()
+    source = StoreSource(store)
+    assert look(source) == {"a": {1: True}}
+    away = store.root.rename(store.root.with_name("away"))
+    if mount_point_stays:
+        store.root.mkdir()
+    for _ in range(2):
+        with pytest.raises(FileNotFoundError):
+            source.look(NOBODY)
+    if mount_point_stays:
+        store.root.rmdir()
+    away.rename(store.root)
+    assert look(source) == {"a": {1: True}}
+
+
+def test_a_store_whose_models_are_all_deleted_can_be_read_and_has_none(store):
+    (store.root / ".accelserve").mkdir(parents=True)
+    (store.root / "a" / ".registry").mkdir(parents=True)
+    source = StoreSource(store)
+    assert look(source) == look(source) == {}

@@ -83,7 +83,9 @@ class Keeper:
                     blind.discard(source)
                 except Exception as error:
                     if source not in blind:  # told once, until it can be seen again
-                        logger.exception("models cannot be looked up; what is loaded serves on: %s", error)
+                        foreseen = isinstance(error, OSError)
+                        told = "models cannot be looked up; what is loaded serves on: %s"
+                        logger.error(told, error, exc_info=None if foreseen else error)
                     blind.add(source)
             self._board.first_look_done()
             await self._changed()

@@ -1,5 +1,6 @@
 """What is there to serve: the versions that a path or the store holds, looked at again and again. Blocking, cheap."""
 
+import errno
 import logging
 import os
 import time
@@ -102,8 +103,7 @@ class PathSource:
         except ScoringError as error:
             return Sighting(config, {}, error)
         except OSError as error:
-            message = f"model {config.name!r}: {config.path}: {error.strerror}"
-            return Sighting(config, {}, ScoringError(Kind.NOT_FOUND, message))
+            return _unreadable(config, config.path, error)
         return Sighting(config, seen)
 
 
@@ -123,7 +123,9 @@ class Store(Protocol):
     @property
     def root(self) -> Path: ...
 
-    def versions(self, name: str) -> Sequence[StoredVersion]: ...
+    def versions(self, name: str) -> Sequence[StoredVersion]:
+        """Raises ScoringError when nothing can be said of the name."""
+        ...
 
     def hold(self, name: str, version: int, holder: str) -> Hold: ...
 
@@ -138,6 +140,7 @@ class StoreSource:
         self._taken = taken
         self._known: dict[str, tuple[int, Sequence[StoredVersion]]] = {}
         self._warned: set[str] = set()
+        self._was_there = False
 
     def expected(self) -> Sequence[ModelConfig]:
         return tuple(self._configs.values())
@@ -152,12 +155,23 @@ class StoreSource:
         return self._store.hold(name, version, HOLDER)
 
     def _names(self) -> list[str]:
-        """The name folders; none while there is no store."""
+        """The name folders; none before there is a store.
+
+        Raises OSError when a store that was there is gone, or has nothing in it, as a place where nothing is mounted:
+        a store whose models are all deleted still has its own folder.
+        """
+        root = self._store.root
         try:
-            with os.scandir(self._store.root) as entries:
-                return sorted(entry.name for entry in entries if not entry.name.startswith(".") and entry.is_dir())
+            with os.scandir(root) as found:
+                entries = list(found)
         except FileNotFoundError:
+            if self._was_there:
+                raise
             return []
+        if self._was_there and not entries:
+            raise FileNotFoundError(errno.ENOENT, "the store is empty and was not: is its storage mounted?", str(root))
+        self._was_there = bool(entries)
+        return sorted(entry.name for entry in entries if not entry.name.startswith(".") and _is_folder(entry))
 
     def _is_ours(self, name: str) -> bool:
         if self._configs and name not in self._configs:
@@ -172,13 +186,15 @@ class StoreSource:
     def _sighting(self, name: str) -> Sighting | None:
         """None for a name without any version."""
         config = self._configs.get(name) or ModelConfig(name, None)
-        places = {stored.version: stored.path for stored in self._versions(name)}
-        if not places:
-            return None
         try:
+            places = {stored.version: stored.path for stored in self._versions(name)}
+            if not places:
+                return None
             chosen = choose(name, config.versions, places)
         except ScoringError as error:
             return Sighting(config, {}, error)
+        except OSError as error:
+            return _unreadable(config, self._store.root / name, error)
         return Sighting(config, {version: Seen(version, places[version]) for version in chosen})
 
     def _versions(self, name: str) -> Sequence[StoredVersion]:
@@ -198,6 +214,18 @@ class StoreSource:
     def _absent(self, config: ModelConfig) -> Sighting:
         message = f"model {config.name!r}: store {self._store.root} has no model of this name"
         return Sighting(config, {}, ScoringError(Kind.NOT_FOUND, message))
+
+
+def _unreadable(config: ModelConfig, place: Path, error: OSError) -> Sighting:
+    message = f"model {config.name!r}: {place}: {error.strerror}"
+    return Sighting(config, {}, ScoringError(Kind.NOT_FOUND, message))
+
+
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself, or where nobody may look
+        return False
 
 
 def stamp_of(place: Path) -> Hashable:

@@ -52,20 +52,29 @@ class ModelStore:
                 found = sorted(child.name for child in self.root.iterdir() if is_model_name(child.name))
             except FileNotFoundError:
                 return ()
-        return tuple(name for name in found if self.versions(name))
+        return tuple(name for name in found if self._has_versions(name))
+
+    def _has_versions(self, name: str) -> bool:
+        """One name that cannot be read hides no other."""
+        try:
+            return bool(self.versions(name))
+        except ScoringError as error:
+            logger.warning("%s is left out: %s", name, error.message)
+            return False
 
     def versions(self, name: str) -> tuple[StoredModel, ...]:
-        """What is registered under a name, the newest first; () for an unknown name. What cannot be read is logged."""
+        """What is registered under a name, the newest first; () for an unknown name.
+
+        A version whose record cannot be read is logged and left out. Raises ScoringError(CONFLICT) when the name's
+        folder cannot be read: nothing can then be said of it, and no version is taken to be gone.
+        """
         if not is_model_name(name):  # lost+found, and what else a volume may hold
             return ()
         places = self._places(name)
-        if is_unsettled(places):
-            self._settle(places)
-        try:
+        with disk_errors(self.root):
+            if is_unsettled(places):
+                self._settle(places)
             numbers = places.version_numbers()
-        except OSError as error:
-            logger.warning("store %s: %s is left out: %s", self.root, name, error)
-            return ()
         found = (self._read(name, number) for number in numbers)
         return tuple(model for model in found if model is not None)
 
