@@ -136,6 +136,41 @@ def test_a_broken_record_hides_its_version_alone_and_is_logged(store, model, cap
     assert "m:3 is left out: its record: want a record of format 1" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"tags": 5}, "the record's tags cannot be read"),
+        ({"properties": {"a": 1}}, "the record's properties cannot be read"),
+        ({"size_bytes": "1", "parent": 3}, "the record's size_bytes, parent cannot be read"),
+        ({"created_time": None, "sample": 1}, "the record's created_time, sample cannot be read"),
+        ({"signatures": []}, "the record's signatures cannot be read"),
+        ("[" * 100_000, "nested too deep"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_a_record_that_somebody_edited_wrongly_is_left_out_with_the_reason(store, model, caplog, change, told):
+    store.register("m", model)
+    place = store.root / "m" / ".registry" / "1.json"
+    place.write_text(change if isinstance(change, str) else json.dumps({**json.loads(place.read_text()), **change}))
+    assert store.names() == ()
+    assert "m:1 is left out: its record: " in caplog.text
+    assert told in caplog.text
+
+
+def test_a_file_of_a_name_that_cannot_be_read_as_a_number_is_named_with_the_remedy(store, model):
+    store.register("m", model)
+    (store.root / "m" / ".registry" / "highest").write_text("a few\n")
+    assert "highest: want a number, got 'a few" in refused(Kind.CONFLICT, store.register, "m", model)
+    assert "highest: want a number" in refused(Kind.CONFLICT, store.delete, "m", 1)
+    assert [found.version for found in store.versions("m")] == [1]
+
+
+def test_a_file_that_looks_like_a_kept_one_hides_no_name(store, model):
+    store.register("m", model)
+    (store.root / "m" / ".registry" / "before-noon.toml").write_text("")
+    assert store.names() == ("m",)
+
+
 def test_what_else_lies_in_the_stores_folder_is_no_model(store, model, monkeypatch, caplog):
     store.register("m", model)
     for name in ("lost+found", "notes", "shut"):
@@ -153,6 +188,7 @@ def test_what_else_lies_in_the_stores_folder_is_no_model(store, model, monkeypat
     assert store.names() == ("m",)
     assert "shut is left out" in caplog.text
     assert "lost+found" not in caplog.text
+    assert "Permission denied" in refused(Kind.CONFLICT, store.versions, "shut")
 
 
 def test_all_that_is_wrong_with_a_registration_is_told_at_once(store, model, tmp_path):

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from accelserve.config_sources import parse_model
 from accelserve.durable_files import write_whole
+from accelserve.errors import Kind, ScoringError
 
 _VERSION = re.compile(r"[1-9][0-9]{0,17}")
 
@@ -59,7 +60,10 @@ class NamePlaces:
         return sorted((int(name) for name in names if _VERSION.fullmatch(name)), reverse=True)
 
     def next_version(self) -> int:
-        """One above the highest number ever used, also by a version that was deleted."""
+        """One above the highest number ever used, also by a version that was deleted.
+
+        Raises ScoringError(CONFLICT) when what was written down is no number.
+        """
         return max([self._remembered(), *self.version_numbers()[:1]]) + 1
 
     def remember_highest(self) -> None:
@@ -70,9 +74,12 @@ class NamePlaces:
 
     def _remembered(self) -> int:
         try:
-            return int(self.highest.read_text())
+            return int(text := self.highest.read_text())
         except FileNotFoundError:
             return 0
+        except ValueError as error:
+            remedy = "write there the highest number that any version of this name ever had"
+            raise ScoringError(Kind.CONFLICT, f"{self.highest}: want a number, got {text[:40]!r}; {remedy}") from error
 
     def remove_records(self, version: int) -> None:
         """What is known of a version that is not there, and files whose writers died. Under the store's lock."""

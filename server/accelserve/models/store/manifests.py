@@ -16,6 +16,7 @@ from accelserve.models.store.layout import NamePlaces
 
 _LABELS_LINE = re.compile(r"^[ \t]*labels[ \t]*=.*$", re.MULTILINE)
 _WAS_THERE, _WAS_NONE = ".toml", ".none"
+_BEFORE = re.compile(rf"before-([0-9]{{1,18}})({re.escape(_WAS_THERE)}|{re.escape(_WAS_NONE)})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +86,18 @@ def put_manifest(places: NamePlaces, file: NameFile, version: int) -> None:
 
 
 def is_unsettled(places: NamePlaces) -> bool:
-    return any(places.registry.glob("before-*"))
+    return bool(_kept_before(places))
+
+
+def _kept_before(places: NamePlaces) -> list[tuple[int, Path]]:
+    """The kept files with the versions that they wait for."""
+    found = ((_BEFORE.fullmatch(path.name), path) for path in places.registry.glob("before-*"))
+    return [(int(match[1]), path) for match, path in found if match is not None]
 
 
 def settle_manifest(places: NamePlaces) -> None:
     """Keep the new file if its version is there, else bring the old one back. Under the store's lock."""
-    for before in places.registry.glob("before-*"):
-        version = int(before.stem.removeprefix("before-"))
+    for version, before in _kept_before(places):
         present = places.folder / FILE_NAME
         if places.version(version).is_dir():
             before.unlink()

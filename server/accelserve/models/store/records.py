@@ -127,6 +127,18 @@ _PLACED = ("name", "version", "path", "sample")
 _KEPT = tuple(f.name for f in fields(StoredModel) if f.name not in _PLACED)
 
 
+_PAIRS, _OPTIONAL = ("tags", "properties"), ("framework_version", "parent", "signatures", "sample")
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Whether a record may say this: somebody may have edited it, and the commands trust what they read."""
+    if key in _PAIRS:
+        return isinstance(value, dict) and all(isinstance(each, str) for each in value.values())
+    if value is None:
+        return key in _OPTIONAL
+    return isinstance(value, {"size_bytes": int, "signatures": dict}.get(key, str))
+
+
 def encode_record(model: StoredModel) -> bytes:
     content = {"record_format": _RECORD_FORMAT, **{key: getattr(model, key) for key in _KEPT}}
     content["sample"] = model.sample.name if model.sample else None
@@ -135,12 +147,18 @@ def encode_record(model: StoredModel) -> bytes:
 
 def decode_record(content: bytes, name: str, version: int, path: Path, registry: Path) -> StoredModel:
     """The record of the version in folder `path`. Raises ValueError when it is none that this version reads."""
-    found = json.loads(content)
+    try:
+        found = json.loads(content)
+    except RecursionError as error:
+        raise ValueError("want a record, got JSON that is nested too deep") from error
     if not isinstance(found, dict) or found.get("record_format") != _RECORD_FORMAT:
         raise ValueError(f"want a record of format {_RECORD_FORMAT}")
     missing = [key for key in (*_KEPT, "sample") if key not in found]
     if missing:
         raise ValueError(f"the record lacks {', '.join(missing)}")
     kept = {key: found[key] for key in _KEPT}
+    wrong = [key for key, value in {**kept, "sample": found["sample"]}.items() if not _fits(key, value)]
+    if wrong:
+        raise ValueError(f"the record's {', '.join(wrong)} cannot be read")
     sample = registry / found["sample"] if found["sample"] else None
     return StoredModel(name=name, version=version, path=path, sample=sample, **kept)
