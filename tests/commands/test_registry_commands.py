@@ -253,6 +253,15 @@ def test_what_is_neither_a_path_nor_registered_is_not_found(run, several, text):
     assert "no such file or folder" in err
 
 
+def test_what_the_file_system_refuses_is_told_in_a_line(run, several):
+    name = "n" * 300
+    code, _, err = run("show", name)
+    assert (code, err) == (4, f"accelserve: model {name!r}: {name}: File name too long\n")
+    for flag in ("--sample", "--manifest"):
+        code, _, err = run("register", "a", "--name", "a", flag, name)
+        assert (code, err) == (2, f"accelserve: {flag[2:]} {name}: File name too long\n")
+
+
 def test_show_on_a_device_that_is_missing_ends_with_6(run, several):
     code, _, err = run("show", "a", "--device", "gpu")
     assert code == 6

@@ -123,3 +123,12 @@ def test_a_model_without_a_given_name_is_called_as_its_file_or_its_folder(tmp_pa
     assert name_of(tmp_path / "resnet50" / "3") == name_of(tmp_path / "resnet50") == "resnet50"
     monkeypatch.chdir(tmp_path / "resnet50")
     assert name_of(Path(".")) == "resnet50"
+
+
+@pytest.mark.parametrize("look", [find_models, list_versions, lambda name, path: find_version(name, 1, path)])
+def test_a_path_that_the_file_system_refuses_is_told_with_its_reason(tmp_path, look):
+    path = tmp_path / ("n" * 300)
+    with pytest.raises(ScoringError, match="File name too long") as caught:
+        look("m", path)
+    assert caught.value.kind is Kind.NOT_FOUND
+    assert str(path) in caught.value.message

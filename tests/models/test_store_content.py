@@ -70,6 +70,11 @@ def test_links_to_folders_and_to_nothing_are_refused(store, folder):
     assert "dangling: No such file" in refused(Kind.PRECONDITION, store, folder)
 
 
+def test_a_link_to_itself_is_refused(store, folder):
+    (folder / "loop").symlink_to("loop")
+    assert "loop: Too many levels of symbolic links" in refused(Kind.PRECONDITION, store, folder)
+
+
 def test_a_pipe_is_no_part_of_a_model(store, folder):
     os.mkfifo(folder / "pipe")
     assert "pipe is no plain file" in refused(Kind.PRECONDITION, store, folder)

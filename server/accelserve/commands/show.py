@@ -46,13 +46,21 @@ def _show(parsed: argparse.Namespace) -> ExitCode:
     from accelserve.runtime import build_loader
 
     path = Path(parsed.model)
-    if not path.exists():
+    if not _is_there(path):
         store = open_store(parsed)
         _tell_registered(_find_registered(store, parsed.model), store, parsed)
         return ExitCode.OK
     description = describe_model(build_loader(), path, parsed.device)
     print(json.dumps(description, indent=2) if parsed.json else model_as_text(description))
     return ExitCode.OK
+
+
+def _is_there(path: Path) -> bool:
+    """Also where the file system refuses to say: looking into it tells why."""
+    try:
+        return path.exists()
+    except OSError:
+        return True
 
 
 def _find_registered(store: "ModelStore", text: str) -> "StoredModel":

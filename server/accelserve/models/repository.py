@@ -1,6 +1,8 @@
 """Models on disk: which versions a path holds, and where the model's own file is."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,18 +33,30 @@ class Found:
 def find_models(name: str, path: Path) -> Found:
     """Look at a path given by the user: a model file, one model's folder, or a folder of numeric version folders.
 
-    Raises ScoringError: NOT_FOUND when there is nothing; PRECONDITION when what is there is no model.
+    Raises ScoringError: NOT_FOUND when there is nothing, or nothing that may be read; PRECONDITION when what is there
+    is no model.
     """
-    if not path.exists():
-        raise ScoringError(Kind.NOT_FOUND, f"model {name!r}: no such file or folder: {path}")
-    if path.is_file():
-        return _lone_file(name, path)
-    version = _version_of(path)
-    if (single := _artifact(name, path, 1 if version is None else version)) is not None:
-        # A version folder's siblings share the model's file; any other folder's parent is a stranger.
-        shared = version is not None and not (path / FILE_NAME).exists()
-        return Found((single,), (path.parent if shared else path) / FILE_NAME)
-    return Found(_versions(name, path), path / FILE_NAME)
+    with _reading(name, path):
+        if path.is_file():
+            return _lone_file(name, path)
+        version = _version_of(path)
+        if (single := _artifact(name, path, 1 if version is None else version)) is not None:
+            # A version folder's siblings share the model's file; any other folder's parent is a stranger.
+            shared = version is not None and not (path / FILE_NAME).exists()
+            return Found((single,), (path.parent if shared else path) / FILE_NAME)
+        return Found(_versions(name, path), path / FILE_NAME)
+
+
+@contextmanager
+def _reading(name: str, path: Path) -> Iterator[None]:
+    """Raises ScoringError(NOT_FOUND) when there is nothing at `path`, or the file system refuses."""
+    try:
+        if not path.exists():
+            raise ScoringError(Kind.NOT_FOUND, f"model {name!r}: no such file or folder: {path}")
+        yield
+    except OSError as error:
+        where = error.filename or path
+        raise ScoringError(Kind.NOT_FOUND, f"model {name!r}: {where}: {error.strerror}") from error
 
 
 def name_of(path: Path) -> str:
@@ -56,28 +70,27 @@ def name_of(path: Path) -> str:
 def list_versions(name: str, path: Path) -> dict[int, Path]:
     """Where each version lies that a path holds: one scan of a folder, whatever the version folders hold.
 
-    path: as for `find_models`. Raises ScoringError: NOT_FOUND when there is nothing; PRECONDITION when what is there
-    is no model.
+    path, and what is raised: as for `find_models`.
     """
-    if not path.exists():
-        raise ScoringError(Kind.NOT_FOUND, f"model {name!r}: no such file or folder: {path}")
-    if path.is_file():
-        return {artifact.version: path for artifact in _lone_file(name, path).versions}
-    version = _version_of(path)
-    if _artifact(name, path, 0) is not None:
-        return {1 if version is None else version: path}
-    return _numbered(name, path)
+    with _reading(name, path):
+        if path.is_file():
+            return {artifact.version: path for artifact in _lone_file(name, path).versions}
+        version = _version_of(path)
+        if _artifact(name, path, 0) is not None:
+            return {1 if version is None else version: path}
+        return _numbered(name, path)
 
 
 def find_version(name: str, version: int, place: Path) -> Found:
-    """One version, where `list_versions` says that it lies. Raises ScoringError(PRECONDITION)."""
-    if place.is_file():
-        return _lone_file(name, place)
-    artifact = _artifact(name, place, version)
-    if artifact is None:
-        raise _empty(name, place)
-    shared = _version_of(place) is not None and not (place / FILE_NAME).exists()
-    return Found((artifact,), (place.parent if shared else place) / FILE_NAME)
+    """One version, where `list_versions` says that it lies. Raises ScoringError as `find_models` does."""
+    with _reading(name, place):
+        if place.is_file():
+            return _lone_file(name, place)
+        artifact = _artifact(name, place, version)
+        if artifact is None:
+            raise _empty(name, place)
+        shared = _version_of(place) is not None and not (place / FILE_NAME).exists()
+        return Found((artifact,), (place.parent if shared else place) / FILE_NAME)
 
 
 def _lone_file(name: str, path: Path) -> Found:

@@ -81,7 +81,7 @@ def _tree(folder: Path) -> tuple[SourceFile, ...]:
 
 def _within(path: Path, folder: Path) -> Path:
     """Where a link leads, which must be in the folder: a link to a secret is not to become a copy of it."""
-    target = path.resolve()
+    target = Path(os.path.realpath(path))  # Path.resolve ends in a RuntimeError where a link leads to itself
     if not target.is_relative_to(folder.resolve()):
         message = f"{path} is a link out of {folder}, to {target}; copy the model with cp -rL and register the copy"
         raise ScoringError(Kind.PRECONDITION, message)

@@ -52,9 +52,16 @@ def problems_of(name: str, about: Registration) -> list[str]:
         except ValueError as error:
             problems.append(f"parent {error}")
     for what, file in (("sample", about.sample), ("manifest", about.manifest)):
-        if file is not None and not file.is_file():
-            problems.append(f"{what} {file}: no such file")
+        if file is not None and (wrong := _file_problem(file)):
+            problems.append(f"{what} {file}: {wrong}")
     return problems
+
+
+def _file_problem(file: Path) -> str:
+    try:
+        return "" if file.is_file() else "no such file"
+    except OSError as error:
+        return error.strerror or str(error)
 
 
 def _pair_problem(key: str, value: str) -> str:
