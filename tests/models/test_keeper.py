@@ -147,6 +147,20 @@ def test_a_second_version_that_does_not_fit_leaves_the_first_and_is_tried_again(
     asyncio.run(main())
 
 
+def test_a_version_that_the_models_own_file_keeps_from_loading_is_tried_again_when_that_is_mended(tmp_path):
+    async def main():
+        base = tmp_path / "m"
+        put(base, 1)
+        async with keeping(tmp_path, path_source(base)) as manager:
+            (base / "accelserve.toml").write_text("nonsense = [")
+            put(base, 2)
+            await until(manager, v1="AVAILABLE", v2="END")
+            (base / "accelserve.toml").write_text("[batching]\nmax_batch_size = 4\n")
+            await until(manager, v1="END", v2="AVAILABLE")
+
+    asyncio.run(main())
+
+
 def test_a_lost_device_is_loaded_again_and_serves_again(tmp_path):
     async def main():
         base = tmp_path / "m"

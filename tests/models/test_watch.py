@@ -63,10 +63,45 @@ def test_the_stamp_of_a_version_that_failed_tells_when_its_files_change(tmp_path
     assert stamp() != before
 
 
+@pytest.mark.parametrize("kind", ["folder", "lone file", "store"])
+def test_the_stamp_of_a_version_that_failed_tells_when_the_models_own_file_or_its_labels_change(tmp_path, kind):
+    if kind == "lone file":
+        base, own = touch(tmp_path / "m.onnx"), "m.accelserve.toml"
+    else:
+        base, own = tmp_path / "m", "m/accelserve.toml"
+        version_of(base, 1)
+    source = StoreSource(FolderStore(tmp_path)) if kind == "store" else PathSource([ModelConfig("m", base)])
+
+    def stamp():
+        (sighting,) = source.look(NOBODY)
+        assert sighting.versions[1].stamp is not None
+        return sighting.versions[1].stamp
+
+    manifest = tmp_path / own
+    seen = [stamp()]
+    for change in (
+        lambda: touch(manifest, "nonsense = ["),
+        lambda: touch(manifest, 'labels = "labels.txt"'),
+        lambda: touch(manifest.parent / "labels.txt", "one label"),
+        lambda: manifest.unlink(),
+    ):
+        change()
+        seen.append(stamp())
+        assert stamp() == seen[-1]
+    assert len(set(seen[:4])) == 4
+    assert seen[4] == seen[0]
+
+
 def test_the_files_of_a_version_that_serves_are_not_looked_at(tmp_path):
     version_of(tmp_path, 1)
     source = PathSource([ModelConfig("m", tmp_path)])
     (sighting,) = source.look({("m", 1)})
+    assert sighting.versions[1].stamp is None
+
+
+def test_the_own_file_of_a_stored_version_that_serves_is_not_looked_at(store):
+    version_of(store.root / "m", 1)
+    (sighting,) = StoreSource(store).look({("m", 1)})
     assert sighting.versions[1].stamp is None
 
 

@@ -58,6 +58,15 @@ def read_manifest(path: Path) -> Manifest:
         raise ScoringError(Kind.PRECONDITION, f"{path}: {error.message}") from error
 
 
+def files_of_manifest(path: Path) -> tuple[Path, ...]:
+    """The file, and the labels that it names if it can be read; they need not exist."""
+    try:
+        labels = tomllib.loads(path.read_text(encoding="utf-8")).get("labels")
+    except (OSError, ValueError):  # loading tells what is wrong
+        return (path,)
+    return (path, path.parent / labels) if labels and isinstance(labels, str) else (path,)
+
+
 def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
     keys = ("labels", "device", "runtime", "threads", "instances", "batching", "preprocessing", "backend")
     _known(content, keys, "")

@@ -41,9 +41,7 @@ def find_models(name: str, path: Path) -> Found:
             return _lone_file(name, path)
         version = _version_of(path)
         if (single := _artifact(name, path, 1 if version is None else version)) is not None:
-            # A version folder's siblings share the model's file; any other folder's parent is a stranger.
-            shared = version is not None and not (path / FILE_NAME).exists()
-            return Found((single,), (path.parent if shared else path) / FILE_NAME)
+            return Found((single,), own_file(path))
         return Found(_versions(name, path), path / FILE_NAME)
 
 
@@ -89,16 +87,25 @@ def find_version(name: str, version: int, place: Path) -> Found:
         artifact = _artifact(name, place, version)
         if artifact is None:
             raise _empty(name, place)
-        shared = _version_of(place) is not None and not (place / FILE_NAME).exists()
-        return Found((artifact,), (place.parent if shared else place) / FILE_NAME)
+        return Found((artifact,), own_file(place))
+
+
+def own_file(place: Path) -> Path:
+    """Where the own file of a model is, or would be, of which one version lies at `place`."""
+    if place.is_file():
+        named = place.name.removesuffix(_SYNTHETIC_SUFFIX)
+        return place.with_name(f"{place.stem if named == place.name else named}.{FILE_NAME}")
+    # A version folder's siblings share the model's file; any other folder's parent is a stranger.
+    shared = _version_of(place) is not None and not (place / FILE_NAME).exists()
+    return (place.parent if shared else place) / FILE_NAME
 
 
 def _lone_file(name: str, path: Path) -> Found:
     if path.name.endswith(_SYNTHETIC_SUFFIX):
         artifact = ModelArtifact(name, 1, "synthetic", path)
-        return Found((artifact,), path.with_name(path.name.removesuffix(_SYNTHETIC_SUFFIX) + "." + FILE_NAME))
+        return Found((artifact,), own_file(path))
     if path.suffix == ".onnx":
-        return Found((ModelArtifact(name, 1, "onnx", path),), path.with_suffix("." + FILE_NAME))
+        return Found((ModelArtifact(name, 1, "onnx", path),), own_file(path))
     wanted = "a .onnx file, a SavedModel folder or a folder of versions"
     raise ScoringError(Kind.PRECONDITION, f"model {name!r}: {path} is no model; want {wanted}")
 

@@ -11,7 +11,8 @@ from typing import Protocol
 
 from accelserve.config import ModelConfig
 from accelserve.errors import Kind, ScoringError
-from accelserve.models.repository import list_versions
+from accelserve.models.manifest import files_of_manifest
+from accelserve.models.repository import list_versions, own_file
 from accelserve.models.versions import choose
 
 logger = logging.getLogger("accelserve.models")
@@ -97,7 +98,7 @@ class PathSource:
                 if key in quiet:
                     seen[version] = Seen(version, places[version])
                 else:
-                    stamps[key] = stamp = stamp_of(places[version])
+                    stamps[key] = stamp = (stamp_of(places[version]), own_stamp(places[version]))
                     whole = self._stamps is None or self._stamps.get(key) == stamp
                     seen[version] = Seen(version, places[version], stamp, whole)
         except ScoringError as error:
@@ -147,7 +148,7 @@ class StoreSource:
 
     def look(self, quiet: Quiet) -> Sequence[Sighting]:
         names = [name for name in self._names() if self._is_ours(name)]
-        sightings = {name: self._sighting(name) for name in names}
+        sightings = {name: self._sighting(name, quiet) for name in names}
         missing = [self._absent(config) for name, config in self._configs.items() if sightings.get(name) is None]
         return [*(sighting for sighting in sightings.values() if sighting is not None), *missing]
 
@@ -183,7 +184,7 @@ class StoreSource:
             logger.warning("model %s of store %s is not served: --model gives its name a path", name, self._store.root)
         return False
 
-    def _sighting(self, name: str) -> Sighting | None:
+    def _sighting(self, name: str, quiet: Quiet) -> Sighting | None:
         """None for a name without any version."""
         config = self._configs.get(name) or ModelConfig(name, None)
         try:
@@ -191,11 +192,16 @@ class StoreSource:
             if not places:
                 return None
             chosen = choose(name, config.versions, places)
+            seen = {}
+            for version in chosen:
+                # A version's files never change, but the name's own file may have kept it from loading.
+                stamp = None if (name, version) in quiet else own_stamp(places[version])
+                seen[version] = Seen(version, places[version], stamp)
         except ScoringError as error:
             return Sighting(config, {}, error)
         except OSError as error:
             return _unreadable(config, self._store.root / name, error)
-        return Sighting(config, {version: Seen(version, places[version]) for version in chosen})
+        return Sighting(config, seen)
 
     def _versions(self, name: str) -> Sequence[StoredVersion]:
         """Read again only when the name's folder has changed: a version appears by a rename into it."""
@@ -234,6 +240,20 @@ def stamp_of(place: Path) -> Hashable:
         stat = place.stat()
         return stat.st_ino, stat.st_size, stat.st_mtime_ns
     return tuple(sorted(_files(place)))
+
+
+def own_stamp(place: Path) -> Hashable:
+    """Sizes and times of the model's own file and the labels that it names, for a version at `place`."""
+    return tuple(_look_of(file) for file in files_of_manifest(own_file(place)))
+
+
+def _look_of(file: Path) -> tuple[str, int, int]:
+    """Zeros for a file that is not there, or that nobody lets us see."""
+    try:
+        stat = file.stat()
+    except OSError:
+        return str(file), 0, 0
+    return str(file), stat.st_size, stat.st_mtime_ns
 
 
 def _files(folder: Path) -> Iterator[tuple[str, int, int]]:
