@@ -161,7 +161,18 @@ def test_a_version_that_the_models_own_file_keeps_from_loading_is_tried_again_wh
     asyncio.run(main())
 
 
-def test_a_lost_device_is_loaded_again_and_serves_again(tmp_path):
+def test_a_version_that_fails_in_every_run_of_its_warm_up_is_warned_of(tmp_path, caplog):
+    async def main():
+        put(tmp_path / "m", 1, settings="fail_every = 1")
+        async with keeping(tmp_path, path_source(tmp_path / "m")) as manager:
+            await until(manager, v1="AVAILABLE")
+        (warning,) = [record for record in caplog.records if record.levelname == "WARNING"]
+        assert "m:1 failed in every run before its first request" in warning.getMessage()
+
+    asyncio.run(main())
+
+
+def test_a_lost_device_is_loaded_again_and_serves_again(tmp_path, caplog):
     async def main():
         base = tmp_path / "m"
         put(base, 1, settings="lose_device_after = 8")
@@ -171,6 +182,8 @@ def test_a_lost_device_is_loaded_again_and_serves_again(tmp_path):
             assert not manager.exhausted()
             await until(manager, v1="AVAILABLE")
             assert await ask(manager) == (1, 1.0, "cpu:0")
+        assert "model m is lost" in caplog.text
+        assert "serves on" not in caplog.text
 
     asyncio.run(main())
 

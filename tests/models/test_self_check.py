@@ -94,7 +94,16 @@ def test_a_model_that_refuses_all_samples_is_not_failed_but_said_to_be_unchecked
 
     report = check(FakeSession(refuse))
     assert not report.passed
+    assert not report.suspect
     assert "only primes" in report.detail
+
+
+def test_a_model_whose_every_run_fails_for_its_own_reasons_is_suspect():
+    def fail(x):
+        raise ScoringError(Kind.INTERNAL, "no kernel")
+
+    report = check(FakeSession(fail))
+    assert (report.passed, report.suspect) == (False, True)
 
 
 def test_a_lost_device_fails_the_load():

@@ -190,6 +190,7 @@ class Keeper:
         loss = await first_of(resident.lost(), _none(retired), _none(self._stop))
         if loss is not None:
             standing.lose(loss, self._now_ns(), self._policy.chance())
+            lineup.moved()
             logger.error("model %s is lost: %s%s", lineup.name, loss.message, self._what_now(lineup, standing))
         elif not retired.is_set():  # the server stops
             standing.retire()
@@ -237,3 +238,6 @@ def _tell_available(resident: Resident) -> None:
         f"{placement}; " if placement else "",
         report.check.detail,
     )
+    if report.check.suspect:
+        name, version = model.artifact.name, model.artifact.version
+        logger.warning("%s:%d failed in every run before its first request; the next may fail too", name, version)

@@ -32,11 +32,15 @@ _DEVICE_FAULTS = (Kind.DEVICE_LOST, Kind.DEVICE_MEMORY, Kind.DEVICE_MISSING)
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """What was tried. passed: False when it was not possible; detail says what was compared, or why not."""
+    """What was tried. passed: False when it was not possible; detail says what was compared, or why not.
+
+    suspect: every run failed, and not for the sample's sake. That a request will do better is possible, and unlikely.
+    """
 
     passed: bool
     detail: str
     warmed_batch_sizes: tuple[int, ...] = ()
+    suspect: bool = False
 
 
 def run_sizes(policy: BatchPolicy) -> tuple[int, ...]:
@@ -64,7 +68,8 @@ def check_session(
     except ScoringError as error:
         if error.kind in _DEVICE_FAULTS:
             raise
-        return CheckReport(False, f"not run: the model accepts no generated sample ({error.message})")
+        detail = f"not run: the model accepts no generated sample ({error.message})"
+        return CheckReport(False, detail, suspect=error.kind is Kind.INTERNAL)
     check_codecs(samples)
     check_codecs(outputs)
     if not signature.batched:
