@@ -117,6 +117,7 @@ class Runtime:
             stack.callback(offload.close)
             gpus = await asyncio.to_thread(open_monitor)
             self._metrics.gauges = lambda: (*model_gauges(models), *pictures.gauges(), *gpus.gauges())
+            self._metrics.is_there = models.knows
             scorer = Scorer(models, self._clock)
             grpc_server = self._grpc(scorer, models, pictures, offload)
             grpc_port = listen(grpc_server, self._config.host, self._config.grpc_port)

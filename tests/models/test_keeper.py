@@ -106,6 +106,9 @@ def test_who_has_found_the_old_version_is_answered_by_it_however_late(tmp_path):
             found = manager.resolve(ModelRef("m"))
             put(tmp_path / "m", 2, "double")
             await until(manager, v1="UNLOADING", v2="AVAILABLE")
+            assert [manager.knows(*it) for it in (("m", "1"), ("m", "3"), ("m", ""), ("n", "1"))] == [True] + [
+                False
+            ] * 3
             assert await ask(manager) == (2, 2.0, "cpu:0")
             assert await ask(manager, found) == (1, 1.0, "cpu:0")
             assert states(manager)[1] == "UNLOADING"

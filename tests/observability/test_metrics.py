@@ -173,6 +173,41 @@ def test_a_batch_is_counted_with_its_rows_and_its_padding():
     assert value(metrics, "accelserve_batches_total", **who, device="gpu:1") == 1
 
 
+def test_of_a_version_that_is_gone_only_the_requests_are_told():
+    metrics = Metrics(FakeClock())
+    there = {("m", "1"), ("m", "2")}
+    metrics.is_there = lambda model, version: (model, version) in there
+    with metrics.open("http") as record:  # to no model of ours
+        record.failed(ScoringError(Kind.NOT_FOUND, ""), "404")
+
+    def ask(version):
+        with metrics.open("http") as record:
+            record.model, record.version = "m", version
+            metrics.batch_done("m", int(version), "cpu:0", 1, 1, 1000)
+            record.answered(Timing(0, 1000, 1))
+
+    def told_of(version):
+        return {name.removesuffix("_bucket") for name, labels in samples(metrics) if ("version", version) in labels}
+
+    def no_versions_duration():
+        return value(metrics, "accelserve_request_duration_seconds_count", model="", version="", protocol="http")
+
+    ask("1")
+    ask("2")
+    assert told_of("1") == told_of("2") > {"accelserve_batches_total", "accelserve_request_duration_seconds"}
+    there.remove(("m", "1"))
+    for answered in (1, 2):
+        assert told_of("1") == {
+            "accelserve_requests_total",
+            "accelserve_request_bytes_total",
+            "accelserve_response_bytes_total",
+        }
+        assert sums(metrics, "http") == (2 + answered, 2 + answered)
+        ask("1")  # it had been accepted
+    assert "accelserve_batches_total" in told_of("2")
+    assert no_versions_duration() == 1
+
+
 def test_modelled_time_has_a_metric_of_its_own_and_only_for_emulated_answers():
     metrics = Metrics(FakeClock())
     who = {"model": "m", "version": "1"}

@@ -92,6 +92,11 @@ class ModelManager:
     def names(self) -> list[str]:
         return list(self._board.lineups)
 
+    def knows(self, model: str, version: str) -> bool:
+        """Whether the status has this version, as a label spells it."""
+        lineup = self._board.lineups.get(model)
+        return lineup is not None and version.isdecimal() and int(version) in lineup.standings
+
     def statuses(self, ref: ModelRef) -> list[VersionStatus]:
         """All versions of a model, or the one that is asked for, newest first.
 

@@ -72,7 +72,8 @@ class BooksCollector(Collector):
         for labels, series in self._books.requests.items():
             for end, count in series.ends.items():
                 ends.add_metric([*labels, *end], count)
-            _add(duration, labels, series.duration, _NS_PER_SECOND)
+            if any(series.duration.counts):
+                _add(duration, labels, series.duration, _NS_PER_SECOND)
             bytes_in.add_metric(labels, series.bytes_in)
             bytes_out.add_metric(labels, series.bytes_out)
         yield from (ends, duration, bytes_in, bytes_out)

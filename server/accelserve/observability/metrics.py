@@ -8,7 +8,7 @@ loop's thread: there are no locks.
 """
 
 from asyncio import CancelledError
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 
 from accelserve.clock import Clock
@@ -22,6 +22,10 @@ __all__ = ["Gauge", "Gauges", "Metrics", "RequestRecord", "code_of"]
 
 def no_gauges() -> Iterable[Gauge]:
     return ()
+
+
+def every_version(model: str, version: str) -> bool:
+    return True
 
 
 def code_of(kind: Kind, protocol: str) -> str:
@@ -106,10 +110,15 @@ class RequestRecord:
 
 
 class Metrics:
-    """The server's books. gauges: supplies what is read rather than counted; may be set after construction."""
+    """The server's books. gauges: supplies what is read rather than counted; may be set after construction.
+
+    is_there: asked with model and version, when the page is; of versions that are gone only the requests are told. May
+    be set after construction too.
+    """
 
     def __init__(self, clock: Clock, gauges: Gauges = no_gauges) -> None:
         self.gauges = gauges
+        self.is_there: Callable[[str, str], bool] = every_version
         self.books = Books()
         self.now_ns = clock.now_ns
         self._page = Page(self.books, lambda: self.gauges())
@@ -131,4 +140,5 @@ class Metrics:
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
         """(page, content type): Prometheus' text format 0.0.4, or OpenMetrics when `Accept` asks for it."""
+        self.books.forget(self.is_there)
         return self._page.render(accept)
