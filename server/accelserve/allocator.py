@@ -1,4 +1,5 @@
-"""glibc's malloc, told to keep large buffers: page faults of fresh 600 KB bodies cost more than parsing them.
+"""glibc's malloc, told to keep large buffers, since page faults of fresh 600 KB bodies cost more than parsing them;
+and to give back what it keeps when a model has gone.
 
 Measured in specs/performance.md section 0.3: HTTP with 600 KB bodies 694 -> 64 µs.
 """
@@ -24,3 +25,15 @@ def raise_malloc_thresholds() -> bool:
         return False
     done = mallopt(_M_MMAP_THRESHOLD, _MMAP_THRESHOLD_BYTES) and mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD_BYTES)
     return bool(done)
+
+
+def return_free_memory() -> None:
+    """Give the system what malloc keeps for later: of a model's load and weights, several times its size.
+
+    Blocks for some milliseconds for each 100 MB. Elsewhere than on glibc it does nothing.
+    """
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError):
+        return
+    trim(ctypes.c_size_t(0))

@@ -14,7 +14,7 @@ from typing import Any
 import grpc
 
 from accelserve import __version__
-from accelserve.allocator import raise_malloc_thresholds
+from accelserve.allocator import raise_malloc_thresholds, return_free_memory
 from accelserve.backends.artifact_cache import FolderArtifactCache
 from accelserve.backends.discovery import BackendPool
 from accelserve.backends.nvml import open_monitor
@@ -139,7 +139,7 @@ class Runtime:
     def _models(self) -> ModelManager:
         config = self._config
         loader = build_loader(config.device, config.threads, config.instances)
-        versions = VersionLoader(loader, self._clock, self._metrics)
+        versions = VersionLoader(loader, self._clock, self._metrics, return_free_memory)
         # The front ends close first: a batch that runs when the models close runs for nobody.
         policy = KeeperPolicy(config.poll_interval_s, _FORCED_CLOSE_S, ReloadPolicy(attempts=config.reload_attempts))
         follows = f"store {config.store}" if config.store and config.poll_interval_s else ""

@@ -59,10 +59,10 @@ def put(base, version, behaviour="echo", settings=""):
 
 
 @asynccontextmanager
-async def keeping(tmp_path, *sources, offers=(), follows="", poll_s=0.02, **loading):
+async def keeping(tmp_path, *sources, offers=(), follows="", poll_s=0.02, return_memory=lambda: None, **loading):
     pool = BackendPool([*offers] or [synthetic()])
     loader = Loader(pool, FolderArtifactCache(tmp_path / "cache"), tmp_path / "leases", check_round_trip, **loading)
-    versions = VersionLoader(loader, MonotonicClock(), Uncounted())
+    versions = VersionLoader(loader, MonotonicClock(), Uncounted(), return_memory)
     policy = KeeperPolicy(poll_s, drain_timeout_s=1.0, reload=QUICK)
     async with asyncio.timeout(20), ModelManager(sources, versions, policy, follows=follows) as manager:
         await manager.changed(manager.settled)
@@ -363,6 +363,22 @@ def test_a_model_that_does_not_load_lets_its_files_go(tmp_path):
         async with keeping(tmp_path, shelf) as manager:
             await until(manager, v1="END")
             assert shelf.held == []
+
+    asyncio.run(main())
+
+
+def test_memory_is_given_back_after_each_load_and_each_end(tmp_path):
+    async def main():
+        base, given_back = tmp_path / "m", []
+        put(base, 1)
+        async with keeping(tmp_path, path_source(base), return_memory=lambda: given_back.append(1)) as manager:
+            assert len(given_back) == 1
+            put(base, 2, settings='load_error = "no"')
+            await until(manager, v2="END")
+            assert len(given_back) == 2
+            put(base, 3)
+            await until(manager, v1="END", v3="AVAILABLE")
+            assert len(given_back) == 4
 
     asyncio.run(main())
 

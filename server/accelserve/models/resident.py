@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -42,16 +43,18 @@ class _Observer:
 
 @dataclass(frozen=True, slots=True)
 class _Held:
-    """A loaded model and what keeps its files."""
+    """A loaded model, what keeps its files, and how its memory is given back."""
 
     model: LoadedModel
     hold: Hold | None
+    return_memory: Callable[[], None]
 
     def close(self) -> None:
         try:
             self.model.close()
         finally:
             self.release()
+            self.return_memory()
 
     def release(self) -> None:
         if self.hold is not None:
@@ -60,11 +63,15 @@ class _Held:
 
 @dataclass(frozen=True, slots=True)
 class VersionLoader:
-    """What bringing a version up needs."""
+    """What bringing a version up needs.
+
+    return_memory: called in a thread when a load has ended, and when a version has closed.
+    """
 
     loader: Loader
     clock: Clock
     metrics: BatchMetrics
+    return_memory: Callable[[], None] = lambda: None
 
     async def bring_up(self, config: ModelConfig, source: ModelSource, seen: Seen) -> "Resident":
         """Hold, load, warm, check, open. Raises ScoringError; what was opened is closed again, also when cancelled."""
@@ -88,11 +95,13 @@ class VersionLoader:
         hold = source.hold(config.name, seen.version)
         try:
             found = self.loader.find_version(config.name, seen.version, seen.place)
-            return _Held(self.loader.load(config, found), hold)
+            return _Held(self.loader.load(config, found), hold, self.return_memory)
         except BaseException:
             if hold is not None:
                 hold.release()
             raise
+        finally:
+            self.return_memory()
 
 
 class Resident:
