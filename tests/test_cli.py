@@ -1,5 +1,6 @@
 """What the command line says of itself, and what it refuses before anything heavy is loaded."""
 
+import os
 import subprocess
 import sys
 
@@ -80,3 +81,12 @@ def test_each_command_that_compares_tells_its_own_default_tolerance(capsys):
     convert, verify = (" ".join(said_by(capsys, command, "--help")[1].split()) for command in ("convert", "verify"))
     assert "(default: 1e-4; fp16: 0.02)" in convert
     assert "(default: 1e-4; a copy in fp16 wants 0.02)" in verify
+
+
+def test_a_reader_that_has_enough_is_no_reason_for_a_traceback():
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "wb") as closed:
+        command = [sys.executable, "-m", "accelserve", "devices", "--json"]
+        done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (1, "")

@@ -1,6 +1,7 @@
 """The command line: finds the command, and turns what it raises into words and an exit code."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -18,7 +19,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the process's exit code."""
     parsed = _parser().parse_args(arguments)
     try:
-        return int(parsed.run(parsed))
+        code = int(parsed.run(parsed))
+        sys.stdout.flush()
+        return code
     except ConfigError as error:
         for problem in error.problems:
             print(f"accelserve: {problem}", file=sys.stderr)
@@ -27,6 +30,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"accelserve: {error.message}", file=sys.stderr)
         return ExitCode.of(error.kind)
     except KeyboardInterrupt:
+        return ExitCode.UNFORESEEN
+    except BrokenPipeError:  # `accelserve list | head`: whoever reads has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else the interpreter complains at its end
         return ExitCode.UNFORESEEN
 
 

@@ -49,7 +49,7 @@ def parse_model(text: str, store: bool = False) -> ModelConfig:
 
 def _model_name(name: str) -> str:
     if not _MODEL_NAME.fullmatch(name):
-        wanted = "a model's name starts with a letter or digit and has only letters, digits, . _ -"
+        wanted = "a model's name starts with a letter or digit and has only letters, digits, . _ -, at most 255"
         raise ValueError(f"{_shown(name)}: {wanted}")
     return name
 

@@ -10,6 +10,7 @@ import pytest
 from server_process import READY, START_LIMIT_S, Server, end, line_of
 from talk import ask
 
+from accelserve.models.store import ModelStore
 from dockerfiles import CHECKOUT, IMAGES, Image
 
 BUILTIN = CHECKOUT / "server" / "accelserve" / "builtin"
@@ -34,15 +35,20 @@ def environment(image: Image, **changes: str) -> dict[str, str]:
     return {**own, **image.environment, "PATH": path, **HERE, **changes}
 
 
-def start(image: Image, log: Path, **changes: str) -> subprocess.Popen:
-    """ENTRYPOINT and CMD; without the init where it is not installed."""
+def start(image: Image, log: Path, *arguments: str, **changes: str) -> subprocess.Popen:
+    """ENTRYPOINT and CMD, and arguments to the latter; without the init where it is not installed."""
     command = image.command
     if not Path(TINI[0]).exists():
         assert command[:2] == TINI
         command = command[2:]
     with log.open("wb") as errors:
         return subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment(image, **changes), cwd="/"
+            [*command, *arguments],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment(image, **changes),
+            cwd="/",
         )
 
 
@@ -66,6 +72,26 @@ def test_an_images_command_serves_is_healthy_and_stops_with_0(tmp_path, image):
         assert server.stop() == 0
         assert not is_healthy(image, port)
         assert "WARNING" not in (tmp_path / "log").read_text()
+    finally:
+        end(process)
+
+
+@pytest.mark.parametrize("image", NO_GPU, ids=str)
+@pytest.mark.parametrize("told", ["variable", "variable with a model", "flag", "file"])
+def test_a_store_wins_over_the_model_that_an_image_names(tmp_path, image, told):
+    store = tmp_path / "store"
+    for name in ("a", "b"):
+        ModelStore(store).register(name, BUILTIN / "digits")
+    (tmp_path / "server.toml").write_text('store = "store"\n')
+    changes, arguments, served = {
+        "variable": ({"ACCELSERVE_STORE": str(store)}, (), "serving a:1 on cpu:0, b:1 on cpu:0"),
+        "variable with a model": ({"ACCELSERVE_STORE": str(store), "ACCELSERVE_MODEL": "b:1"}, (), "serving b:1 on"),
+        "flag": ({}, ("--store", str(store)), "serving a:1 on cpu:0, b:1 on cpu:0"),
+        "file": ({}, ("--config", str(tmp_path / "server.toml")), "serving a:1 on cpu:0, b:1 on cpu:0"),
+    }[told]
+    process = start(image, tmp_path / "log", *arguments, **changes)
+    try:
+        assert served in line_of(process), (tmp_path / "log").read_text()
     finally:
         end(process)
 

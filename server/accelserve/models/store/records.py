@@ -38,7 +38,7 @@ def problems_of(name: str, about: Registration) -> list[str]:
     """What is wrong with what was told, all of it."""
     problems = []
     if not is_model_name(name):
-        wanted = "a model's name starts with a letter or digit and has only letters, digits, . _ -"
+        wanted = "a model's name starts with a letter or digit and has only letters, digits, . _ -, at most 255"
         problems.append(f"name {name!r}: {wanted}")
     for what, pairs in (("tag", about.tags), ("property", about.properties)):
         problems += [f"{what} {key!r}: {wrong}" for key, value in pairs.items() if (wrong := _pair_problem(key, value))]
