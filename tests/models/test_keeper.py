@@ -191,6 +191,22 @@ def test_a_lost_device_is_loaded_again_and_serves_again(tmp_path, caplog):
     asyncio.run(main())
 
 
+def test_a_version_that_stands_in_for_a_bad_one_is_loaded_again_when_it_loses_its_device(tmp_path):
+    async def main():
+        base = tmp_path / "m"
+        put(base, 1, settings="lose_device_after = 8")
+        async with keeping(tmp_path, path_source(base)) as manager:
+            put(base, 2, settings='load_error = "bad weights"')
+            await until(manager, v1="AVAILABLE", v2="END")
+            await lose_device(manager)
+            await manager.changed(lambda: not manager.ready("m"))
+            assert not manager.exhausted()
+            await until(manager, v1="AVAILABLE", v2="END")
+            assert await ask(manager) == (1, 1.0, "cpu:0")
+
+    asyncio.run(main())
+
+
 def test_a_device_that_this_process_cannot_use_again_exhausts_a_followed_server_too(tmp_path):
     async def main():
         base = tmp_path / "m"

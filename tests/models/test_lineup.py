@@ -94,6 +94,44 @@ def test_a_version_that_fails_leaves_the_old_one_and_is_told():
     assert load(models) == 2
 
 
+def test_an_old_version_that_stands_in_for_a_bad_one_is_loaded_again_when_it_loses_its_device():
+    models = lineup(attempts=2)
+    see(models, 1)
+    load(models)
+    bad = ScoringError(Kind.PRECONDITION, "no weights")
+    for version in range(2, 14):  # each takes the place of the one before
+        see(models, version)
+        assert load(models, fails=bad) == version
+    standing = models.standings[1]
+    standing.lose(GONE, 0, 1.0)
+    standing.state = ModelState.END
+    models.moved()
+    see(models, 13)
+    assert models.has_hope
+    assert models.wake_at_ns() == 1 * S
+    assert load(models, 1 * S) == 1
+    assert models.begin_unload() == []
+    assert found(models) == 1
+    see(models, 13, stamp="mended")
+    assert load(models) == 13
+    assert [old.version for old in models.begin_unload()] == [1]
+
+
+def test_an_old_version_that_lost_its_device_is_not_loaded_again_once_a_wanted_one_serves_or_the_model_is_gone():
+    for gone in (False, True):
+        models = lineup()
+        see(models, 1)
+        load(models)
+        see(models, 2)
+        standing = models.standings[1]
+        standing.lose(GONE, 0, 1.0)
+        standing.state = ModelState.END
+        models.leave() if gone else load(models)
+        assert load(models, 10**6 * S) is None
+        assert models.wake_at_ns() is None
+        assert models.has_hope is False
+
+
 def test_memory_that_lacks_for_the_second_version_leaves_the_first_and_is_asked_for_again():
     models = lineup()
     see(models, 1)

@@ -22,7 +22,7 @@ class Standing:
     """One version as it moves through its states.
 
     servable: while it is AVAILABLE. tried: the stamp of its files when it was last loaded. error: why it ended, or why
-    the last load failed. loss: how it lost its device, until it is AVAILABLE again.
+    the last load failed. loss: how it lost its device, until it is AVAILABLE again. seen: as it was last loaded.
     """
 
     version: int
@@ -32,6 +32,7 @@ class Standing:
     loss: ScoringError | None = None
     servable: Servable | None = None
     tried: Hashable = None
+    seen: Seen | None = None
 
     def serve(self, servable: Servable, now_ns: int) -> None:
         self.state, self.servable, self.error, self.loss = ModelState.AVAILABLE, servable, None, None
@@ -96,7 +97,8 @@ class Lineup:
         self._forget_ended()
 
     def _forget_ended(self) -> None:
-        unwanted = [s for v, s in self.standings.items() if v not in self.wanted]
+        to_load = self._to_load()
+        unwanted = [s for v, s in self.standings.items() if v not in to_load]
         ended = sorted(s.version for s in unwanted if s.state is ModelState.END)
         never_loaded = [s.version for s in unwanted if s.state is ModelState.START]
         for version in (*ended[:-_ENDED_KEPT], *never_loaded):
@@ -115,16 +117,24 @@ class Lineup:
 
     def begin_load(self, now_ns: int) -> tuple[Standing, Seen] | None:
         """The version to load now, which is LOADING from here on; None when nothing is due."""
-        candidates = (self._candidate(version, seen, now_ns) for version, seen in self.wanted.items())
+        to_load = self._to_load()
+        candidates = (self._candidate(version, seen, now_ns) for version, seen in to_load.items())
         version = next_load(candidates, self._is_loading)
         if version is None:
             return None
-        standing, seen = self.standings[version], self.wanted[version]
+        standing, seen = self.standings[version], to_load[version]
         if self._candidate(version, seen, now_ns).changed:
             standing.reload.forget()
             standing.tried = seen.stamp
-        standing.state = ModelState.LOADING
+        standing.state, standing.seen = ModelState.LOADING, seen
         return standing, seen
+
+    def _to_load(self) -> Mapping[int, Seen]:
+        """The wanted versions; while none of them serves, also those that stood in for them and lost their device."""
+        if not self.wanted or any(self.standings[version].servable is not None for version in self.wanted):
+            return self.wanted
+        stood_in = {v: s.seen for v, s in self.standings.items() if s.loss is not None and s.seen is not None}
+        return {**stood_in, **self.wanted}
 
     @property
     def _is_loading(self) -> bool:
@@ -155,7 +165,7 @@ class Lineup:
             return None
         tries = [
             self.standings[version].reload.at_ns
-            for version, seen in self.wanted.items()
+            for version, seen in self._to_load().items()
             if self._candidate(version, seen, 0).waits_for_retry
         ]
         return min((at_ns for at_ns in tries if at_ns is not None), default=None)
@@ -181,9 +191,10 @@ class Lineup:
     @property
     def has_hope(self) -> bool:
         """A version is on its way, or will be tried again after it lost its device."""
+        to_load = self._to_load()
         return any(
             s.state.moving
-            or (s.version in self.wanted and (s.state is ModelState.START or (s.reload.lost and not s.reload.given_up)))
+            or (s.version in to_load and (s.state is ModelState.START or (s.reload.lost and not s.reload.given_up)))
             for s in self.standings.values()
         )
 
