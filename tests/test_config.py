@@ -409,6 +409,17 @@ def test_the_file_chooses_a_models_versions(tmp_path, value, policy):
 def test_a_choice_of_versions_that_is_none_is_one_mistake(tmp_path, value):
     (found,) = problems(models=[], file=written(tmp_path, f"{MODEL_TABLE}versions = {value}\n"))
     assert '"latest", "latest:N", "all" or a list' in found
+    assert "[models.m] versions: " in found
+
+
+def test_a_choice_of_versions_that_is_wrong_is_told_as_it_was_written(tmp_path):
+    (found,) = problems(models=[], file=written(tmp_path, f'{MODEL_TABLE}versions = "newest"\n'))
+    assert "[models.m] versions: 'newest': want " in found
+
+
+def test_an_empty_path_is_no_path_and_not_the_folder_of_the_file(tmp_path):
+    (found,) = problems(models=[], file=written(tmp_path, '[models.m]\npath = ""\n'))
+    assert found.endswith("[models.m]: '': want a path")
 
 
 def test_instances_are_chosen_by_flag_and_by_the_models_table(tmp_path):

@@ -56,7 +56,7 @@ def _model_name(name: str) -> str:
 
 def _path(text: str) -> Path:
     try:
-        if "\0" not in text:
+        if text and "\0" not in text:
             return Path(text).expanduser()
     except RuntimeError:  # ~ of nobody
         pass
@@ -145,11 +145,14 @@ class _Reader:
                 self.wrong_models.add(name)
                 return
         own = {key: self.read(_BY_KEY[key], table[key], f"{where} {key}") for key in _MODEL_OPTIONS if key in table}
+        if "versions" in table:
+            try:
+                own["versions"] = parse_versions(table["versions"])
+            except ValueError as error:
+                self.problems.append(f"{where} versions: {_shown(table['versions'])}: {error}")
         try:
             # A relative path is meant from where the file stands.
             place = path.parent / _path(table["path"]) if "path" in table else None
-            if "versions" in table:
-                own["versions"] = parse_versions(table["versions"])
             self.models[name] = ModelConfig(_model_name(name), place, **own)
         except ValueError as error:
             self.problems.append(f"{where}: {error}")
