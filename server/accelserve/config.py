@@ -205,8 +205,8 @@ def _folder(text: str) -> str:
 
 
 parse_port = _whole(0, 65535, "a port from 0 to 65535 (0 takes a free one)")
-_threads = _whole(1, 1024, "a number of threads from 1 to 1024")
-_instances = _whole(1, 64, "a number of instances from 1 to 64")
+parse_threads = _whole(1, 1024, "a number of threads from 1 to 1024")
+parse_instances = _whole(1, 64, "a number of instances from 1 to 64")
 _attempts = _whole(0, 1000, "a number of attempts from 0 to 1000")
 _decode_threads = _whole(0, 1024, "a number of threads from 1 to 1024, or 0 for the default")
 _pixels = _whole(1, 10**12, "a number of pixels above 0, such as 100000000")
@@ -249,8 +249,8 @@ OPTIONS: tuple[Option, ...] = (
     Option("http_port", parse_port, "PORT", "HTTP port; 0 takes a free one"),
     Option("grpc_port", parse_port, "PORT", "gRPC port; 0 takes a free one"),
     Option("device", parse_device, "DEVICE", "auto, cpu, gpu[:N[,M]], fpga[:ID], fpga-emulator; all but auto required"),
-    Option("threads", _threads, "N", "CPU threads of each model's session (default: the back end's choice)"),
-    Option("instances", _instances, "N", "sessions of a model on each of its devices; the least busy runs"),
+    Option("threads", parse_threads, "N", "CPU threads of each model's session (default: the back end's choice)"),
+    Option("instances", parse_instances, "N", "sessions of a model on each of its devices; the least busy runs"),
     Option(
         "store",
         _folder,

@@ -92,6 +92,12 @@ def test_the_stamp_of_a_version_that_failed_tells_when_the_models_own_file_or_it
     assert seen[4] == seen[0]
 
 
+def test_a_look_does_not_wait_for_a_pipe_that_has_the_name_of_the_models_own_file(tmp_path):
+    version_of(tmp_path, 1)
+    os.mkfifo(tmp_path / "accelserve.toml")
+    assert look(PathSource([ModelConfig("m", tmp_path)])) == {"m": {1: True}}
+
+
 def test_the_files_of_a_version_that_serves_are_not_looked_at(tmp_path):
     version_of(tmp_path, 1)
     source = PathSource([ModelConfig("m", tmp_path)])

@@ -1,18 +1,19 @@
 """`accelserve.toml` beside a model: labels, device, instances, batching, preprocessing."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from accelserve.batching.policy import BatchPolicy
-from accelserve.config import parse_bytes
+from accelserve.config import parse_bytes, parse_instances, parse_threads
 from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing
 
 FILE_NAME = "accelserve.toml"
 DECODE_TOLERANCE = 0.02
+_LONGEST_DELAY_US = 60_000_000  # without an end of its own, a request waits as long for company
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ def read_manifest(path: Path) -> Manifest:
 def files_of_manifest(path: Path) -> tuple[Path, ...]:
     """The file, and the labels that it names if it can be read; they need not exist."""
     try:
-        labels = tomllib.loads(path.read_text(encoding="utf-8")).get("labels")
+        # A pipe of this name would never end.
+        labels = tomllib.loads(path.read_text(encoding="utf-8")).get("labels") if path.is_file() else None
     except (OSError, ValueError):  # loading tells what is wrong
         return (path,)
     return (path, path.parent / labels) if labels and isinstance(labels, str) else (path,)
@@ -75,8 +77,8 @@ def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
         labels=_read_labels(path.parent / labels) if labels else None,
         device=_typed(content, "device", str),
         runtime=_typed(content, "runtime", str),
-        threads=_count(content, "threads"),
-        instances=_count(content, "instances"),
+        threads=_count(content, "threads", parse_threads),
+        instances=_count(content, "instances", parse_instances),
         batching=_batching(_table(content, "batching")),
         preprocessing=_preprocessing(_table(content, "preprocessing")),
         normalize=_normalize(_table(content, "preprocessing")),
@@ -87,11 +89,13 @@ def _manifest(content: Mapping[str, Any], path: Path) -> Manifest:
     )
 
 
-def _count(content: Mapping[str, Any], key: str) -> int | None:
+def _count(content: Mapping[str, Any], key: str, parse: Callable[[str], int]) -> int | None:
+    """parse: the limits of the server's option of this name."""
     number: int | None = _typed(content, key, int)
-    if number is not None and number < 1:
-        raise ScoringError(Kind.INVALID, f"{key}: want a number above 0, got {number}")
-    return number
+    try:
+        return None if number is None else parse(str(number))
+    except ValueError as error:
+        raise ScoringError(Kind.INVALID, f"{key}: {error}, got {number}") from error
 
 
 def _read_labels(path: Path) -> tuple[str, ...]:
@@ -115,6 +119,9 @@ def _batching(table: Mapping[str, Any]) -> BatchPolicy:
     if "max_queue_bytes" in table:
         values["max_queue_bytes"] = _bytes(table["max_queue_bytes"])
     if (delay := _typed(table, "max_queue_delay_us", int)) is not None:
+        if not 0 <= delay <= _LONGEST_DELAY_US:
+            wanted = f"from 0 to {_LONGEST_DELAY_US} (a minute)"
+            raise ScoringError(Kind.INVALID, f"max_queue_delay_us must be {wanted}, got {delay}")
         values["max_queue_delay_ns"] = delay * 1000
     if "allowed_batch_sizes" in table:
         sizes = values["allowed_batch_sizes"] = _numbers(table, "allowed_batch_sizes", int)
