@@ -92,6 +92,30 @@ def test_the_stamp_of_a_version_that_failed_tells_when_the_models_own_file_or_it
     assert seen[4] == seen[0]
 
 
+@pytest.mark.parametrize("kind", ["path", "store"])
+def test_a_change_of_the_own_file_of_a_version_that_serves_is_said_once(tmp_path, caplog, kind):
+    base = tmp_path / "m"
+    version_of(base, 1)
+    source = StoreSource(FolderStore(tmp_path)) if kind == "store" else PathSource([ModelConfig("m", base)])
+    serving = {("m", 1)}
+    caplog.set_level("INFO")
+
+    def said():
+        caplog.clear()
+        source.look(serving)
+        return caplog.text.count(f"{base / 'accelserve.toml'} has changed; it counts for versions that are loaded")
+
+    source.look(NOBODY)
+    assert [said(), said()] == [0, 0]
+    own = touch(base / "accelserve.toml", "[batching]")
+    assert [said(), said()] == [1, 0]
+    own.unlink()
+    assert [said(), said()] == [1, 0]
+    touch(own)
+    source.look(NOBODY)  # it is loaded again, and reads the file
+    assert [said(), said()] == [0, 0]
+
+
 def test_a_look_does_not_wait_for_a_pipe_that_has_the_name_of_the_models_own_file(tmp_path):
     version_of(tmp_path, 1)
     os.mkfifo(tmp_path / "accelserve.toml")

@@ -64,6 +64,27 @@ class ModelSource(Protocol):
         ...
 
 
+class OwnFiles:
+    """The own files of models that serve: says once of each change that it counts from the next load on."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[str, int, int]] = {}
+
+    def look(self, name: str, seen: Mapping[int, Seen], quiet: Quiet) -> None:
+        """seen: the model's wanted versions, the highest first. One that does not serve yet will read the file.
+
+        Raises OSError.
+        """
+        if not seen or any((name, version) not in quiet for version in seen):
+            self._known.pop(name, None)
+            return
+        file = own_file(next(iter(seen.values())).place)
+        before, now = self._known.get(name), _look_of(file)
+        self._known[name] = now
+        if before is not None and before != now and before[0] == now[0]:
+            logger.info("model %s: %s has changed; it counts for versions that are loaded from now on", name, file)
+
+
 class PathSource:
     """Models at paths given by the user. One that cannot be found any more is a problem, never the end of the model.
 
@@ -74,6 +95,7 @@ class PathSource:
     def __init__(self, configs: Sequence[ModelConfig]) -> None:
         self._configs = configs
         self._stamps: dict[tuple[str, int], Hashable] | None = None
+        self._own_files = OwnFiles()
 
     def expected(self) -> Sequence[ModelConfig]:
         return self._configs
@@ -101,6 +123,7 @@ class PathSource:
                     stamps[key] = stamp = (stamp_of(places[version]), own_stamp(places[version]))
                     whole = self._stamps is None or self._stamps.get(key) == stamp
                     seen[version] = Seen(version, places[version], stamp, whole)
+            self._own_files.look(config.name, seen, quiet)
         except ScoringError as error:
             return Sighting(config, {}, error)
         except OSError as error:
@@ -142,6 +165,7 @@ class StoreSource:
         self._known: dict[str, tuple[int, Sequence[StoredVersion]]] = {}
         self._warned: set[str] = set()
         self._was_there = False
+        self._own_files = OwnFiles()
 
     def expected(self) -> Sequence[ModelConfig]:
         return tuple(self._configs.values())
@@ -194,9 +218,11 @@ class StoreSource:
             chosen = choose(name, config.versions, places)
             seen = {}
             for version in chosen:
-                # A version's files never change, but the name's own file may have kept it from loading.
-                stamp = None if (name, version) in quiet else own_stamp(places[version])
-                seen[version] = Seen(version, places[version], stamp)
+                if (name, version) in quiet:
+                    seen[version] = Seen(version, places[version])
+                else:  # its files never change, but the name's own file may have kept it from loading
+                    seen[version] = Seen(version, places[version], own_stamp(places[version]))
+            self._own_files.look(name, seen, quiet)
         except ScoringError as error:
             return Sighting(config, {}, error)
         except OSError as error:
