@@ -123,6 +123,9 @@ def test_a_model_without_a_given_name_is_called_as_its_file_or_its_folder(tmp_pa
     assert name_of(tmp_path / "resnet50" / "3") == name_of(tmp_path / "resnet50") == "resnet50"
     monkeypatch.chdir(tmp_path / "resnet50")
     assert name_of(Path(".")) == "resnet50"
+    assert name_of(Path("n" * 300)) == "n" * 300
+    Path("loop").symlink_to("loop")
+    assert name_of(Path("loop")) == "loop"
 
 
 @pytest.mark.parametrize("look", [find_models, list_versions, lambda name, path: find_version(name, 1, path)])

@@ -1,5 +1,6 @@
 """Models on disk: which versions a path holds, and where the model's own file is."""
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -59,8 +60,8 @@ def _reading(name: str, path: Path) -> Iterator[None]:
 
 def name_of(path: Path) -> str:
     """A model's name where nobody gives one: that of its file or folder, of a version folder that of the one above."""
-    place = path.resolve()
-    if not place.is_dir():
+    place = Path(os.path.realpath(path))
+    if not os.path.isdir(place):  # also where the file system refuses to say, which looking into it tells
         return place.name.partition(".")[0] or "model"
     return (place.parent if place.name.isdecimal() else place).name or "model"
 
