@@ -75,6 +75,23 @@ def onnx_image(path: Path, height: int = 8, width: int = 8) -> Path:
     )
 
 
+def onnx_recurrent(path: Path, op: str) -> Path:
+    """x float32 [batch, steps, 2] -> y float32 [batch, 3], the last state of one LSTM or GRU."""
+    from onnx import TensorProto, helper
+
+    gates = {"LSTM": 4, "GRU": 3}[op]
+    rng = np.random.default_rng(0)
+    weights = {name: rng.normal(0, 0.5, (1, gates * 3, size)).astype(np.float32) for name, size in (("w", 2), ("r", 3))}
+    nodes = [
+        helper.make_node("Transpose", ["x"], ["steps_first"], perm=[1, 0, 2]),
+        helper.make_node(op, ["steps_first", "w", "r"], ["", "last"], hidden_size=3),
+        helper.make_node("Squeeze", ["last", "axes"], ["y"]),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", "steps", 2])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 3])]
+    return _save_onnx(path, nodes, inputs, outputs, {**weights, "axes": np.array([0])})
+
+
 def onnx_external(path: Path, location: str) -> Path:
     """onnx_mlp with its weights in the file `location` beside it."""
     import onnx

@@ -223,7 +223,7 @@ class PlayedSession:
 
     def get_provider_graph_assignment_info(self):
         provider = self.runtime.runs_nodes or self.get_providers()[0]
-        return [SimpleNamespace(ep_name=provider, get_nodes=lambda: ["a node"])]
+        return [SimpleNamespace(ep_name=provider, get_nodes=lambda: [SimpleNamespace(op_type="Identity")])]
 
     def get_input_memory_infos(self):
         return self._places(self.get_inputs())

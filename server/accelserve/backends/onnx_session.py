@@ -13,6 +13,7 @@ import numpy as np
 from accelserve.backends.base import Batch, BatchResult, Device, Placement
 from accelserve.backends.batch_check import check_batch, check_names
 from accelserve.backends.onnx_binding import Slot, SlotPool
+from accelserve.backends.onnx_empty import check_not_empty, one_row_for_none, recurrent_ops, without_rows
 from accelserve.backends.onnx_errors import is_of_bound_output, kind_of, one_line
 from accelserve.backends.onnx_pixels import PixelStage
 from accelserve.backends.run_gate import RunGate
@@ -93,6 +94,7 @@ class OnnxRuntimeSession:
         self._may_shrink = True
         self._bound = settled.slots is not None
         self._gate = RunGate(model)
+        self._recurrent = recurrent_ops(session)
         self._string_inputs = tuple(name for name, spec in signature.inputs.items() if spec.dtype.is_string)
         self._string_outputs = frozenset(name for name, spec in signature.outputs.items() if spec.dtype.is_string)
 
@@ -126,6 +128,10 @@ class OnnxRuntimeSession:
             check_names(self._model, self.signatures, batch)
         else:
             check_batch(self._model, {batch.signature: stage.signature}, batch)
+        signature = self.signatures[batch.signature] if stage is None else stage.signature
+        if row := one_row_for_none(signature, batch):
+            return without_rows(self.run(row))
+        check_not_empty(self._model, batch.inputs, self._recurrent)
         with self._gate, self._ways.beside():
             slot = self._take_slot() if self._bound else None
             if slot is None:
