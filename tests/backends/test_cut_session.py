@@ -1,3 +1,4 @@
+from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
@@ -34,6 +35,9 @@ CUT = CutSignature(
         "tail": Part("tail.pb", {"feed/sum:0": "sum:0"}, {"said:0": "said:0"}),
     },
 )
+
+
+NUMBERS = replace(SIGNATURE, inputs={key: TensorSpec(key, INT, (-1,), f"{key}:0") for key in ("text", "number")})
 
 
 class Graph:
@@ -239,6 +243,27 @@ def test_a_host_part_that_cannot_be_stood_in_for_says_why(session, reason):
     with pytest.raises(ScoringError, match=f'signature "s" needs its own decoder: .*{reason}') as refusal:
         session.take_decoded("s")
     assert refusal.value.kind is Kind.UNSUPPORTED
+
+
+def test_pixels_are_refused_where_the_picture_itself_is_an_output():
+    session = of_pictures(OfFloats())
+    opened = session._opened["s"]
+    session._opened["s"] = replace(opened, cut=replace(opened.cut, outputs={"scores": "image:0"}))
+    with pytest.raises(ScoringError, match='signature "s" gives image:0 back, not pixels'):
+        session.take_pixels("s", Preprocessing((2, 2)))
+
+
+def test_an_input_that_is_given_back_is_not_the_memory_that_the_next_batch_is_written_to():
+    memory = {"length": np.zeros(2, np.int64), "number": np.array([1, 2])}
+    dense = Lending()
+    dense.buffers = lambda signature, rows: memory
+    whole = replace(CUT, outputs={"sum": "sum:0", "echo": "number:0"}, parts={"dense": CUT.parts["dense"]})
+    whole = replace(whole, inputs={"text": "length:0", "number": "number:0"}, signature=NUMBERS)
+    session = CutSession("m:1", {"serving_default": OpenSignature(whole, dense, {})}, cpu_device(), Placement())
+    lent = session.buffers("serving_default", 2)
+    first = ask(session, "echo", "sum", inputs=lent).outputs["echo"]
+    lent["number"][:] = 7
+    assert first.tolist() == [1, 2], "an answer must not show the rows of the next request"
 
 
 def test_closing_closes_a_shared_part_once_and_later_runs_are_refused():

@@ -93,6 +93,9 @@ class CutSession:
         if set(opened.cut.parts) != {DENSE} or not isinstance(dense, TakesPixels):
             message = f'{self._model}: signature "{signature}" does not run on {self.device.id} alone'
             raise ScoringError(Kind.UNSUPPORTED, message)
+        if passed_on := set(opened.cut.outputs.values()) & set(opened.cut.inputs.values()):
+            message = f'{self._model}: signature "{signature}" gives {", ".join(sorted(passed_on))} back, not pixels'
+            raise ScoringError(Kind.UNSUPPORTED, message)
         taken = dense.take_pixels(DEFAULT_SIGNATURE, preprocessing)
         of_pixels = _as_pixels(opened.cut.signature, taken)
         cut = replace(opened.cut, signature=of_pixels)
@@ -114,7 +117,11 @@ class CutSession:
                     values |= _run_dense(opened, part, values, wanted, batch.rows, errors)
                 else:
                     values |= opened.graphs[kind].run(values, wanted, takes_strings)
-        return BatchResult({key: values[cut.outputs[key]] for key in batch.outputs}, errors)
+        passed_on = set(cut.inputs.values())
+        outputs = {key: values[cut.outputs[key]] for key in batch.outputs}
+        # An input that is an output too may be memory that `buffers` lent: the next batch is written there.
+        outputs = {key: t.copy() if cut.outputs[key] in passed_on else t for key, t in outputs.items()}
+        return BatchResult(outputs, errors)
 
     def buffers(self, signature: str, rows: int) -> Mapping[str, Tensor] | None:
         """The dense part's own, where it is the whole model."""
