@@ -47,6 +47,25 @@ def test_a_build_that_fails_leaves_nothing(tmp_path):
     assert FolderArtifactCache(tmp_path).folder(DIGEST, write("whole")).is_dir()
 
 
+@pytest.mark.parametrize("in_the_way", ["root", f"root/{DIGEST}"])
+def test_a_cache_that_cannot_be_written_is_one_message_with_the_remedy(tmp_path, in_the_way):
+    (tmp_path / in_the_way).parent.mkdir(exist_ok=True)
+    (tmp_path / in_the_way).write_text("a file where a folder has to be")
+    with pytest.raises(ScoringError, match="cache of prepared models .*root cannot be used.*XDG_CACHE_HOME") as refusal:
+        FolderArtifactCache(tmp_path / "root").folder(DIGEST, write("made"))
+    assert refusal.value.kind is Kind.PRECONDITION
+
+
+def test_a_disk_that_fills_up_while_an_entry_is_built_leaves_nothing(tmp_path):
+    def fill(folder: Path) -> None:
+        write("half")(folder)
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(ScoringError, match="No space left on device; make room"):
+        FolderArtifactCache(tmp_path).folder(DIGEST, fill)
+    assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == []
+
+
 def test_what_a_crashed_build_left_is_removed_by_the_next(tmp_path):
     leftover = tmp_path / f".{DIGEST}.abc.tmp"
     leftover.mkdir()

@@ -13,6 +13,7 @@ from accelserve.errors import Kind, ScoringError
 
 _DIGEST = re.compile(r"[0-9a-f]{8,128}")
 _CHUNK_BYTES = 2**20
+_REMEDY = "make room there, see who owns it, or set XDG_CACHE_HOME to a folder that can be written"
 
 
 class FolderArtifactCache:
@@ -26,9 +27,20 @@ class FolderArtifactCache:
         self._root = root
 
     def folder(self, digest: str, build: Callable[[Path], None]) -> Path:
-        """The entry's folder; `build` fills it when it is absent. What `build` raises passes, and nothing is kept."""
+        """The entry's folder; `build` fills it when it is absent. What `build` raises passes, and nothing is kept.
+
+        Raises ScoringError(PRECONDITION) where the cache cannot be written: read-only, full, another's.
+        """
         if not _DIGEST.fullmatch(digest):
             raise ScoringError(Kind.INVALID, f"a cache digest is lower-case hexadecimal, got {digest!r}")
+        try:
+            return self._folder(digest, build)
+        except OSError as error:
+            what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+            message = f"the cache of prepared models {self._root} cannot be used: {what}; {_REMEDY}"
+            raise ScoringError(Kind.PRECONDITION, message) from error
+
+    def _folder(self, digest: str, build: Callable[[Path], None]) -> Path:
         entry = self._root / digest
         if entry.is_dir():
             return entry
