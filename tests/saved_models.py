@@ -212,6 +212,18 @@ def keras_any_size(path: Path) -> Path:
     return _export(keras.Sequential([layers.Input((None, None, 3)), *pooled, layers.Dense(3)]), path)
 
 
+def all_in_a_loop(path: Path) -> Path:
+    """TF2: x float32 [-1, 3] -> y [-1, 3]; nothing outside of a while loop, which ends when x is small."""
+    tf = import_tensorflow()
+
+    def answer(model: Any, x: Any) -> Mapping[str, Any]:
+        return {
+            "y": tf.while_loop(lambda y: tf.reduce_max(y) > 0.1, lambda y: [0.5 * tf.tanh(y @ model.dense)], [x])[0]
+        }
+
+    return _save(path, answer, (tf.TensorSpec([None, 3], tf.float32, "x"),), {"dense": _weights(3, 3)})
+
+
 def one_picture(path: Path) -> Path:
     """TF2: picture string [] (a JPEG, no batch) -> y float32 [1, 2]; decoded and resized without a loop."""
     tf = import_tensorflow()

@@ -51,7 +51,9 @@ def test_a_build_that_fails_leaves_nothing(tmp_path):
 def test_a_cache_that_cannot_be_written_is_one_message_with_the_remedy(tmp_path, in_the_way):
     (tmp_path / in_the_way).parent.mkdir(exist_ok=True)
     (tmp_path / in_the_way).write_text("a file where a folder has to be")
-    with pytest.raises(ScoringError, match="cache of prepared models .*root cannot be used.*XDG_CACHE_HOME") as refusal:
+    with pytest.raises(
+        ScoringError, match=r"cache of prepared models .*root cannot be used.*XDG_CACHE_HOME"
+    ) as refusal:
         FolderArtifactCache(tmp_path / "root").folder(DIGEST, write("made"))
     assert refusal.value.kind is Kind.PRECONDITION
 

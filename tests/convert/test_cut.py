@@ -108,6 +108,12 @@ def test_an_operator_that_is_forced_before_the_weights_is_host():
     assert find_cut(graph(*nodes, forced=frozenset({"odd"})), ["mul:0"]).host == {"odd"}
 
 
+def test_a_network_may_be_all_inside_a_loop_but_not_all_passed_on():
+    assert find_cut(graph(node("loop", "StatelessWhile", "in", "w")), ["loop:0"]).dense == {"loop"}
+    with pytest.raises(ScoringError, match="it computes nothing"):
+        find_cut(graph(node("same", "Identity", "in")), ["same:0"])
+
+
 def test_a_graph_of_strings_alone_is_refused_by_name():
     with pytest.raises(ScoringError, match=r'nothing is left for the accelerator.*StringUpper "up"') as refusal:
         find_cut(graph(node("up", "StringUpper", "in", sort=TEXT)), ["up:0"])

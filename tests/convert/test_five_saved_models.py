@@ -57,10 +57,11 @@ def test_each_of_the_five_answers_as_tensorflow_does(tmp_path, build):
         (saved_models.keras_recurrent, ["dense"]),
         (saved_models.keras_attention, ["dense"]),
         (saved_models.keras_any_size, ["dense"]),
+        (saved_models.all_in_a_loop, ["dense"]),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_other_layers_of_keras_convert_too(tmp_path, build, wanted):
+def test_other_layers_and_loops_convert_too(tmp_path, build, wanted):
     report, _ = converted(tmp_path, build)
     assert parts(report) == wanted
     assert all(o["error"] < 1e-5 for o in report["signatures"]["serving_default"]["comparison"]["outputs"])

@@ -8,7 +8,7 @@ that it is computed from; what touches strings after it is the *tail*, with all 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from accelserve.convert.ops import CONTROL_FLOW, WEIGHTED, is_loop_handle
+from accelserve.convert.ops import CONTROL_FLOW, PASSING, WEIGHTED, is_loop_handle
 from accelserve.errors import Kind, ScoringError
 
 _NAMED = 8  # operators that a message lists
@@ -113,7 +113,7 @@ def find_cut(graph: Graph, outputs: Iterable[str]) -> Cut:
     host = _host(graph, (marked & live) - tail, live - tail, after_weights) & live
     dense = live - host - tail
     host |= (graph.ancestors(dense) & marked) - live  # strings without an input, made into numbers the network takes
-    if not any(graph.nodes[name].op not in CONTROL_FLOW for name in dense):
+    if not any(graph.nodes[name].op not in PASSING for name in dense):
         raise _nothing_dense(graph, marked)
     return Cut(frozenset(host), frozenset(dense), frozenset(tail))
 

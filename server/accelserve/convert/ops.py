@@ -12,19 +12,19 @@ WEIGHTED = frozenset(
 
 # Handles of loops over lists and arrays. They stay where the loop goes, and tf2onnx knows them (recurrent networks).
 _LOOP_HANDLES = ("TensorList", "TensorArray")
-CONTROL_FLOW = frozenset(
-    {
-        "While",
-        "StatelessWhile",
-        "If",
-        "StatelessIf",
-        "Case",
-        "StatelessCase",
-        "PartitionedCall",
-        "StatefulPartitionedCall",
-    }
-    | {"Enter", "Exit", "Merge", "Switch", "NextIteration", "LoopCond", "Identity", "IdentityN"}
-)
+PASSING = frozenset(
+    {"Enter", "Exit", "Merge", "Switch", "NextIteration", "LoopCond", "Identity", "IdentityN"}
+)  # they give what they take; the network may be all inside a loop or a condition, but never all of these
+CONTROL_FLOW = PASSING | {
+    "While",
+    "StatelessWhile",
+    "If",
+    "StatelessIf",
+    "Case",
+    "StatelessCase",
+    "PartitionedCall",
+    "StatefulPartitionedCall",
+}
 PIVOTS = frozenset({"Identity", "Switch", "Merge"})  # what a TF1 loop's or condition's control edges hang from
 TABLES = frozenset({"HashTableV2", "MutableHashTableV2", "MutableDenseHashTableV2"})
 OLD_TABLES = frozenset({"HashTable", "MutableHashTable", "MutableDenseHashTable"})
