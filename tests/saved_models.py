@@ -224,6 +224,16 @@ def all_in_a_loop(path: Path) -> Path:
     return _save(path, answer, (tf.TensorSpec([None, 3], tf.float32, "x"),), {"dense": _weights(3, 3)})
 
 
+def whole_numbers(path: Path) -> Path:
+    """TF2: i int32 [-1] -> y float32 [-1, 2], third and rest, i divided by 3 and rounded down."""
+    tf = import_tensorflow()
+
+    def answer(model: Any, i: Any) -> Mapping[str, Any]:
+        return {"y": tf.gather(model.table, i % 4), "third": i // 3, "rest": i % 3}
+
+    return _save(path, answer, (tf.TensorSpec([None], tf.int32, "i"),), {"table": _weights(4, 2)})
+
+
 def one_picture(path: Path) -> Path:
     """TF2: picture string [] (a JPEG, no batch) -> y float32 [1, 2]; decoded and resized without a loop."""
     tf = import_tensorflow()

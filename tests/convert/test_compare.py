@@ -5,7 +5,7 @@ import pytest
 
 from accelserve.backends.base import Batch, BatchResult, Placement
 from accelserve.backends.host import cpu_device
-from accelserve.convert.compare import compare, difference
+from accelserve.convert.compare import compare, compare_widely, difference
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import BY_NAME, Signature, Tensor, TensorSpec
 
@@ -112,3 +112,24 @@ def test_a_failing_device_is_not_taken_for_a_sample_that_does_not_fit():
     with pytest.raises(ScoringError) as error:
         compare(Answers(loses), Answers(double), SIGNATURE, [("rows", ROWS)])
     assert error.value.kind is Kind.DEVICE_LOST
+
+
+def widely(candidate: Callable[[Tensor], Tensor], reference=double):
+    return compare_widely(Answers(reference), Answers(candidate), SIGNATURE, [("rows", ROWS)])
+
+
+def test_a_difference_below_zero_alone_is_found():
+    first, second = widely(lambda x: double(np.abs(x)))
+    assert (first.equal, second.equal) == (True, False)
+    assert second.sample == "rows, numbers of both signs"
+
+
+def test_numbers_that_the_reference_makes_no_sense_of_prove_nothing():
+    def refuses_negatives(x: Tensor) -> Tensor:
+        if (x < 0).any():
+            raise ScoringError(Kind.INVALID, "negative")
+        return double(x)
+
+    assert [c.equal for c in widely(lambda x: double(np.abs(x)), refuses_negatives)] == [True]
+    with np.errstate(invalid="ignore"):
+        assert [c.equal for c in widely(lambda x: np.sqrt(np.abs(x)), np.sqrt)] == [True]

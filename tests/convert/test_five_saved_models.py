@@ -58,6 +58,7 @@ def test_each_of_the_five_answers_as_tensorflow_does(tmp_path, build):
         (saved_models.keras_attention, ["dense"]),
         (saved_models.keras_any_size, ["dense"]),
         (saved_models.all_in_a_loop, ["dense"]),
+        (saved_models.whole_numbers, ["dense"]),
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
@@ -200,6 +201,15 @@ def test_a_model_that_answers_differently_is_refused_with_the_error(tmp_path):
     error = refused(tmp_path, saved_models.keras_classifier, tolerance=1e-12)
     assert "does not answer as TensorFlow does" in error.message
     assert '"output_0"' in error.message
+
+
+def test_what_differs_below_zero_alone_is_refused(tmp_path, monkeypatch):
+    from accelserve.convert import dense
+
+    monkeypatch.setattr(dense, "ROUNDED_DOWN", {})  # tf2onnx's own translation, which rounds to zero
+    error = refused(tmp_path, saved_models.whole_numbers)
+    assert "does not answer as TensorFlow does (generated, numbers of both signs)" in error.message
+    assert '"third" int32[3]: want -' in error.message
 
 
 def test_an_existing_folder_is_left_alone(tmp_path):

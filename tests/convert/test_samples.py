@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from accelserve.convert.samples import from_file, generated
+from accelserve.convert.samples import from_file, generated, widened
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
 
@@ -21,6 +21,20 @@ def test_numbers_are_asked_once_with_rows_that_differ():
     assert inputs["x"].shape == (3, 2)
     assert len(np.unique(inputs["x"], axis=0)) == 3
     assert inputs["ids"].tolist() == [0, 1, 0]
+
+
+def test_a_wide_sample_has_numbers_of_both_signs_and_the_same_shapes():
+    inputs = {"x": np.zeros((40, 2), np.float32), "ids": np.zeros(40, np.int64), "on": np.ones(40, bool)}
+    (name, both), (_, positive) = widened("generated", inputs)
+    assert name == "generated, numbers of both signs"
+    assert all(both[key].dtype == inputs[key].dtype and both[key].shape == inputs[key].shape for key in inputs)
+    assert both["x"].min() < 0 < both["x"].max()
+    assert both["ids"].min() < 0 <= positive["ids"].min() < 2 < positive["ids"].max()
+    assert both["on"].all()
+
+
+def test_there_is_no_wide_sample_of_strings_and_pixels():
+    assert not list(widened("s", {"text": np.array([b"a"], object), "pixels": np.zeros((1, 2), np.uint8)}))
 
 
 def test_string_inputs_are_asked_with_a_tables_keys_first_then_a_picture():

@@ -1,13 +1,14 @@
 """Do two sessions answer alike? Output by output, in a batch and row by row."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from accelserve.backends.base import Batch, Session
-from accelserve.convert.samples import Inputs
+from accelserve.convert.samples import Inputs, widened
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Signature, Tensor, describe_tensor
 
@@ -15,6 +16,8 @@ from accelserve.tensors import Signature, Tensor, describe_tensor
 TOLERANCE = 1e-4
 _FLOATS = "fc"
 _BLAME = (Kind.INVALID, Kind.UNDECODABLE)
+
+_Taken = tuple[str, Inputs, Mapping[str, Tensor]]  # a sample's name, the sample, and the reference's outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +61,30 @@ def compare(
 
     Raises ScoringError(PRECONDITION) when it takes none, or when the candidate refuses what the reference takes.
     """
-    name, inputs, wanted = _first_taken(reference, signature, samples)
+    return _compared(reference, candidate, signature, tolerance, _first_taken(reference, signature, samples))
+
+
+def compare_widely(
+    reference: Session,
+    candidate: Session,
+    signature: Signature,
+    samples: Iterable[tuple[str, Inputs]],
+    tolerance: float = TOLERANCE,
+) -> list[Comparison]:
+    """As `compare`, and again with numbers of both signs in that sample's place, if the reference makes sense of any.
+
+    A conversion that rounds to zero in place of down answers alike to all numbers that are not negative.
+    """
+    taken = _first_taken(reference, signature, samples)
+    found = [_compared(reference, candidate, signature, tolerance, taken)]
+    wider = _first_sensible(reference, signature, widened(*taken[:2]))
+    return [*found, _compared(reference, candidate, signature, tolerance, wider)] if wider else found
+
+
+def _compared(
+    reference: Session, candidate: Session, signature: Signature, tolerance: float, taken: _Taken
+) -> Comparison:
+    name, inputs, wanted = taken
     got = _candidate(candidate, signature, inputs)
     pairs = {key: [(got[key], wanted[key])] for key in signature.outputs}
     rows = _rows(signature, inputs)
@@ -76,9 +102,7 @@ def compare(
     return Comparison(signature.name, name, tuple(sorted({1, rows})) if rows else (), outputs, independent)
 
 
-def _first_taken(
-    session: Session, signature: Signature, samples: Iterable[tuple[str, Inputs]]
-) -> tuple[str, Inputs, Mapping[str, Tensor]]:
+def _first_taken(session: Session, signature: Signature, samples: Iterable[tuple[str, Inputs]]) -> _Taken:
     refused = "there is none"
     for name, inputs in samples:
         try:
@@ -89,6 +113,16 @@ def _first_taken(
             refused = error.message
     message = f'signature "{signature.name}" takes none of the samples ({refused})'
     raise ScoringError(Kind.PRECONDITION, f"{message}; give one that it takes with --sample FILE")
+
+
+def _first_sensible(session: Session, signature: Signature, samples: Iterable[tuple[str, Inputs]]) -> _Taken | None:
+    """The first sample that is answered with finite numbers: what a model makes of others is nobody's wish."""
+    for name, inputs in samples:
+        with suppress(ScoringError):
+            outputs = run(session, signature, inputs)
+            if all(np.isfinite(tensor).all() for tensor in outputs.values() if _is_float(tensor)):
+                return name, inputs, outputs
+    return None
 
 
 def _candidate(session: Session, signature: Signature, inputs: Inputs) -> Mapping[str, Tensor]:
@@ -156,4 +190,5 @@ def _note(got: Tensor, wanted: Tensor) -> str:
     if _is_float(wanted):
         return "too far apart"
     index = tuple(int(i) for i in np.argwhere(np.asarray(got != wanted))[0])
-    return f"want {wanted[index]!r}, got {got[index]!r} at {list(index)}"
+    want, found = (np.asarray(tensor[index]).item() for tensor in (wanted, got))
+    return f"want {want!r}, got {found!r} at {list(index)}"

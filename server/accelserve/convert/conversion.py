@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from accelserve.backends.base import ModelArtifact, Progress, Session
 from accelserve.backends.cut_model import DENSE, HOST, CutModel, CutSignature, why_not_decoded, write_cut
-from accelserve.convert.compare import TOLERANCE, Comparison, compare
+from accelserve.convert.compare import TOLERANCE, Comparison, compare, compare_widely
 from accelserve.convert.cut import find_cut, list_ops
 from accelserve.convert.decoding_error import PictureError, measure
 from accelserve.convert.dense import OPSET, UnsupportedOps, to_onnx
@@ -230,11 +230,11 @@ class _Tables:
 def _compared(reference: Session, candidate: Session, one: Converted, request: Request) -> Comparison:
     """The worst of the comparisons with the samples. Raises ScoringError(PRECONDITION) when outputs differ."""
     signature = one.frozen.signature
-    asked = [[(path.name, from_file(signature, path))] for path in request.samples]
+    ours = list(generated(signature, _ROWS, one.texts))
     found = [
-        compare(reference, candidate, signature, samples, request.tolerance)
-        for samples in asked or [list(generated(signature, _ROWS, one.texts))]
-    ]
+        compare(reference, candidate, signature, [(path.name, from_file(signature, path))], request.tolerance)
+        for path in request.samples
+    ] or compare_widely(reference, candidate, signature, ours, request.tolerance)
     worst = max(found, key=lambda comparison: (not comparison.equal, comparison.error))
     if not worst.equal:
         differing = "; ".join(

@@ -8,11 +8,11 @@ from hashlib import sha256
 from typing import Any
 
 import onnx
-import tensorflow as tf
 import tf2onnx.convert
 import tf2onnx.utils
 
 from accelserve.convert.cut import REMEDY, listed
+from accelserve.convert.known_ops import ROUNDED_DOWN, in_known_ops
 from accelserve.convert.parts import PartGraph
 from accelserve.errors import Kind, ScoringError
 
@@ -61,11 +61,12 @@ def to_onnx(part: PartGraph, names: Mapping[str, str], opset: int) -> OnnxPart:
     with _heard() as errors:
         try:
             model, _ = tf2onnx.convert.from_graph_def(
-                _in_known_ops(part.definition),
+                in_known_ops(part.definition),
                 name="accelserve",
                 input_names=[ports[value] for value in feeds.values()],
                 output_names=list(fetches.values()),
                 opset=opset,
+                custom_op_handlers=ROUNDED_DOWN,
                 tensors_to_rename=renamed,
             )
         except Exception as error:
@@ -75,27 +76,6 @@ def to_onnx(part: PartGraph, names: Mapping[str, str], opset: int) -> OnnxPart:
     if model.ByteSize() > _LARGEST_BYTES:
         raise _failed("the ONNX model is larger than 2 GiB", errors)
     return OnnxPart(model, feeds, fetches)
-
-
-def _in_known_ops(definition: Any) -> Any:
-    """The graph with Erfc(x), which Keras's gelu is made of and tf2onnx does not know, as 1 - Erf(x)."""
-    if not any(node.op == "Erfc" for node in definition.node):
-        return definition
-    known = type(definition)()
-    known.CopyFrom(definition)
-    for node in list(known.node):
-        if node.op == "Erfc":
-            dtype = node.attr["T"].type
-            one, erf = (
-                known.node.add(name=f"{node.name}/one", op="Const"),
-                known.node.add(name=f"{node.name}/erf", op="Erf"),
-            )
-            one.attr["dtype"].type = erf.attr["T"].type = dtype
-            one.attr["value"].tensor.CopyFrom(tf.make_tensor_proto(1, tf.as_dtype(dtype)))
-            erf.input[:] = node.input
-            node.op = "Sub"
-            node.input[:] = [one.name, erf.name]
-    return known
 
 
 def _renamed(model: Any) -> Any:

@@ -12,6 +12,7 @@ from accelserve.tensors import Signature, Tensor, TensorSpec, describe_tensor, f
 Inputs = Mapping[str, Tensor]  # by signature key
 
 _SHOWN_BYTES = 32
+_WIDE = 9  # the largest integer of a wide sample
 _TEXTS = ((tiny_png(rising=True), tiny_png(rising=False)), (b"0", b"1"), (b"", b""))
 
 
@@ -26,6 +27,23 @@ def generated(
     for pair in (*texts, *_TEXTS) if strings else _TEXTS[:1]:
         name = f"generated, strings {_shown(pair)}" if strings else "generated"
         yield name, {key: _tensor(spec, rows, pair) for key, spec in signature.inputs.items()}
+
+
+def widened(name: str, inputs: Inputs) -> Iterator[tuple[str, Inputs]]:
+    """The sample with numbers of both signs, then with no negative integers, which are no place in a table.
+
+    Shapes, strings, booleans and bytes stay. Nothing where there are no other numbers; the same in every process.
+    """
+    if any(tensor.dtype.kind in "if" for tensor in inputs.values()):
+        for least, what in ((-_WIDE, "of both signs"), (0, "of both signs, integers from 0")):
+            yield f"{name}, numbers {what}", {key: _widened(tensor, least) for key, tensor in inputs.items()}
+
+
+def _widened(tensor: Tensor, least: int) -> Tensor:
+    generator = np.random.default_rng(20190502)
+    if tensor.dtype.kind == "i":
+        return generator.integers(least, _WIDE, tensor.shape, endpoint=True).astype(tensor.dtype)
+    return generator.normal(0, 1, tensor.shape).astype(tensor.dtype) if tensor.dtype.kind == "f" else tensor
 
 
 def _tensor(spec: TensorSpec, rows: int, texts: tuple[bytes, bytes]) -> Tensor:

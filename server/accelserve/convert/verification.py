@@ -7,8 +7,8 @@ from pathlib import Path
 from accelserve.backends.base import Session
 from accelserve.backends.lease import acquire_lease
 from accelserve.config import ModelConfig
-from accelserve.convert.compare import Comparison, compare
-from accelserve.convert.samples import Inputs, from_file, generated
+from accelserve.convert.compare import Comparison, compare, compare_widely
+from accelserve.convert.samples import from_file, generated
 from accelserve.devices import parse_device_request
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.loading import Loader, session_options
@@ -48,9 +48,9 @@ def verify(
     for signature in signatures:
         _same_names(candidate.signatures[signature.name], signature)
     return [
-        compare(reference, candidate, signature, asked, tolerance)
+        comparison
         for signature in signatures
-        for asked in _asked(signature, samples, rows)
+        for comparison in _compared(candidate, reference, signature, samples, rows, tolerance)
     ]
 
 
@@ -62,8 +62,10 @@ def _same_names(candidate: Signature, reference: Signature) -> None:
             raise ScoringError(Kind.INVALID, message)
 
 
-def _asked(signature: Signature, samples: Sequence[Path], rows: int) -> list[list[tuple[str, Inputs]]]:
-    """For each comparison the samples to try in turn."""
-    if samples:
-        return [[(path.name, from_file(signature, path))] for path in samples]
-    return [list(generated(signature, rows))]
+def _compared(
+    candidate: Session, reference: Session, signature: Signature, samples: Sequence[Path], rows: int, tolerance: float
+) -> list[Comparison]:
+    if not samples:
+        return compare_widely(reference, candidate, signature, generated(signature, rows), tolerance)
+    asked = [(path.name, from_file(signature, path)) for path in samples]
+    return [compare(reference, candidate, signature, [sample], tolerance) for sample in asked]
