@@ -1,12 +1,15 @@
 """A float16 copy of a model, and its measured error."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import onnxruntime
 import pytest
+from google.protobuf.message import EncodeError
 from onnx import TensorProto, helper, numpy_helper
 
 import model_builders
-from accelserve.convert.float16 import NotConverted, to_float16
+from accelserve.convert.float16 import NotConverted, byte_size, to_float16
 
 
 def save(path, nodes, constants, width=2):
@@ -56,3 +59,17 @@ def test_a_model_that_cannot_be_measured_is_refused(tmp_path):
     source = model_builders.onnx_identity(tmp_path / "m.onnx", TensorProto.STRING)
     with pytest.raises(NotConverted, match='input "x" is of strings'):
         to_float16(source, tmp_path / "half.onnx")
+
+
+class Beyond:
+    """Stands for a model of more than 2 GiB: protobuf does not even count its bytes."""
+
+    def __init__(self, *weights: bytes) -> None:
+        self.graph = SimpleNamespace(initializer=[SimpleNamespace(raw_data=data) for data in weights])
+
+    def ByteSize(self):
+        raise EncodeError("Failed to serialize proto")
+
+
+def test_a_model_too_large_for_protobuf_is_as_large_as_its_weights(tmp_path):
+    assert byte_size(Beyond(b"1234", b"56")) == 6

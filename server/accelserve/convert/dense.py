@@ -12,6 +12,7 @@ import tf2onnx.convert
 import tf2onnx.utils
 
 from accelserve.convert.cut import REMEDY, listed
+from accelserve.convert.float16 import byte_size
 from accelserve.convert.known_ops import ROUNDED_DOWN, in_known_ops
 from accelserve.convert.parts import PartGraph
 from accelserve.errors import Kind, ScoringError
@@ -73,7 +74,7 @@ def to_onnx(part: PartGraph, names: Mapping[str, str], opset: int) -> OnnxPart:
             raise _failed(f"{type(error).__name__}: {error}", errors) from error
     if unsupported := sorted(set(_unknown_ops(model.graph, {o.domain: o.version for o in model.opset_import}))):
         raise UnsupportedOps(unsupported)
-    if model.ByteSize() > _LARGEST_BYTES:
+    if byte_size(model) > _LARGEST_BYTES:
         raise _failed("the ONNX model is larger than 2 GiB", errors)
     return OnnxPart(model, feeds, fetches)
 

@@ -11,6 +11,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from google.protobuf.message import EncodeError
 
 from accelserve.backends.onnx_signature import read_signature
 from accelserve.convert.compare import difference
@@ -52,23 +53,31 @@ def to_float16(source: Path, target: Path) -> Float16Report:
     logging.getLogger("onnxruntime.transformers.float16").setLevel(logging.ERROR)  # a line for each tiny weight
     try:
         model = onnx.load(source)
-        source_bytes = model.ByteSize()
+        source_bytes = byte_size(model)
         large = source_bytes > _LARGEST_PROTO_BYTES
         half = convert_float_to_float16(model, keep_io_types=True, disable_shape_infer=large)
     except Exception as error:
         raise NotConverted(f"the converter gave up: {type(error).__name__}: {error}") from error
-    target_bytes = half.ByteSize()
+    target_bytes = byte_size(half)
     _save(half, target)
     _session(target)  # it has to load
     worst, relative = _measure(source)
     return Float16Report(relative, worst, _ROWS, source_bytes, target_bytes)
 
 
+def byte_size(model: Any) -> int:
+    """Of the model with its weights, which protobuf itself does not count beyond 2 GiB: then of the weights alone."""
+    try:
+        return int(model.ByteSize())
+    except EncodeError:
+        return sum(len(tensor.raw_data) for tensor in model.graph.initializer)
+
+
 def _save(model: Any, path: Path) -> None:
     """With its weights in a file beside it where the format has no room for them."""
     import onnx
 
-    outside = model.ByteSize() > _LARGEST_PROTO_BYTES
+    outside = byte_size(model) > _LARGEST_PROTO_BYTES
     onnx.save_model(model, path, save_as_external_data=outside, location=f"{path.name}.data" if outside else None)
 
 
@@ -94,7 +103,7 @@ def _run_rounded(source: Path, names: list[str], feed: dict[str, Tensor]) -> lis
     import onnx
 
     model = onnx.load(source)
-    if model.ByteSize() <= _LARGEST_PROTO_BYTES:  # beyond it the types of inner values stay unknown: weights alone
+    if byte_size(model) <= _LARGEST_PROTO_BYTES:  # beyond it the types of inner values stay unknown: weights alone
         model = onnx.shape_inference.infer_shapes(model)
     with TemporaryDirectory() as folder:
         _save(rounding(model), Path(folder) / "rounding.onnx")
