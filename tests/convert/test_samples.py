@@ -79,6 +79,31 @@ def test_a_file_that_does_not_fit_is_refused_with_what_is_wanted(tmp_path, array
         from_file(NUMBERS, tmp_path / "s.npz")
 
 
+@pytest.mark.parametrize(
+    ("x", "ids", "got"),
+    [
+        (np.zeros((0, 2), np.float32), np.zeros(0, np.int64), r'"x" float32\[0,2\], "ids" int64\[0\]'),
+        (np.zeros((2, 2), np.float32), np.zeros(3, np.int64), r'"x" float32\[2,2\], "ids" int64\[3\]'),
+        (np.float32(1), np.int64(1), r'"x" float32\[\], "ids" int64\[\]'),
+    ],
+    ids=["no rows", "other rows", "no axis"],
+)
+def test_a_sample_without_rows_of_which_to_prove_anything_is_refused(tmp_path, x, ids, got):
+    np.savez(tmp_path / "s.npz", x=x, ids=ids)
+    with pytest.raises(ScoringError, match=f"with as many rows each, at least one; it has {got}") as error:
+        from_file(NUMBERS, tmp_path / "s.npz")
+    assert error.value.kind is Kind.INVALID
+
+
+@pytest.mark.parametrize("name", ["s.npz", "s.npy"])
+@pytest.mark.parametrize("data", [b"", b"PK\x03\x04 and no more", b"\x93NUMPY", b"\x80\x04K\x01."])
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, name, data):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(ScoringError, match=f"sample .*{name}: ") as error:
+        from_file(signature(x=("float32", (-1, 2))), tmp_path / name)
+    assert error.value.kind is Kind.INVALID
+
+
 def test_bytes_for_a_dense_input_are_refused(tmp_path):
     (tmp_path / "cat.jpg").write_bytes(b"\xff\xd8picture")
     with pytest.raises(ScoringError, match=r"give the tensor as \.npz"):

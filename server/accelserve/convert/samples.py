@@ -1,5 +1,7 @@
 """What a model is asked with when it is compared: generated inputs, or a file's."""
 
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from accelserve.tensors import Signature, Tensor, TensorSpec, describe_tensor, f
 
 Inputs = Mapping[str, Tensor]  # by signature key
 
+# What numpy raises for a file that is no .npy or .npz, or only half of one.
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile, zlib.error)
 _SHOWN_BYTES = 32
 _WIDE = 9  # the largest integer of a wide sample
 _TEXTS = ((tiny_png(rising=True), tiny_png(rising=False)), (b"0", b"1"), (b"", b""))
@@ -65,16 +69,31 @@ def from_file(signature: Signature, path: Path) -> Inputs:
     Raises ScoringError: NOT_FOUND; INVALID naming what the file lacks.
     """
     try:
-        if path.suffix == ".npz":
-            with np.load(path, allow_pickle=False) as arrays:
-                return _named(signature, path, {name: arrays[name] for name in arrays.files})
-        if path.suffix == ".npy":
-            return {_only(signature, path): _as_strings(np.load(path, allow_pickle=False))}
-        return _bytes(signature, path)
+        found = _read(signature, path)
     except FileNotFoundError as error:
         raise ScoringError(Kind.NOT_FOUND, f"sample {path}: no such file") from error
-    except (OSError, ValueError) as error:
+    except _UNREADABLE as error:
         raise ScoringError(Kind.INVALID, f"sample {path}: {error}") from error
+    _check_rows(signature, path, found)
+    return found
+
+
+def _read(signature: Signature, path: Path) -> Inputs:
+    if path.suffix not in (".npz", ".npy"):
+        return _bytes(signature, path)
+    with path.open("rb") as stream:  # numpy leaves a file open that is no zip file
+        loaded = np.load(stream, allow_pickle=False)
+        if path.suffix == ".npz":
+            return _named(signature, path, {name: loaded[name] for name in loaded.files})
+        return {_only(signature, path): _as_strings(loaded)}
+
+
+def _check_rows(signature: Signature, path: Path, inputs: Inputs) -> None:
+    """A batch without rows is answered alike by any two models."""
+    rows = {tensor.shape[:1] for tensor in inputs.values()}
+    if signature.batched and (len(rows) > 1 or not rows - {(), (0,)}):
+        got = ", ".join(f'"{name}" {describe_tensor(tensor)}' for name, tensor in inputs.items())
+        raise _unfit(signature, path, f"with as many rows each, at least one; it has {got}")
 
 
 def _named(signature: Signature, path: Path, arrays: Mapping[str, Tensor]) -> Inputs:
