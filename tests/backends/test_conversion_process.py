@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from accelserve.backends.conversion import ConversionOptions, run_conversion
+from accelserve.backends.conversion import ConversionOptions, read_settings, run_conversion
 from accelserve.errors import Kind, ScoringError
 
 WAIT_S = 20.0
@@ -38,6 +38,29 @@ def refused(tmp_path, script: str, **options) -> str:
     assert error.value.message.startswith("m:1: ")
     assert not (tmp_path / "out").exists(), "half an artifact is left"
     return error.value.message
+
+
+def test_a_conversions_settings_are_read_from_all_that_a_model_has():
+    extra = {"opset": 15, "tolerance": 0, "limit_s": 60, "sample": "/s.npz", "io_binding": True}
+    assert read_settings("m:1", extra) == ConversionOptions(opset=15, tolerance=0, limit_s=60, sample="/s.npz")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "wanted"),
+    [
+        ("opset", 99, "a number from 13 to 23, got 99"),
+        ("opset", True, "a number from 13 to 23, got True"),
+        ("tolerance", 5.0, "a number from 0 to 1, got 5.0"),
+        ("tolerance", float("nan"), "a number from 0 to 1, got nan"),
+        ("limit_s", 0, "whole seconds from 1 to 604800, got 0"),
+        ("limit_s", 10**14, "whole seconds from 1 to 604800"),
+        ("sample", "", "the path of a file, got ''"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused_with_what_is_wanted(key, value, wanted):
+    with pytest.raises(ScoringError, match=f'm:1: setting "{key}" wants {wanted}') as error:
+        read_settings("m:1", {key: value})
+    assert error.value.kind is Kind.INVALID
 
 
 def test_progress_is_relayed_and_other_lines_are_not(tmp_path):

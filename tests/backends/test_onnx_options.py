@@ -4,7 +4,7 @@ import pytest
 from played_cuda import SECOND_GPU, THE_GPU
 
 from accelserve.backends.base import Device
-from accelserve.backends.onnx_options import CPU, CUDA, TENSORRT, provider_list, read_options, tell_ignored
+from accelserve.backends.onnx_options import CPU, CUDA, TENSORRT, fit_device, provider_list, read_options, tell_ignored
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 
@@ -90,6 +90,12 @@ def test_on_the_cpu_the_gpus_settings_do_nothing_and_the_log_says_so(caplog):
     assert [record.getMessage() for record in caplog.records] == [
         "m:3 runs on cpu:0, where provider, tf32 does nothing"
     ]
+
+
+def test_strict_placement_is_for_a_gpu():
+    strict = read_options("m", {"strict_placement": True})
+    assert fit_device(strict, THE_GPU).strict_placement
+    assert not fit_device(strict, THE_CPU).strict_placement
 
 
 def test_memory_is_bound_on_a_gpu_and_on_a_cpu_where_it_is_asked_for():

@@ -45,6 +45,11 @@ def test_a_model_answers(affine):
     assert ask(load(affine), x=floats([1], [2], [5]))["y"].tolist() == [[2.5], [3.0], [4.5]]
 
 
+def test_settings_for_a_gpu_do_not_keep_a_model_from_the_cpu(affine):
+    extra = {"strict_placement": True, "cuda_graphs": True, "gpu_memory_limit_bytes": 1}
+    assert ask(load(affine, extra=extra), x=floats([1]))["y"].tolist() == [[2.5]]
+
+
 def test_the_signature_is_read_with_free_sizes_as_minus_one(tmp_path):
     session = load(model_builders.onnx_image(tmp_path / "m.onnx", 8, 6))
     signature = session.signatures["serving_default"]

@@ -236,7 +236,7 @@ def test_a_converted_model_needs_no_converter():
 
 def test_settings_of_the_conversion_are_checked_and_others_are_onnx_runtimes(tmp_path):
     source, backend = saved_models.mnist_checkpoint(tmp_path / "m"), SavedModelOnnxBackend(convert=Counting())
-    with pytest.raises(ScoringError, match='setting "opset" wants int'):
+    with pytest.raises(ScoringError, match='setting "opset" wants a number from 13'):
         prepare(backend, source, tmp_path / "cache", opset="seventeen")
     prepared = prepare(backend, source, tmp_path / "cache")
     load(backend, prepared, spinning=True).close()

@@ -242,3 +242,12 @@ def test_nothing_imports_tensorflow_before_a_model_is_loaded():
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(accelserve.__file__).parents[1])}
     assert subprocess.run([sys.executable, "-c", program], env=environment, timeout=60).returncode == 0
+
+
+def test_settings_of_the_models_life_on_a_gpu_do_nothing_here_and_the_log_says_so(tmp_path, caplog):
+    path = model_builders.saved_model_half_plus_two(tmp_path / "m")
+    with caplog.at_level("INFO", logger="accelserve.backends"):
+        load(path, extra={"precision": "fp16", "sample": "/s.npz"}).close()
+    assert "runs in TensorFlow on cpu:0, where precision, sample does nothing" in caplog.text
+    with pytest.raises(ScoringError, match=r"tf_session has no settings, got precison; on a GPU there are .*precision"):
+        load(path, extra={"precison": "fp16"})

@@ -7,15 +7,19 @@ import subprocess
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 from accelserve.backends.base import CONVERSION_FAILED, Progress
 from accelserve.errors import ExitCode, Kind, ScoringError
 
 COMMAND = (sys.executable, "-m", "accelserve", "convert")
+_OPSETS = range(13, 24)  # what `accelserve convert --opset` takes
 _LIMIT_S = 1800
+_MOST_LIMIT_S = 7 * 24 * 3600
 _KEPT_LINES = 5
 
 
@@ -28,6 +32,34 @@ class ConversionOptions:
     sample: str | None = None
     tolerance: float | None = None
     limit_s: int = _LIMIT_S
+
+
+# Key of `[backend]` -> whether a value fits, and what is wanted.
+_FITS: Mapping[str, tuple[Callable[[Any], bool], str]] = MappingProxyType(
+    {
+        "opset": (
+            lambda value: type(value) is int and value in _OPSETS,
+            f"a number from {_OPSETS[0]} to {_OPSETS[-1]}",
+        ),
+        "sample": (lambda value: type(value) is str and value != "", "the path of a file"),
+        "tolerance": (lambda value: type(value) in (int, float) and 0 <= value <= 1, "a number from 0 to 1"),
+        "limit_s": (
+            lambda value: type(value) is int and 0 < value <= _MOST_LIMIT_S,
+            f"whole seconds from 1 to {_MOST_LIMIT_S}",
+        ),
+    }
+)
+SETTINGS = frozenset(_FITS)
+
+
+def read_settings(model: str, extra: Mapping[str, Any]) -> ConversionOptions:
+    """Those of `[backend]` that are a conversion's. Raises ScoringError(INVALID) for a value that does not fit."""
+    chosen = {key: extra[key] for key in _FITS if key in extra}
+    for key, value in chosen.items():
+        fits, wanted = _FITS[key]
+        if not fits(value):
+            raise ScoringError(Kind.INVALID, f'{model}: setting "{key}" wants {wanted}, got {value!r}')
+    return ConversionOptions(**chosen)
 
 
 # (model, SavedModel or ONNX file, folder to write, options, progress); raises ScoringError and leaves no folder behind.

@@ -43,6 +43,7 @@ _GPU_ONLY = (
     "arena_extend_strategy",
     "cudnn_conv_algo_search",
 )
+SETTINGS = frozenset((*_CHOICES, *_FLAGS, *_COUNTS, *_NUMBERS))
 _ARENA = {"power_of_two": "kNextPowerOfTwo", "same_as_requested": "kSameAsRequested"}
 _FATAL_ONLY = 4  # every failed run is raised and counted by the server; on stderr it would only be told twice
 
@@ -127,6 +128,11 @@ def _contradiction(options: OnnxOptions) -> str:
     if options.arena_shrink_above_rows is not None:
         return "a captured graph keeps using the arena's memory: leave arena_shrink_above_rows or cuda_graphs out"
     return ""
+
+
+def fit_device(options: OnnxOptions, device: Device) -> OnnxOptions:
+    """Without what would do harm there: the library refuses a CPU session that may have no node on the CPU."""
+    return options if device.kind is DeviceKind.GPU else replace(options, strict_placement=False)
 
 
 def tell_ignored(model: str, extra: Mapping[str, Any], device: Device) -> None:

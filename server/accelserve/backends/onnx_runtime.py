@@ -35,6 +35,7 @@ from accelserve.backends.onnx_gpu import OnnxGpu
 from accelserve.backends.onnx_options import (
     TENSORRT,
     OnnxOptions,
+    fit_device,
     pixel_options,
     provider_list,
     read_options,
@@ -126,7 +127,7 @@ class OnnxRuntimeBackend:
         self, prepared: Prepared, device: Device, options: SessionOptions, lease: DeviceLease | None
     ) -> OnnxRuntimeSession:
         model = label(prepared.artifact)
-        chosen = read_options(model, options.extra)
+        chosen = fit_device(read_options(model, options.extra), device)
         tell_ignored(model, options.extra, device)
         self._require(model, device, chosen)
         ready: PreparedOnnx = prepared.payload

@@ -4,10 +4,8 @@ The conversion runs in a process of its own and is kept under the content's hash
 outputs needs no TensorFlow in this process.
 """
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from accelserve.backends.artifact_cache import digest_of
 from accelserve.backends.base import (
@@ -25,7 +23,7 @@ from accelserve.backends.base import (
     SessionOptions,
 )
 from accelserve.backends.batch_check import label
-from accelserve.backends.conversion import ConversionOptions, Convert, run_conversion
+from accelserve.backends.conversion import SETTINGS, ConversionOptions, Convert, read_settings, run_conversion
 from accelserve.backends.cut_loading import load_cut, prepare_cut
 from accelserve.backends.cut_model import LAYOUT, read_cut
 from accelserve.backends.cut_session import CutSession
@@ -34,7 +32,6 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.installed import installed_versions
 
 _MODEL = "model"  # the converted model's folder inside its cache entry
-_SETTINGS = {"opset": int, "sample": str, "tolerance": float, "limit_s": int}
 _TOOLS = ("accelserve", "tensorflow-cpu", "tensorflow", "tf2onnx", "onnx", "onnxruntime", "onnxruntime-gpu")
 
 
@@ -99,7 +96,7 @@ class SavedModelOnnxBackend:
         model = label(artifact)
         if not any((artifact.path / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
             raise ScoringError(Kind.PRECONDITION, f"{model}: there is no saved_model.pb in {artifact.path}")
-        wanted = _conversion_options(model, options.extra)
+        wanted = read_settings(model, options.extra)
 
         def build(entry: Path) -> None:
             self._convert(model, artifact.path, entry / _MODEL, wanted, progress)
@@ -108,17 +105,8 @@ class SavedModelOnnxBackend:
         return cache.folder(digest, build) / _MODEL, digest
 
 
-def _conversion_options(model: str, extra: Mapping[str, Any]) -> ConversionOptions:
-    """Raises ScoringError(INVALID) for a setting of another type."""
-    chosen = {key: extra[key] for key in _SETTINGS if key in extra}
-    for key, value in chosen.items():
-        if type(value) is not _SETTINGS[key]:
-            raise ScoringError(Kind.INVALID, f'{model}: setting "{key}" wants {_SETTINGS[key].__name__}, got {value!r}')
-    return ConversionOptions(**chosen)
-
-
 def _for_onnx(options: SessionOptions) -> SessionOptions:
-    return replace(options, extra={key: value for key, value in options.extra.items() if key not in _SETTINGS})
+    return replace(options, extra={key: value for key, value in options.extra.items() if key not in SETTINGS})
 
 
 def _for_graphs(options: SessionOptions) -> SessionOptions:

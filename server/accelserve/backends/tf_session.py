@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from accelserve.backends import conversion, onnx_options
 from accelserve.backends.base import (
     API_VERSION,
     ArtifactCache,
@@ -82,8 +83,7 @@ class TfSessionBackend:
         model = label(prepared.artifact)
         if device.kind is not DeviceKind.CPU:
             raise ScoringError(Kind.DEVICE_MISSING, f"{model} needs {device.id}: {_NO_GPU}")
-        if options.extra:
-            raise ScoringError(Kind.INVALID, f"{model}: tf_session has no settings, got {', '.join(options.extra)}")
+        _check_settings(model, device, options.extra)
         tf = import_tensorflow()
         session = tf.compat.v1.Session(graph=tf.Graph(), config=session_config(tf, options))
         try:
@@ -99,6 +99,19 @@ class TfSessionBackend:
         if device.id == cpu_device().id:
             return Health(DeviceState.READY)
         return Health(DeviceState.ABSENT, f"{device.id} is not found")
+
+
+def _check_settings(model: str, device: Device, extra: Mapping[str, Any]) -> None:
+    """None is TensorFlow's. Those of the model's life on a GPU are no fault: `device = "auto"` may lead here.
+
+    Raises ScoringError(INVALID) for any other.
+    """
+    for_a_gpu = conversion.SETTINGS | onnx_options.SETTINGS
+    if unknown := [key for key in extra if key not in for_a_gpu]:
+        message = f"{model}: tf_session has no settings, got {', '.join(unknown)}"
+        raise ScoringError(Kind.INVALID, f"{message}; on a GPU there are {', '.join(sorted(for_a_gpu))}")
+    if extra:
+        logger.info("%s runs in TensorFlow on %s, where %s does nothing", model, device.id, ", ".join(extra))
 
 
 class TfModelSession:
