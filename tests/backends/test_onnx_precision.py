@@ -28,7 +28,8 @@ class Converter:
             raise ScoringError(Kind.PRECONDITION, f"{model}: {self._words}", reason="conversion_failed")
         output.mkdir()
         (output / "model.onnx").write_bytes(source.read_bytes())
-        (output / "report.json").write_text(json.dumps({"relative_error": self._error, "worst_output": "y"}))
+        report = {"relative_error": self._error, "worst_output": "y", "target_bytes": source.stat().st_size}
+        (output / "report.json").write_text(json.dumps(report))
 
 
 def halved(model, source, tolerance, cache, converter):
@@ -61,6 +62,33 @@ def test_a_model_is_converted_in_a_subprocess_and_served_in_fp16(tmp_path, cache
     assert half.dtype == np.float32
     assert 0 < np.max(np.abs(half - full)) < 1e-2
     assert remarks[0].startswith("fp16 copy of the model: largest error against fp32 0.0")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "report.json"])
+@pytest.mark.parametrize("content", [b"", b"{", None])
+def test_a_damaged_copy_is_refused_with_the_folder_to_delete(source, cache, tmp_path, name, content):
+    entry = halved("m", source, 0.02, cache, Converter()).path.parents[1]
+    (entry / "copy" / name).unlink()
+    if content is not None:
+        (entry / "copy" / name).write_bytes(content)
+    with pytest.raises(ScoringError, match=f"m: its fp16 copy in {entry} cannot be used: .*delete the folder") as error:
+        halved("m", source, 0.02, cache, Converter())
+    assert error.value.kind is Kind.PRECONDITION
+
+
+@pytest.mark.parametrize("change", [lambda path: path.write_bytes(b"\x08\x08"), lambda path: path.unlink()])
+def test_a_copy_of_what_changed_meanwhile_is_not_kept(source, cache, tmp_path, change):
+    def convert(model, path, *others):
+        Converter()(model, path, *others)
+        change(path)
+
+    content = source.read_bytes()
+    with pytest.raises(ScoringError, match=r"m.onnx changed while it was converted"):
+        halved("m", source, 0.02, cache, convert)
+    source.write_bytes(content)
+    again = Converter()
+    halved("m", source, 0.02, cache, again)
+    assert again.calls == 1, "the copy of another content was found under this one's digest"
 
 
 def test_the_same_content_is_converted_once(source, cache, tmp_path):

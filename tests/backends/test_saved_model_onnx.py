@@ -88,6 +88,18 @@ def test_a_broken_cache_entry_is_refused_with_the_folder_to_delete(tmp_path):
     assert error.value.kind is Kind.PRECONDITION
 
 
+def test_the_conversion_of_what_changed_meanwhile_is_not_kept(tmp_path):
+    source = saved_models.mnist_checkpoint(tmp_path / "m")
+
+    def convert(*arguments) -> None:
+        saved_models.convert_here(*arguments)
+        (source / "saved_model.pb").write_bytes((source / "saved_model.pb").read_bytes() + b"\n")
+
+    with pytest.raises(ScoringError, match=r"m:1: .*m changed while it was converted"):
+        prepare(SavedModelOnnxBackend(convert=convert), source, tmp_path / "cache")
+    assert not [path for path in (tmp_path / "cache").iterdir() if path.is_dir()]
+
+
 def test_a_dense_model_never_imports_tensorflow(tmp_path):
     source = saved_models.mnist_checkpoint(tmp_path / "m")
     saved_models.convert_here("m", source, tmp_path / "cut", saved_models.Defaults(), lambda what, done: None)

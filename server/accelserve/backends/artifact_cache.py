@@ -82,3 +82,17 @@ def digest_of(path: Path, options: Mapping[str, object]) -> str:
             while chunk := stream.read(_CHUNK_BYTES):
                 total.update(chunk)
     return total.hexdigest()
+
+
+def check_unchanged(model: str, source: Path, before: str, digest: Callable[[], str]) -> None:
+    """At the end of a build: what was made of a new content must not be found under the old one's digest.
+
+    Raises ScoringError(PRECONDITION).
+    """
+    try:
+        after = digest()
+    except (OSError, ScoringError):  # gone, or half there
+        after = ""
+    if before != after:
+        message = f"{model}: {source} changed while it was converted; load it again when it is whole"
+        raise ScoringError(Kind.PRECONDITION, message)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelserve.backends.artifact_cache import digest_of
+from accelserve.backends.artifact_cache import check_unchanged, digest_of
 from accelserve.backends.base import ArtifactCache, Progress
 from accelserve.backends.conversion import ConversionOptions, Convert, run_conversion
 from accelserve.backends.onnx_files import external_files
@@ -44,15 +44,37 @@ def half_precision(
     convert: Convert = run_conversion,
 ) -> HalfModel:
     """The float16 copy. Raises ScoringError(PRECONDITION): it cannot be made, or its error is above the tolerance."""
-    digest = content_digest(source, {"conversion": "float16", "tools": installed_versions(_TOOLS)})
-    entry = cache.folder(digest, lambda folder: convert(model, source, folder / _COPY, _ANY_ERROR, progress)) / _COPY
-    report = json.loads((entry / REPORT).read_text(encoding="utf-8"))
-    half = HalfModel(entry / MODEL, float(report["relative_error"]))
+
+    def digest() -> str:
+        return content_digest(source, {"conversion": "float16", "tools": installed_versions(_TOOLS)})
+
+    before = digest()
+
+    def build(folder: Path) -> None:
+        convert(model, source, folder / _COPY, _ANY_ERROR, progress)
+        check_unchanged(model, source, before, digest)
+
+    entry = cache.folder(before, build)
+    half, worst_output = _read_copy(model, entry)
     if not half.error <= tolerance:
         wanted = f"precision_tolerance is {tolerance:g}"
-        message = f'{model}: in fp16 output "{report["worst_output"]}" differs by {half.error:.2g} from fp32, {wanted}'
+        message = f'{model}: in fp16 output "{worst_output}" differs by {half.error:.2g} from fp32, {wanted}'
         raise ScoringError(Kind.PRECONDITION, f"{message}: serve it in fp32, or raise precision_tolerance")
     return half
+
+
+def _read_copy(model: str, entry: Path) -> tuple[HalfModel, str]:
+    """The copy, and its worst output. Raises ScoringError(PRECONDITION) for a damaged entry of the cache."""
+    path, data = entry / _COPY / MODEL, entry / _COPY / f"{MODEL}.data"
+    try:
+        report = json.loads((entry / _COPY / REPORT).read_text(encoding="utf-8"))
+        half, wanted = HalfModel(path, float(report["relative_error"])), report["target_bytes"]
+        if not data.is_file() and path.stat().st_size != wanted:
+            raise ValueError(f"{MODEL} has {path.stat().st_size} bytes, want {wanted}")
+        return half, str(report["worst_output"])
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        message = f"{model}: its fp16 copy in {entry} cannot be used: {error}; delete the folder and it is made again"
+        raise ScoringError(Kind.PRECONDITION, message) from error
 
 
 def content_digest(source: Path, options: Mapping[str, object]) -> str:

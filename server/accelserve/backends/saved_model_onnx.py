@@ -7,7 +7,7 @@ outputs needs no TensorFlow in this process.
 from dataclasses import replace
 from pathlib import Path
 
-from accelserve.backends.artifact_cache import digest_of
+from accelserve.backends.artifact_cache import check_unchanged, digest_of
 from accelserve.backends.base import (
     API_VERSION,
     ArtifactCache,
@@ -98,11 +98,15 @@ class SavedModelOnnxBackend:
             raise ScoringError(Kind.PRECONDITION, f"{model}: there is no saved_model.pb in {artifact.path}")
         wanted = read_settings(model, options.extra)
 
+        def digest() -> str:
+            return digest_of(artifact.path, _what_changes_the_result(wanted))
+
         def build(entry: Path) -> None:
             self._convert(model, artifact.path, entry / _MODEL, wanted, progress)
+            check_unchanged(model, artifact.path, before, digest)
 
-        digest = digest_of(artifact.path, _what_changes_the_result(wanted))
-        return cache.folder(digest, build) / _MODEL, digest
+        before = digest()
+        return cache.folder(before, build) / _MODEL, before
 
 
 def _for_onnx(options: SessionOptions) -> SessionOptions:
