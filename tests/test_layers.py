@@ -38,7 +38,7 @@ ARROWS: dict[str, set[str]] = {
     "codecs": {"wire"},
     "backends": {"wire"},
     "batching": {"backends.base"},
-    "models": {"batching", "backends.base", "backends.discovery", "backends.lease", "backends.onnx_files"},
+    "models": {"batching", "backends.base", "backends.discovery", "backends.lease", "backends.onnx_runtime.files"},
     "scoring": {"binding", "models", "batching", "backends.base"},
     "frontends": {"codecs", "wire", "scoring", "models.manager", "models.servable"},
     "runtime": {
@@ -58,18 +58,18 @@ ARROWS: dict[str, set[str]] = {
         "models",
         "codecs.images",  # TensorFlow is there and only there, so the server's decoder is compared with it there
         "backends.base",
-        "backends.onnx_precision",
-        "backends.onnx_signature",
-        "backends.cut_model",
+        "backends.onnx_runtime.precision",
+        "backends.onnx_runtime.signature",
+        "backends.saved_model_onnx.cut_model",
         "backends.discovery",
         "backends.lease",
         "backends.probes",
-        "backends.tf_errors",
-        "backends.tf_session",
-        "backends.tf_signatures",
+        "backends.tf_session.errors",
+        "backends.tf_session.backend",
+        "backends.tf_session.signatures",
     },
     "demo": {"client", "builtin"},
-    "inspection": {"models", "backends.base", "backends.discovery", "backends.cuda_probe", "backends.nvml"},
+    "inspection": {"models", "backends.base", "backends.discovery", "backends.cuda.probe", "backends.cuda.nvml"},
     "listing": {"inspection", "models.store"},
     "commands": {
         *("runtime", "client", "convert", "demo", "inspection", "listing"),
@@ -81,8 +81,8 @@ ARROWS: dict[str, set[str]] = {
 BASE_LIBRARIES = {"numpy", "ml_dtypes", "prometheus_client"}
 SOCKETS = {"frontends", "runtime"}
 LIBRARIES: dict[str, set[str]] = {  # library -> the only units or modules that may import it
-    "tensorflow": {"backends.tf_session", "convert"},
-    "onnxruntime": {"backends.onnx_runtime", "convert"},
+    "tensorflow": {"backends.tf_session.backend", "convert"},
+    "onnxruntime": {"backends.onnx_runtime.backend", "convert"},
     "onnx": {"convert"},
     "tf2onnx": {"convert"},
     "cv2": {"codecs.images", "codecs.jpeg", "codecs.picture_geometry"},
@@ -176,7 +176,7 @@ def test_every_import_follows_the_arrows():
         (
             "models/planted.py",
             "def load():\n    import tensorflow as tf",
-            "models.planted imports tensorflow, which only backends.tf_session, convert may",
+            "models.planted imports tensorflow, which only backends.tf_session.backend, convert may",
         ),
         ("codecs/planted.py", "import grpc", "codecs.planted imports grpc, which only client, frontends, runtime may"),
         ("observability/planted.py", "import orjson", "observability.planted is base and imports orjson"),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from accelserve.backends.nvml import GpuMonitor, GpuState, open_monitor
+from accelserve.backends.cuda.nvml import GpuMonitor, GpuState, open_monitor
 
 MIB = 2**20
 EVERY_S = 0.05

@@ -26,7 +26,7 @@ print(*map(attempt, ("/", "/etc", "/opt/venv", "/var/tmp", "/models", "/tmp")))
 """
 _COMPILED = """
 import sys, os
-import accelserve.cli, accelserve.commands.serve, accelserve.runtime, accelserve.backends.onnx_runtime
+import accelserve.cli, accelserve.commands.serve, accelserve.runtime, accelserve.backends.onnx_runtime.backend
 cached = [m.__cached__ for m in list(sys.modules.values()) if getattr(m, "__cached__", None)]
 print(len(cached), [path for path in cached if not os.path.exists(path)])
 """

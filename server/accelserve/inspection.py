@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from accelserve.backends.base import DecodedInput, Device, Featured, Offer, Remarked
-from accelserve.backends.cuda_probe import LoadLibrary, find_devices
+from accelserve.backends.cuda.nvml import open_monitor
+from accelserve.backends.cuda.probe import LoadLibrary, find_devices
 from accelserve.backends.discovery import BackendPool
-from accelserve.backends.nvml import open_monitor
 from accelserve.config import ModelConfig
 from accelserve.errors import ScoringError
 from accelserve.installed import installed_versions

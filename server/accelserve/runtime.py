@@ -16,8 +16,8 @@ import grpc
 from accelserve import __version__
 from accelserve.allocator import raise_malloc_thresholds, return_free_memory
 from accelserve.backends.artifact_cache import FolderArtifactCache
+from accelserve.backends.cuda.nvml import open_monitor
 from accelserve.backends.discovery import BackendPool
-from accelserve.backends.nvml import open_monitor
 from accelserve.builtin import pictures as builtin_pictures
 from accelserve.clock import Clock, MonotonicClock
 from accelserve.codecs.jpeg import JpegDecoder, decode_jpeg

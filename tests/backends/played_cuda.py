@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import onnxruntime
 
 from accelserve.backends.base import Device
-from accelserve.backends.cuda_probe import DRIVER, LIBRARIES
-from accelserve.backends.onnx_options import CPU, CUDA, TENSORRT
+from accelserve.backends.cuda.probe import DRIVER, LIBRARIES
+from accelserve.backends.onnx_runtime.options import CPU, CUDA, TENSORRT
 from accelserve.devices import DeviceKind
 
 GIB = 2**30

@@ -6,7 +6,7 @@ import numpy as np
 from played_cuda import THE_GPU, Cudart, PlayedRuntime, gpu_host
 
 from accelserve.backends.base import Batch, Device, ModelArtifact, SessionOptions
-from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+from accelserve.backends.onnx_runtime.backend import OnnxRuntimeBackend
 
 SIZES = (1, 4)
 OUT_OF_MEMORY = RuntimeError("BFCArena: Available memory of 1 is smaller than requested bytes of 1024")

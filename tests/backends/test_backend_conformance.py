@@ -11,8 +11,8 @@ import saved_models
 from accelserve.backends.base import Backend, Capabilities, Device, ModelArtifact, SessionOptions
 from accelserve.backends.conformance import BackendConformance
 from accelserve.backends.conformance_pictures import PictureConformance
-from accelserve.backends.cuda_probe import find_devices
-from accelserve.backends.synthetic import SyntheticBackend
+from accelserve.backends.cuda.probe import find_devices
+from accelserve.backends.synthetic.backend import SyntheticBackend
 from accelserve.devices import DeviceKind
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Tensor
@@ -69,7 +69,7 @@ class TestOnnxRuntime(BackendConformance):
     may_lack = (DeviceKind.GPU,)
 
     def make_backend(self) -> Backend:
-        from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+        from accelserve.backends.onnx_runtime.backend import OnnxRuntimeBackend
 
         return OnnxRuntimeBackend()
 
@@ -132,7 +132,7 @@ class TestTfSession(BackendConformance):
     may_lack = (DeviceKind.GPU,)
 
     def make_backend(self) -> Backend:
-        from accelserve.backends.tf_session import TfSessionBackend
+        from accelserve.backends.tf_session.backend import TfSessionBackend
 
         return TfSessionBackend()
 
@@ -162,7 +162,7 @@ class TestSavedModelOnnx(BackendConformance):
     may_lack = (DeviceKind.GPU,)
 
     def make_backend(self) -> Backend:
-        from accelserve.backends.saved_model_onnx import SavedModelOnnxBackend
+        from accelserve.backends.saved_model_onnx.backend import SavedModelOnnxBackend
 
         return SavedModelOnnxBackend(convert=saved_models.convert_here)
 

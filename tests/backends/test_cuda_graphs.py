@@ -4,7 +4,7 @@ import threading
 
 import pytest
 
-from accelserve.backends.cuda_graphs import CaptureGate, GraphThread, graph_id
+from accelserve.backends.onnx_runtime.cuda_graphs import CaptureGate, GraphThread, graph_id
 
 WAIT_S = 30
 

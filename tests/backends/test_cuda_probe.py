@@ -1,7 +1,7 @@
 import pytest
 from played_cuda import GIB, Driver, host
 
-from accelserve.backends.cuda_probe import (
+from accelserve.backends.cuda.probe import (
     DRIVER,
     LIBRARIES,
     CudaDevice,

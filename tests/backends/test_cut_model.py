@@ -4,7 +4,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from accelserve.backends.cut_model import CutModel, CutSignature, Part, Pictures, read_cut, why_not_decoded, write_cut
+from accelserve.backends.saved_model_onnx.cut_model import (
+    CutModel,
+    CutSignature,
+    Part,
+    Pictures,
+    read_cut,
+    why_not_decoded,
+    write_cut,
+)
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
 

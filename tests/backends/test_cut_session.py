@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 
 from accelserve.backends.base import Batch, BatchResult, Placement
-from accelserve.backends.cut_model import CutSignature, Part, Pictures
-from accelserve.backends.cut_session import CutSession, OpenSignature, plan
 from accelserve.backends.host import cpu_device
+from accelserve.backends.saved_model_onnx.cut_model import CutSignature, Part, Pictures
+from accelserve.backends.saved_model_onnx.cut_session import CutSession, OpenSignature, plan
 from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import BY_NAME, Signature, TensorSpec

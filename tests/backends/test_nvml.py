@@ -3,8 +3,8 @@
 import pytest
 from played_cuda import GIB, Driver, host
 
-from accelserve.backends.cuda_probe import DRIVER
-from accelserve.backends.nvml import LIBRARY, NO_GPUS, open_monitor
+from accelserve.backends.cuda.nvml import LIBRARY, NO_GPUS, open_monitor
+from accelserve.backends.cuda.probe import DRIVER
 
 BUSES = ("0000:65:00.0", "0000:11:00.0", "0000:10:00.0")  # in NVML's order; the played driver shows 10 and 11
 

@@ -7,10 +7,10 @@ from onnx import TensorProto, helper
 
 import model_builders
 from accelserve.backends.base import Batch, ModelArtifact, SessionOptions
-from accelserve.backends.onnx_binding import Layout, Port, Slot, SlotPool, layout_of, why_unbound
-from accelserve.backends.onnx_memory import HostMemory
-from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
-from accelserve.backends.onnx_signature import read_signature
+from accelserve.backends.onnx_runtime.backend import OnnxRuntimeBackend
+from accelserve.backends.onnx_runtime.binding import Layout, Port, Slot, SlotPool, layout_of, why_unbound
+from accelserve.backends.onnx_runtime.memory import HostMemory
+from accelserve.backends.onnx_runtime.signature import read_signature
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
 
 

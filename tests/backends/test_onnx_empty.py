@@ -4,7 +4,7 @@ from onnx import TensorProto
 
 import model_builders
 from accelserve.backends.base import Batch, ModelArtifact, SessionOptions
-from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+from accelserve.backends.onnx_runtime.backend import OnnxRuntimeBackend
 from accelserve.errors import Kind, ScoringError
 
 

@@ -6,8 +6,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from accelserve.backends.base import ModelArtifact, SessionOptions
-from accelserve.backends.onnx_errors import kind_of, one_line, remedy
-from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+from accelserve.backends.onnx_runtime.backend import OnnxRuntimeBackend
+from accelserve.backends.onnx_runtime.errors import kind_of, one_line, remedy
 from accelserve.errors import Kind, ScoringError
 
 

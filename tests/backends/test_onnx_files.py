@@ -6,7 +6,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from accelserve.backends.onnx_files import WAYS, external_files
+from accelserve.backends.onnx_runtime.files import WAYS, external_files
 from accelserve.errors import Kind, ScoringError
 from model_builders import onnx_external, onnx_mlp
 

@@ -9,9 +9,9 @@ from played_gpu import Gpu, ask, floats
 
 from accelserve.backends.artifact_cache import FolderArtifactCache
 from accelserve.backends.base import SessionOptions
-from accelserve.backends.cuda_probe import TENSORRT_LIBRARIES
-from accelserve.backends.onnx_gpu import OnnxGpu
-from accelserve.backends.onnx_options import CPU, CUDA, TENSORRT
+from accelserve.backends.cuda.probe import TENSORRT_LIBRARIES
+from accelserve.backends.onnx_runtime.gpu import OnnxGpu
+from accelserve.backends.onnx_runtime.options import CPU, CUDA, TENSORRT
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 

@@ -4,7 +4,15 @@ import pytest
 from played_cuda import SECOND_GPU, THE_GPU
 
 from accelserve.backends.base import Device
-from accelserve.backends.onnx_options import CPU, CUDA, TENSORRT, fit_device, provider_list, read_options, tell_ignored
+from accelserve.backends.onnx_runtime.options import (
+    CPU,
+    CUDA,
+    TENSORRT,
+    fit_device,
+    provider_list,
+    read_options,
+    tell_ignored,
+)
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 

@@ -10,8 +10,8 @@ from played_cuda import CUDA_OUT_OF_MEMORY, SECOND_GPU, THE_GPU
 from small_networks import scorer, sum_and_difference, twice, value, write
 
 from accelserve.backends.base import Batch, ModelArtifact, SessionOptions, TakesPixels, buffers_of
-from accelserve.backends.onnx_options import CUDA
-from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+from accelserve.backends.onnx_runtime.backend import OnnxRuntimeBackend
+from accelserve.backends.onnx_runtime.options import CUDA
 from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.scheduler import Scheduler, Work
 from accelserve.clock import MonotonicClock

@@ -8,8 +8,8 @@ import pytest
 import model_builders
 from accelserve.backends.artifact_cache import FolderArtifactCache
 from accelserve.backends.base import Batch, ModelArtifact, SessionOptions
-from accelserve.backends.onnx_precision import half_precision
-from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+from accelserve.backends.onnx_runtime.backend import OnnxRuntimeBackend
+from accelserve.backends.onnx_runtime.precision import half_precision
 from accelserve.errors import Kind, ScoringError
 
 

@@ -8,10 +8,10 @@ from played_cuda import THE_GPU, Cudart, PlayedRuntime, gpu_host, host
 
 import model_builders
 from accelserve.backends.base import Batch, Device, DeviceState, ModelArtifact, SessionOptions
-from accelserve.backends.cuda_probe import LIBRARIES
-from accelserve.backends.onnx_options import CPU, CUDA
-from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
-from accelserve.backends.onnx_signature import read_signature
+from accelserve.backends.cuda.probe import LIBRARIES
+from accelserve.backends.onnx_runtime.backend import OnnxRuntimeBackend
+from accelserve.backends.onnx_runtime.options import CPU, CUDA
+from accelserve.backends.onnx_runtime.signature import read_signature
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 

@@ -7,7 +7,7 @@ import onnxruntime
 import pytest
 from PIL import Image
 
-from accelserve.backends.pixel_graph import NORMALISED, pixel_graph, why_not_pixels
+from accelserve.backends.onnx_runtime.pixel_graph import NORMALISED, pixel_graph, why_not_pixels
 from accelserve.codecs.images import decode_picture
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import BY_NAME, TensorSpec

@@ -13,9 +13,9 @@ from accelserve.backends.base import Batch, Device, Inventory, ModelArtifact, Se
 from accelserve.backends.conversion import run_conversion
 from accelserve.backends.discovery import BackendPool
 from accelserve.backends.host import cpu_device
-from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+from accelserve.backends.onnx_runtime.backend import OnnxRuntimeBackend
 from accelserve.backends.probes import cut_model, saved_model_onnx, tf_session
-from accelserve.backends.saved_model_onnx import SavedModelOnnxBackend
+from accelserve.backends.saved_model_onnx.backend import SavedModelOnnxBackend
 from accelserve.devices import DeviceKind, parse_device_request
 from accelserve.errors import ExitCode, Kind, ScoringError
 from accelserve.preprocessing import Preprocessing
@@ -106,7 +106,7 @@ def test_a_dense_model_never_imports_tensorflow(tmp_path):
     program = f"""
 import pathlib, sys, numpy as np
 from accelserve.backends.base import Batch, ModelArtifact, SessionOptions
-from accelserve.backends.saved_model_onnx import SavedModelOnnxBackend
+from accelserve.backends.saved_model_onnx.backend import SavedModelOnnxBackend
 backend = SavedModelOnnxBackend()
 device, options = backend.inventory().devices[0], SessionOptions()
 artifact = ModelArtifact("m", 1, "cut", pathlib.Path({str(tmp_path / "cut")!r}))

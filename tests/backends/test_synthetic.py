@@ -7,8 +7,8 @@ import pytest
 
 import model_builders
 from accelserve.backends.base import Batch, DeviceState, ModelArtifact, SessionOptions
-from accelserve.backends.synthetic import SyntheticBackend
-from accelserve.backends.synthetic_spec import parse_spec
+from accelserve.backends.synthetic.backend import SyntheticBackend
+from accelserve.backends.synthetic.spec import parse_spec
 from accelserve.errors import Kind, ScoringError
 
 X = '[inputs.x]\ndtype = "float32"\nshape = [-1, 2]\noutput = "y"\n'

@@ -13,7 +13,7 @@ import model_builders
 from accelserve.backends.base import Batch, Device, ModelArtifact, Prepared, SessionOptions
 from accelserve.backends.discovery import BackendPool
 from accelserve.backends.probes import tf_session
-from accelserve.backends.tf_session import _MOST_CALLABLES, TfSessionBackend
+from accelserve.backends.tf_session.backend import _MOST_CALLABLES, TfSessionBackend
 from accelserve.devices import DeviceKind, parse_device_request
 from accelserve.errors import Kind, ScoringError
 
@@ -237,7 +237,7 @@ def test_a_gpu_is_refused_at_the_load_too():
 
 def test_nothing_imports_tensorflow_before_a_model_is_loaded():
     program = (
-        "import sys; from accelserve.backends.tf_session import TfSessionBackend; "
+        "import sys; from accelserve.backends.tf_session.backend import TfSessionBackend; "
         "TfSessionBackend().inventory(); sys.exit('tensorflow' in sys.modules)"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(accelserve.__file__).parents[1])}

@@ -5,7 +5,7 @@ from itertools import count
 
 import pytest
 
-from accelserve.backends.nvml import GpuMonitor, GpuState
+from accelserve.backends.cuda.nvml import GpuMonitor, GpuState
 from benchmarks.gpu_parts.telemetry import MIB, Gauge, Watch, find_gauge
 
 

@@ -7,7 +7,7 @@ import pytest
 
 import saved_models
 from accelserve.backends.base import Batch, ModelArtifact
-from accelserve.backends.cut_model import read_cut
+from accelserve.backends.saved_model_onnx.cut_model import read_cut
 from accelserve.convert.conversion import Request, convert
 from accelserve.errors import Kind, ScoringError
 from model_builders import jpeg

@@ -2,7 +2,7 @@
 
 from accelserve.backends.base import Offer
 from accelserve.backends.discovery import BackendPool
-from accelserve.backends.synthetic import SyntheticBackend
+from accelserve.backends.synthetic.backend import SyntheticBackend
 from accelserve.convert.verification import opened
 from accelserve.devices import DeviceKind
 from accelserve.models.loading import Loader

@@ -11,7 +11,7 @@ from accelserve.backends.artifact_cache import FolderArtifactCache
 from accelserve.backends.base import Capabilities, Device, Inventory, Offer
 from accelserve.backends.discovery import BackendPool
 from accelserve.backends.probes import synthetic
-from accelserve.backends.synthetic import SyntheticBackend
+from accelserve.backends.synthetic.backend import SyntheticBackend
 from accelserve.clock import MonotonicClock
 from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ModelConfig

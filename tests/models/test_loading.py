@@ -6,7 +6,7 @@ import pytest
 
 from accelserve.backends.base import CONVERSION_FAILED, Device, Inventory, Offer
 from accelserve.backends.discovery import BackendPool
-from accelserve.backends.synthetic import SyntheticBackend
+from accelserve.backends.synthetic.backend import SyntheticBackend
 from accelserve.config import ModelConfig
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
@@ -75,7 +75,7 @@ def load(tmp_path, on_gpu: type, device: str):
     kinds = frozenset({DeviceKind.CPU, DeviceKind.GPU})
     offers = [
         Offer("converted", frozenset({"synthetic"}), kinds, f"{__name__}:{on_gpu.__name__}"),
-        Offer("plain", frozenset({"synthetic"}), kinds, "accelserve.backends.synthetic:SyntheticBackend"),
+        Offer("plain", frozenset({"synthetic"}), kinds, "accelserve.backends.synthetic.backend:SyntheticBackend"),
     ]
     loader = Loader(BackendPool(offers), None, tmp_path / "leases", lambda tensors: None, device)
     config = ModelConfig("m", synthetic_model(tmp_path / "m.synthetic.toml"))

@@ -15,7 +15,7 @@ def onnx_runtime(find: Finder = find_spec) -> Offer:
         name="onnx_runtime",
         formats=frozenset({"onnx"}),
         device_kinds=frozenset({DeviceKind.CPU, DeviceKind.GPU}),
-        backend="accelserve.backends.onnx_runtime:OnnxRuntimeBackend",
+        backend="accelserve.backends.onnx_runtime.backend:OnnxRuntimeBackend",
         unavailable=_unless_installed("onnxruntime", "'accelserve[cpu]' or 'accelserve[gpu]'", find),
     )
 
@@ -26,7 +26,7 @@ def tf_session(find: Finder = find_spec) -> Offer:
         name="tf_session",
         formats=frozenset({"saved_model"}),
         device_kinds=frozenset({DeviceKind.CPU}),
-        backend="accelserve.backends.tf_session:TfSessionBackend",
+        backend="accelserve.backends.tf_session.backend:TfSessionBackend",
         unavailable=_unless_installed("tensorflow", "'accelserve[tensorflow]'", find),
     )
 
@@ -40,7 +40,7 @@ def saved_model_onnx(find: Finder = find_spec) -> Offer:
         name="saved_model_onnx",
         formats=frozenset({"saved_model"}),
         device_kinds=frozenset({DeviceKind.CPU, DeviceKind.GPU}),
-        backend="accelserve.backends.saved_model_onnx:SavedModelOnnxBackend",
+        backend="accelserve.backends.saved_model_onnx.backend:SavedModelOnnxBackend",
         unavailable=missing,
         preference=-1,
     )
@@ -52,7 +52,7 @@ def cut_model(find: Finder = find_spec) -> Offer:
         name="cut_model",
         formats=frozenset({"cut"}),
         device_kinds=frozenset({DeviceKind.CPU, DeviceKind.GPU}),
-        backend="accelserve.backends.saved_model_onnx:SavedModelOnnxBackend",
+        backend="accelserve.backends.saved_model_onnx.backend:SavedModelOnnxBackend",
         unavailable=_unless_installed("onnxruntime", "'accelserve[cpu]' or 'accelserve[gpu]'", find),
     )
 
@@ -63,7 +63,7 @@ def synthetic() -> Offer:
         name="synthetic",
         formats=frozenset({"synthetic"}),
         device_kinds=frozenset({DeviceKind.CPU}),
-        backend="accelserve.backends.synthetic:SyntheticBackend",
+        backend="accelserve.backends.synthetic.backend:SyntheticBackend",
     )
 
 

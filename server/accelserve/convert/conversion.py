@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from accelserve.backends.base import ModelArtifact, Progress, Session
-from accelserve.backends.cut_model import DENSE, HOST, CutModel, CutSignature, why_not_decoded, write_cut
+from accelserve.backends.saved_model_onnx.cut_model import (
+    DENSE,
+    HOST,
+    CutModel,
+    CutSignature,
+    why_not_decoded,
+    write_cut,
+)
 from accelserve.convert.compare import TOLERANCE, Comparison, compare, compare_widely
 from accelserve.convert.cut import find_cut, list_ops
 from accelserve.convert.decoding_error import PictureError, measure

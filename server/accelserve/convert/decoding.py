@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from accelserve.backends.cut_model import Pictures
+from accelserve.backends.saved_model_onnx.cut_model import Pictures
 from accelserve.convert.cut import node_of
 from accelserve.convert.loops import Scope, Unknown, Written, enter_loop, functions_of, leave_loop
 from accelserve.convert.parts import PartGraph

@@ -15,7 +15,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from accelserve.backends.base import DecodedFor, Session
-from accelserve.backends.cut_model import Pictures
+from accelserve.backends.saved_model_onnx.cut_model import Pictures
 from accelserve.codecs.images import decode_picture, picture_format
 from accelserve.convert.compare import difference, run
 from accelserve.convert.parts import PartGraph

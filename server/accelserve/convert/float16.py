@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from google.protobuf.message import EncodeError
 
-from accelserve.backends.onnx_signature import read_signature
+from accelserve.backends.onnx_runtime.signature import read_signature
 from accelserve.convert.compare import difference
 from accelserve.convert.rounding import rounding
 from accelserve.models.self_check import sample_shape

@@ -10,9 +10,9 @@ from tensorflow.core.protobuf import config_pb2, meta_graph_pb2
 from tensorflow.python.grappler import tf_optimizer
 
 from accelserve.backends.base import SessionOptions
-from accelserve.backends.tf_errors import one_line
-from accelserve.backends.tf_session import load_saved_model, quiet, session_config
-from accelserve.backends.tf_signatures import read_signatures
+from accelserve.backends.tf_session.backend import load_saved_model, quiet, session_config
+from accelserve.backends.tf_session.errors import one_line
+from accelserve.backends.tf_session.signatures import read_signatures
 from accelserve.convert.cut import Graph, Node, listed, node_of
 from accelserve.convert.ops import CHECKS, PLACEHOLDERS, VARIABLES, why_not_frozen
 from accelserve.convert.reading import read_nodes

@@ -6,7 +6,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from accelserve.backends.cut_model import ORDER
+from accelserve.backends.saved_model_onnx.cut_model import ORDER
 from accelserve.convert.cut import Cut, list_ops, node_of
 from accelserve.convert.frozen import Frozen, sub_graph
 from accelserve.convert.ops import PIVOTS, TABLES

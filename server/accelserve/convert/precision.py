@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from accelserve.backends.base import Progress
-from accelserve.backends.onnx_precision import REPORT, TOLERANCE
+from accelserve.backends.onnx_runtime.precision import REPORT, TOLERANCE
 from accelserve.convert.float16 import Float16Report, NotConverted, to_float16
 from accelserve.convert.unfinished import appearing
 from accelserve.errors import Kind, ScoringError

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from accelserve.backends.cut_model import DENSE, HOST, CutSignature, Part
+from accelserve.backends.saved_model_onnx.cut_model import DENSE, HOST, CutSignature, Part
 from accelserve.convert.decoding import recognise
 from accelserve.convert.dense import OnnxPart
 from accelserve.convert.frozen import Frozen

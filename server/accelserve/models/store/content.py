@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from accelserve.backends.onnx_files import external_files
+from accelserve.backends.onnx_runtime.files import external_files
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.repository import Found
 

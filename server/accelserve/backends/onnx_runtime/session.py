@@ -12,10 +12,10 @@ import numpy as np
 
 from accelserve.backends.base import Batch, BatchResult, Device, Placement
 from accelserve.backends.batch_check import check_batch, check_names
-from accelserve.backends.onnx_binding import Slot, SlotPool
-from accelserve.backends.onnx_empty import check_not_empty, one_row_for_none, recurrent_ops, without_rows
-from accelserve.backends.onnx_errors import is_of_bound_output, kind_of, one_line
-from accelserve.backends.onnx_pixels import PixelStage
+from accelserve.backends.onnx_runtime.binding import Slot, SlotPool
+from accelserve.backends.onnx_runtime.empty import check_not_empty, one_row_for_none, recurrent_ops, without_rows
+from accelserve.backends.onnx_runtime.errors import is_of_bound_output, kind_of, one_line
+from accelserve.backends.onnx_runtime.pixels import PixelStage
 from accelserve.backends.run_gate import RunGate
 from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing

@@ -29,7 +29,7 @@ from accelserve.backends.base import (
 from accelserve.backends.batch_check import check_batch, label
 from accelserve.backends.host import cpu_device
 from accelserve.backends.run_gate import RunGate
-from accelserve.backends.synthetic_spec import SyntheticSpec, read_spec
+from accelserve.backends.synthetic.spec import SyntheticSpec, read_spec
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Signature, Tensor
 

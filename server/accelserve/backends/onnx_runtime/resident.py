@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from accelserve.backends.base import Device, SessionOptions
-from accelserve.backends.cuda_graphs import NO_GRAPH, CaptureGate, GraphThread, capture
-from accelserve.backends.cuda_probe import LoadLibrary
-from accelserve.backends.onnx_binding import Slot, SlotPool, layout_of, why_unbound
-from accelserve.backends.onnx_errors import kind_of
-from accelserve.backends.onnx_memory import CudaMemory, HostMemory, Memory
-from accelserve.backends.onnx_options import OnnxOptions, device_index
-from accelserve.backends.onnx_session import RunWays, Settled
+from accelserve.backends.cuda.probe import LoadLibrary
+from accelserve.backends.onnx_runtime.binding import Slot, SlotPool, layout_of, why_unbound
+from accelserve.backends.onnx_runtime.cuda_graphs import NO_GRAPH, CaptureGate, GraphThread, capture
+from accelserve.backends.onnx_runtime.errors import kind_of
+from accelserve.backends.onnx_runtime.memory import CudaMemory, HostMemory, Memory
+from accelserve.backends.onnx_runtime.options import OnnxOptions, device_index
+from accelserve.backends.onnx_runtime.session import RunWays, Settled
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Signature

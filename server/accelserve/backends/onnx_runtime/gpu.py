@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from accelserve.backends.base import Device
-from accelserve.backends.cuda_probe import (
+from accelserve.backends.cuda.probe import (
     TENSORRT_LIBRARIES,
     CudaReport,
     LoadLibrary,
@@ -18,7 +18,7 @@ from accelserve.backends.cuda_probe import (
     find_devices,
     missing_libraries,
 )
-from accelserve.backends.onnx_options import CUDA, TENSORRT
+from accelserve.backends.onnx_runtime.options import CUDA, TENSORRT
 from accelserve.devices import DeviceKind
 from accelserve.installed import installed_versions
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from accelserve.backends import conversion, onnx_options
+from accelserve.backends import conversion
 from accelserve.backends.base import (
     API_VERSION,
     ArtifactCache,
@@ -30,9 +30,10 @@ from accelserve.backends.base import (
 )
 from accelserve.backends.batch_check import check_names, label
 from accelserve.backends.host import cpu_device
+from accelserve.backends.onnx_runtime import options as onnx_options
 from accelserve.backends.run_gate import RunGate
-from accelserve.backends.tf_errors import kind_of, one_line
-from accelserve.backends.tf_signatures import read_signatures
+from accelserve.backends.tf_session.errors import kind_of, one_line
+from accelserve.backends.tf_session.signatures import read_signatures
 from accelserve.cpus import usable_cpus
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError

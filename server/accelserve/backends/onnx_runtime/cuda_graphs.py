@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeVar
 
-from accelserve.backends.onnx_binding import SlotPool
+from accelserve.backends.onnx_runtime.binding import SlotPool
 
 T = TypeVar("T")
 

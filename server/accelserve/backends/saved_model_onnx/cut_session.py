@@ -16,15 +16,15 @@ from accelserve.backends.base import (
     buffers_of,
 )
 from accelserve.backends.batch_check import check_batch
-from accelserve.backends.cut_model import DENSE, HOST, ORDER, CutSignature, Part, why_not_decoded
 from accelserve.backends.run_gate import RunGate
+from accelserve.backends.saved_model_onnx.cut_model import DENSE, HOST, ORDER, CutSignature, Part, why_not_decoded
 from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import DEFAULT_SIGNATURE, Signature, Tensor
 
 
 class GraphRunner(Protocol):
-    """What runs a host part or a tail: `tf_graph.TfGraph`."""
+    """What runs a host part or a tail: `tf_session.graph.TfGraph`."""
 
     def run(self, values: Mapping[str, Tensor], wanted: Sequence[str], takes_strings: bool) -> dict[str, Tensor]: ...
 

@@ -24,10 +24,10 @@ from accelserve.backends.base import (
 )
 from accelserve.backends.batch_check import label
 from accelserve.backends.conversion import SETTINGS, ConversionOptions, Convert, read_settings, run_conversion
-from accelserve.backends.cut_loading import load_cut, prepare_cut
-from accelserve.backends.cut_model import LAYOUT, read_cut
-from accelserve.backends.cut_session import CutSession
-from accelserve.backends.onnx_runtime import OnnxRuntimeBackend
+from accelserve.backends.onnx_runtime.backend import OnnxRuntimeBackend
+from accelserve.backends.saved_model_onnx.cut_loading import load_cut, prepare_cut
+from accelserve.backends.saved_model_onnx.cut_model import LAYOUT, read_cut
+from accelserve.backends.saved_model_onnx.cut_session import CutSession
 from accelserve.errors import Kind, ScoringError
 from accelserve.installed import installed_versions
 

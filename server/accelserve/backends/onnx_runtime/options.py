@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any
 
 from accelserve.backends.base import Device, SessionOptions
-from accelserve.backends.onnx_precision import TOLERANCE
+from accelserve.backends.onnx_runtime.precision import TOLERANCE
 from accelserve.cpus import usable_cpus
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from accelserve.backends.base import SessionOptions
-from accelserve.backends.cut_model import Part
-from accelserve.backends.tf_errors import kind_of, one_line
-from accelserve.backends.tf_session import as_tensor, import_tensorflow, make_graph_callable, session_config
+from accelserve.backends.saved_model_onnx.cut_model import Part
+from accelserve.backends.tf_session.backend import as_tensor, import_tensorflow, make_graph_callable, session_config
+from accelserve.backends.tf_session.errors import kind_of, one_line
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Tensor
 

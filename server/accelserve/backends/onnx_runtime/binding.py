@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from accelserve.backends.onnx_memory import Memory, Stream
+from accelserve.backends.onnx_runtime.memory import Memory, Stream
 from accelserve.tensors import Shape, Signature, Tensor, TensorSpec
 
 _HOST = ("cpu", "pinned")  # in names of OrtMemoryInfo ("Cpu", "CudaPinned"): the graph reads or writes on the host

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from accelserve.backends.cuda_probe import LoadLibrary
+from accelserve.backends.cuda.probe import LoadLibrary
 from accelserve.tensors import Shape, Tensor
 
 CUDART = "libcudart.so.13"
@@ -85,7 +85,7 @@ class _NothingMoves:
 class CudaError(RuntimeError):
     """A call of CUDA's runtime failed. The text begins as ONNX Runtime's own does, "CUDA failure 2: ...".
 
-    `onnx_errors` tells by it whose fault it is.
+    `errors` tells by it whose fault it is.
     """
 
 

@@ -26,13 +26,13 @@ from accelserve.backends.base import (
     SessionOptions,
 )
 from accelserve.backends.batch_check import label
-from accelserve.backends.cuda_graphs import CaptureGate
-from accelserve.backends.cuda_probe import LoadLibrary
+from accelserve.backends.cuda.probe import LoadLibrary
 from accelserve.backends.host import cpu_device
-from accelserve.backends.onnx_binding import SlotPool
-from accelserve.backends.onnx_errors import kind_of, one_line, remedy
-from accelserve.backends.onnx_gpu import OnnxGpu
-from accelserve.backends.onnx_options import (
+from accelserve.backends.onnx_runtime.binding import SlotPool
+from accelserve.backends.onnx_runtime.cuda_graphs import CaptureGate
+from accelserve.backends.onnx_runtime.errors import kind_of, one_line, remedy
+from accelserve.backends.onnx_runtime.gpu import OnnxGpu
+from accelserve.backends.onnx_runtime.options import (
     TENSORRT,
     OnnxOptions,
     fit_device,
@@ -42,11 +42,11 @@ from accelserve.backends.onnx_options import (
     session_options,
     tell_ignored,
 )
-from accelserve.backends.onnx_pixels import PixelStage, open_stage
-from accelserve.backends.onnx_precision import content_digest, half_precision
-from accelserve.backends.onnx_resident import Residence
-from accelserve.backends.onnx_session import OnnxRuntimeSession, placement_of
-from accelserve.backends.onnx_signature import read_signature
+from accelserve.backends.onnx_runtime.pixels import PixelStage, open_stage
+from accelserve.backends.onnx_runtime.precision import content_digest, half_precision
+from accelserve.backends.onnx_runtime.resident import Residence
+from accelserve.backends.onnx_runtime.session import OnnxRuntimeSession, placement_of
+from accelserve.backends.onnx_runtime.signature import read_signature
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing

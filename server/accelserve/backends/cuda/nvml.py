@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from accelserve.backends.cuda_probe import CudaDevice, LoadLibrary, find_devices
+from accelserve.backends.cuda.probe import CudaDevice, LoadLibrary, find_devices
 from accelserve.observability.metrics import Gauge
 
 logger = logging.getLogger("accelserve.backends")

@@ -12,7 +12,7 @@ from pathlib import Path
 from accelserve.backends.artifact_cache import check_unchanged, digest_of
 from accelserve.backends.base import ArtifactCache, Progress
 from accelserve.backends.conversion import ConversionOptions, Convert, run_conversion
-from accelserve.backends.onnx_files import external_files
+from accelserve.backends.onnx_runtime.files import external_files
 from accelserve.errors import Kind, ScoringError
 from accelserve.installed import installed_versions
 

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from accelserve.backends.base import Device
-from accelserve.backends.onnx_binding import Layout, Port, Slot, SlotPool, layout_of
-from accelserve.backends.onnx_options import device_index
-from accelserve.backends.pixel_graph import NORMALISED, pixel_graph, why_not_pixels
+from accelserve.backends.onnx_runtime.binding import Layout, Port, Slot, SlotPool, layout_of
+from accelserve.backends.onnx_runtime.options import device_index
+from accelserve.backends.onnx_runtime.pixel_graph import NORMALISED, pixel_graph, why_not_pixels
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing

@@ -18,8 +18,8 @@ from accelserve.backends.base import (
     SessionOptions,
 )
 from accelserve.backends.batch_check import label
-from accelserve.backends.cut_model import DENSE, HOST, CutModel, CutSignature, Part, why_not_decoded
-from accelserve.backends.cut_session import CutSession, GraphRunner, OpenSignature
+from accelserve.backends.saved_model_onnx.cut_model import DENSE, HOST, CutModel, CutSignature, Part, why_not_decoded
+from accelserve.backends.saved_model_onnx.cut_session import CutSession, GraphRunner, OpenSignature
 from accelserve.errors import Kind, ScoringError
 
 
@@ -89,7 +89,9 @@ def _graph_parts(model: CutModel, server_decodes: bool) -> dict[str, Part]:
 
 
 def _load_graph(name: str, folder: Path, part: Part, options: SessionOptions) -> GraphRunner:
-    from accelserve.backends.tf_graph import load_graph  # knows TensorFlow, which a model without strings never needs
+    from accelserve.backends.tf_session.graph import (
+        load_graph,  # knows TensorFlow, which a model without strings never needs
+    )
 
     try:
         return load_graph(name, folder, part, options)

@@ -1,0 +1,1 @@
+"""Models made of arithmetic and delays, for tests and drills."""

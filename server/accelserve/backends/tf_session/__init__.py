@@ -1,0 +1,1 @@
+"""SavedModels through TensorFlow, which `backend` and `graph` import, and only to load."""
