@@ -20,12 +20,14 @@ from benchmarks.gpu_parts.timing import Run, rates
 TABLE = "rates"
 MODELS = ("resnet50_u8", "resnet50")
 IN_FLIGHT = (1, 2)
+_GRAPHS_EXHAUSTIVE = {"cuda_graphs": True, "cudnn_conv_algo_search": "exhaustive"}
 # Name -> settings on top of the arithmetic's. The library's own search for algorithms is the exhaustive one.
 OURS: Mapping[str, Mapping[str, Any]] = {
     "session, IOBinding": {"io_binding": True},  # what a GPU session does where nothing is said
     "session, no IOBinding": {"io_binding": False},
     "session, CUDA graphs": {"cuda_graphs": True},
-    "session, CUDA graphs, exhaustive": {"cuda_graphs": True, "cudnn_conv_algo_search": "exhaustive"},
+    "session, CUDA graphs, exhaustive": _GRAPHS_EXHAUSTIVE,
+    "session, CUDA graphs, exhaustive, NHWC": {**_GRAPHS_EXHAUSTIVE, "prefer_nhwc": True},
 }
 NO_GRAPHS = "CUDA graphs, NHWC and page-locked memory are a GPU's"
 

@@ -69,6 +69,7 @@ def test_every_setting_reaches_the_provider_in_its_own_words():
         cudnn_conv_algo_search="exhaustive",
         gpu_memory_limit_bytes=2**30,
         cuda_graphs=True,
+        prefer_nhwc=True,
     )
     assert found == {
         "device_id": "1",
@@ -77,6 +78,7 @@ def test_every_setting_reaches_the_provider_in_its_own_words():
         "cudnn_conv_algo_search": "EXHAUSTIVE",
         "gpu_mem_limit": str(2**30),
         "enable_cuda_graph": "1",
+        "prefer_nhwc": "1",
     }
 
 

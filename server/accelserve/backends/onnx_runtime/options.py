@@ -31,7 +31,7 @@ _CHOICES: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "cudnn_conv_algo_search": ("heuristic", "exhaustive", "default"),
     }
 )
-_FLAGS = ("spinning", "strict_placement", "tf32", "io_binding", "cuda_graphs")
+_FLAGS = ("spinning", "strict_placement", "tf32", "io_binding", "cuda_graphs", "prefer_nhwc")
 _COUNTS = ("gpu_memory_limit_bytes", "arena_shrink_above_rows")
 _NUMBERS = ("precision_tolerance",)
 _GPU_ONLY = (
@@ -42,6 +42,7 @@ _GPU_ONLY = (
     "gpu_memory_limit_bytes",
     "arena_extend_strategy",
     "cudnn_conv_algo_search",
+    "prefer_nhwc",
 )
 SETTINGS = frozenset((*_CHOICES, *_FLAGS, *_COUNTS, *_NUMBERS))
 _ARENA = {"power_of_two": "kNextPowerOfTwo", "same_as_requested": "kSameAsRequested"}
@@ -60,6 +61,7 @@ class OnnxOptions:
     arena_shrink_above_rows: a run of more rows gives free memory of the arena back when it ends.
     cudnn_conv_algo_search: heuristic, because the library's own default (exhaustive) measures every algorithm again
     for each new batch size, which stalls requests for seconds and takes the workspace of the greediest.
+    prefer_nhwc: convolutions with channels last, as tensor cores want them; the library transposes where it must.
     """
 
     spinning: bool = False
@@ -74,6 +76,7 @@ class OnnxOptions:
     arena_extend_strategy: str = "power_of_two"
     arena_shrink_above_rows: int | None = None
     cudnn_conv_algo_search: str = "heuristic"
+    prefer_nhwc: bool = False
 
     def binds(self, device: Device) -> bool:
         """Whether a session on this device runs in bound memory."""
@@ -170,6 +173,8 @@ def _cuda_settings(options: OnnxOptions, device: Device) -> dict[str, str]:
         settings["gpu_mem_limit"] = str(options.gpu_memory_limit_bytes)
     if options.cuda_graphs:
         settings["enable_cuda_graph"] = "1"
+    if options.prefer_nhwc:
+        settings["prefer_nhwc"] = "1"
     return settings
 
 
