@@ -55,6 +55,7 @@ from accelserve.scoring import Scorer
 logger = logging.getLogger("accelserve.runtime")
 _FORCED_CLOSE_S = 1.0
 _LAST_CALL_S = 0.1
+_CLOSES_S = 0.01  # grpcio's listener, once it is told to stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +234,10 @@ class Runtime:
         self._lifecycle.closing = True
         await models.announce()
         await asyncio.sleep(_LAST_CALL_S)
-        await grpc_server.stop(self._config.drain_timeout_s)
+        stopping = asyncio.create_task(grpc_server.stop(self._config.drain_timeout_s))
+        await asyncio.sleep(_CLOSES_S)
+        self._lifecycle.grpc_closed.set()
+        await stopping
 
 
 def _why_it_ends(models: ModelManager) -> ExitCode:

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -262,6 +262,34 @@ def test_grpc_clients_under_load_see_nothing_but_unavailable_when_it_ends(tmp_pa
     assert wrong == []
     assert asked.total() - asked_before > 16 * 5, "no call was answered in the grace period"
     assert ends == [grpc.StatusCode.UNAVAILABLE] * 16
+
+
+def test_grpc_clients_that_call_again_at_once_see_nothing_but_unavailable_either(tmp_path):
+    """What waits before grpcio's listener when that closes is CANCELLED, which no client tries again."""
+    ends: list[grpc.StatusCode] = []
+    over = threading.Event()
+    with serving_model(tmp_path, "") as server, ExitStack() as channels:
+        asked = Counter()
+
+        def client(number: int, calls: Calls) -> None:
+            while not over.is_set():
+                asked[number] += 1
+                try:
+                    calls.start("m", {"x": row(number, 1)}).result()
+                except grpc.RpcError as error:
+                    ends.append(error.code())
+
+        callers = [channels.enter_context(Calls(server)) for _ in range(16)]
+        threads = [threading.Thread(target=client, args=pair, daemon=True) for pair in enumerate(callers)]
+        for thread in threads:
+            thread.start()
+        wait_until(lambda: all(asked[i] > 3 for i in range(16)))
+        assert server.stop() == 0
+        over.set()
+        for thread in threads:
+            thread.join(30)
+            assert not thread.is_alive()
+    assert set(ends) == {grpc.StatusCode.UNAVAILABLE}
 
 
 def test_a_health_watch_is_told_and_does_not_hold_the_server_up(tmp_path):

@@ -76,7 +76,7 @@ class GrpcCalls:
                 call = GrpcCall(context, self._clock, self._new_id)
                 record.bytes_in = len(data)
                 try:
-                    self._refuse_at_the_end()
+                    await self._refuse_at_the_end()
                     answer, response = await work(data, call, record)
                 except ScoringError as error:
                     await self._refuse(context, error, call.request_id, record)
@@ -114,9 +114,14 @@ class GrpcCalls:
 
         return grpc.unary_unary_rpc_method_handler(handle)
 
-    def _refuse_at_the_end(self) -> None:
-        """grpcio cancels the calls that reach it while it stops, and clients do not try those again."""
+    async def _refuse_at_the_end(self) -> None:
+        """grpcio cancels what lies before its listener when that closes, and clients do not try such calls again.
+
+        A client that is refused at once calls again at once; so it waits, a tenth of a second, until nothing it sends
+        can come to lie there.
+        """
         if self._lifecycle.closing:
+            await self._lifecycle.grpc_closed.wait()
             raise ScoringError(Kind.DRAINING, "the server is stopping", retry_after_s=1)
 
     @staticmethod
