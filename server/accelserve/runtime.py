@@ -234,10 +234,10 @@ class Runtime:
         self._lifecycle.closing = True
         await models.announce()
         await asyncio.sleep(_LAST_CALL_S)
-        stopping = asyncio.create_task(grpc_server.stop(self._config.drain_timeout_s))
-        await asyncio.sleep(_CLOSES_S)
-        self._lifecycle.grpc_closed.set()
-        await stopping
+        async with asyncio.TaskGroup() as closing:
+            closing.create_task(grpc_server.stop(self._config.drain_timeout_s))
+            await asyncio.sleep(_CLOSES_S)
+            self._lifecycle.grpc_closed.set()
 
 
 def _why_it_ends(models: ModelManager) -> ExitCode:
