@@ -70,7 +70,7 @@ def _placement(model: LoadedModel) -> dict[str, object]:
     return {
         "backend": model.backend,
         "devices": [device.id for device in model.devices],
-        "emulated": any(device.emulated for device in model.devices),
+        "emulated": model.emulated,
         "numerics": model.capabilities.numerics,
         "nodes": dict(model.session.placement.nodes),
     }

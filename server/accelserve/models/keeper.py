@@ -230,7 +230,7 @@ def _tell_available(resident: Resident) -> None:
         model.artifact.version,
         ", ".join(device.id for device in model.devices),
         model.backend,
-        ", emulated" if any(device.emulated for device in model.devices) else "",
+        ", emulated" if model.emulated else "",
         sessions,
         "".join([f", pictures normalised {where}" for where in dict.fromkeys(model.pixels.where.values())]),
         report.load_s,

@@ -54,6 +54,11 @@ class LoadedModel:
         """Each once, in the order that was asked for."""
         return tuple({session.device.id: session.device for session in self.sessions}.values())
 
+    @property
+    def emulated(self) -> bool:
+        """Whether any answer may be an emulated one."""
+        return any(device.emulated for device in self.devices)
+
     def close(self) -> None:
         close_all(self.sessions, self.leases)
 
