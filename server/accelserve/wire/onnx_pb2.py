@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x63\x63\x65lserve/wire/onnx.proto\x12\x14\x61\x63\x63\x65lserve.wire.onnx\"\xa8\x01\n\nModelProto\x12\x12\n\nir_version\x18\x01 \x01(\x03\x12\x15\n\rproducer_name\x18\x02 \x01(\t\x12/\n\x05graph\x18\x07 \x01(\x0b\x32 .accelserve.wire.onnx.GraphProto\x12>\n\x0copset_import\x18\x08 \x03(\x0b\x32(.accelserve.wire.onnx.OperatorSetIdProto\"5\n\x12OperatorSetIdProto\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\xec\x01\n\nGraphProto\x12-\n\x04node\x18\x01 \x03(\x0b\x32\x1f.accelserve.wire.onnx.NodeProto\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x36\n\x0binitializer\x18\x05 \x03(\x0b\x32!.accelserve.wire.onnx.TensorProto\x12\x33\n\x05input\x18\x0b \x03(\x0b\x32$.accelserve.wire.onnx.ValueInfoProto\x12\x34\n\x06output\x18\x0c \x03(\x0b\x32$.accelserve.wire.onnx.ValueInfoProto\"\x82\x01\n\tNodeProto\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12\x37\n\tattribute\x18\x05 \x03(\x0b\x32$.accelserve.wire.onnx.AttributeProto\"\xac\x01\n\x0e\x41ttributeProto\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01i\x18\x03 \x01(\x03\x12\x0c\n\x04ints\x18\x08 \x03(\x03\x12@\n\x04type\x18\x14 \x01(\x0e\x32\x32.accelserve.wire.onnx.AttributeProto.AttributeType\"1\n\rAttributeType\x12\r\n\tUNDEFINED\x10\x00\x12\x07\n\x03INT\x10\x02\x12\x08\n\x04INTS\x10\x07\"N\n\x0bTensorProto\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\x12\x11\n\tdata_type\x18\x02 \x01(\x05\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x10\n\x08raw_data\x18\t \x01(\x0c\"M\n\x0eValueInfoProto\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04type\x18\x02 \x01(\x0b\x32\x1f.accelserve.wire.onnx.TypeProto\"\x9c\x01\n\tTypeProto\x12;\n\x0btensor_type\x18\x01 \x01(\x0b\x32&.accelserve.wire.onnx.TypeProto.Tensor\x1aR\n\x06Tensor\x12\x11\n\telem_type\x18\x01 \x01(\x05\x12\x35\n\x05shape\x18\x02 \x01(\x0b\x32&.accelserve.wire.onnx.TensorShapeProto\"\x91\x01\n\x10TensorShapeProto\x12=\n\x03\x64im\x18\x01 \x03(\x0b\x32\x30.accelserve.wire.onnx.TensorShapeProto.Dimension\x1a>\n\tDimension\x12\x13\n\tdim_value\x18\x01 \x01(\x03H\x00\x12\x13\n\tdim_param\x18\x02 \x01(\tH\x00\x42\x07\n\x05valueb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1a\x61\x63\x63\x65lserve/wire/onnx.proto\x12\x14\x61\x63\x63\x65lserve.wire.onnx\"\x88\x02\n\nModelProto\x12\x12\n\nir_version\x18\x01 \x01(\x03\x12\x15\n\rproducer_name\x18\x02 \x01(\t\x12\x18\n\x10producer_version\x18\x03 \x01(\t\x12/\n\x05graph\x18\x07 \x01(\x0b\x32 .accelserve.wire.onnx.GraphProto\x12>\n\x0copset_import\x18\x08 \x03(\x0b\x32(.accelserve.wire.onnx.OperatorSetIdProto\x12\x44\n\x0emetadata_props\x18\x0e \x03(\x0b\x32,.accelserve.wire.onnx.StringStringEntryProto\"4\n\x16StringStringEntryProto\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"5\n\x12OperatorSetIdProto\x12\x0e\n\x06\x64omain\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\x03\"\xa6\x02\n\nGraphProto\x12-\n\x04node\x18\x01 \x03(\x0b\x32\x1f.accelserve.wire.onnx.NodeProto\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x36\n\x0binitializer\x18\x05 \x03(\x0b\x32!.accelserve.wire.onnx.TensorProto\x12\x33\n\x05input\x18\x0b \x03(\x0b\x32$.accelserve.wire.onnx.ValueInfoProto\x12\x34\n\x06output\x18\x0c \x03(\x0b\x32$.accelserve.wire.onnx.ValueInfoProto\x12\x38\n\nvalue_info\x18\r \x03(\x0b\x32$.accelserve.wire.onnx.ValueInfoProto\"\x92\x01\n\tNodeProto\x12\r\n\x05input\x18\x01 \x03(\t\x12\x0e\n\x06output\x18\x02 \x03(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07op_type\x18\x04 \x01(\t\x12\x37\n\tattribute\x18\x05 \x03(\x0b\x32$.accelserve.wire.onnx.AttributeProto\x12\x0e\n\x06\x64omain\x18\x07 \x01(\t\"\x85\x04\n\x0e\x41ttributeProto\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\t\n\x01\x66\x18\x02 \x01(\x02\x12\t\n\x01i\x18\x03 \x01(\x03\x12\t\n\x01s\x18\x04 \x01(\x0c\x12,\n\x01t\x18\x05 \x01(\x0b\x32!.accelserve.wire.onnx.TensorProto\x12+\n\x01g\x18\x06 \x01(\x0b\x32 .accelserve.wire.onnx.GraphProto\x12\x0e\n\x06\x66loats\x18\x07 \x03(\x02\x12\x0c\n\x04ints\x18\x08 \x03(\x03\x12\x0f\n\x07strings\x18\t \x03(\x0c\x12\x32\n\x07tensors\x18\n \x03(\x0b\x32!.accelserve.wire.onnx.TensorProto\x12\x30\n\x06graphs\x18\x0b \x03(\x0b\x32 .accelserve.wire.onnx.GraphProto\x12@\n\x04type\x18\x14 \x01(\x0e\x32\x32.accelserve.wire.onnx.AttributeProto.AttributeType\"\x91\x01\n\rAttributeType\x12\r\n\tUNDEFINED\x10\x00\x12\t\n\x05\x46LOAT\x10\x01\x12\x07\n\x03INT\x10\x02\x12\n\n\x06STRING\x10\x03\x12\n\n\x06TENSOR\x10\x04\x12\t\n\x05GRAPH\x10\x05\x12\n\n\x06\x46LOATS\x10\x06\x12\x08\n\x04INTS\x10\x07\x12\x0b\n\x07STRINGS\x10\x08\x12\x0b\n\x07TENSORS\x10\t\x12\n\n\x06GRAPHS\x10\n\"\x80\x03\n\x0bTensorProto\x12\x0c\n\x04\x64ims\x18\x01 \x03(\x03\x12\x11\n\tdata_type\x18\x02 \x01(\x05\x12\x12\n\nfloat_data\x18\x04 \x03(\x02\x12\x12\n\nint32_data\x18\x05 \x03(\x05\x12\x13\n\x0bstring_data\x18\x06 \x03(\x0c\x12\x12\n\nint64_data\x18\x07 \x03(\x03\x12\x0c\n\x04name\x18\x08 \x01(\t\x12\x10\n\x08raw_data\x18\t \x01(\x0c\x12\x13\n\x0b\x64ouble_data\x18\n \x03(\x01\x12\x13\n\x0buint64_data\x18\x0b \x03(\x04\x12\x43\n\rexternal_data\x18\r \x03(\x0b\x32,.accelserve.wire.onnx.StringStringEntryProto\x12\x45\n\rdata_location\x18\x0e \x01(\x0e\x32..accelserve.wire.onnx.TensorProto.DataLocation\")\n\x0c\x44\x61taLocation\x12\x0b\n\x07\x44\x45\x46\x41ULT\x10\x00\x12\x0c\n\x08\x45XTERNAL\x10\x01\"M\n\x0eValueInfoProto\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x04type\x18\x02 \x01(\x0b\x32\x1f.accelserve.wire.onnx.TypeProto\"\x9c\x01\n\tTypeProto\x12;\n\x0btensor_type\x18\x01 \x01(\x0b\x32&.accelserve.wire.onnx.TypeProto.Tensor\x1aR\n\x06Tensor\x12\x11\n\telem_type\x18\x01 \x01(\x05\x12\x35\n\x05shape\x18\x02 \x01(\x0b\x32&.accelserve.wire.onnx.TensorShapeProto\"\x91\x01\n\x10TensorShapeProto\x12=\n\x03\x64im\x18\x01 \x03(\x0b\x32\x30.accelserve.wire.onnx.TensorShapeProto.Dimension\x1a>\n\tDimension\x12\x13\n\tdim_value\x18\x01 \x01(\x03H\x00\x12\x13\n\tdim_param\x18\x02 \x01(\tH\x00\x42\x07\n\x05valueb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,27 +32,31 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'accelserve.wire.onnx_pb2', 
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_MODELPROTO']._serialized_start=53
-  _globals['_MODELPROTO']._serialized_end=221
-  _globals['_OPERATORSETIDPROTO']._serialized_start=223
-  _globals['_OPERATORSETIDPROTO']._serialized_end=276
-  _globals['_GRAPHPROTO']._serialized_start=279
-  _globals['_GRAPHPROTO']._serialized_end=515
-  _globals['_NODEPROTO']._serialized_start=518
-  _globals['_NODEPROTO']._serialized_end=648
-  _globals['_ATTRIBUTEPROTO']._serialized_start=651
-  _globals['_ATTRIBUTEPROTO']._serialized_end=823
-  _globals['_ATTRIBUTEPROTO_ATTRIBUTETYPE']._serialized_start=774
-  _globals['_ATTRIBUTEPROTO_ATTRIBUTETYPE']._serialized_end=823
-  _globals['_TENSORPROTO']._serialized_start=825
-  _globals['_TENSORPROTO']._serialized_end=903
-  _globals['_VALUEINFOPROTO']._serialized_start=905
-  _globals['_VALUEINFOPROTO']._serialized_end=982
-  _globals['_TYPEPROTO']._serialized_start=985
-  _globals['_TYPEPROTO']._serialized_end=1141
-  _globals['_TYPEPROTO_TENSOR']._serialized_start=1059
-  _globals['_TYPEPROTO_TENSOR']._serialized_end=1141
-  _globals['_TENSORSHAPEPROTO']._serialized_start=1144
-  _globals['_TENSORSHAPEPROTO']._serialized_end=1289
-  _globals['_TENSORSHAPEPROTO_DIMENSION']._serialized_start=1227
-  _globals['_TENSORSHAPEPROTO_DIMENSION']._serialized_end=1289
+  _globals['_MODELPROTO']._serialized_end=317
+  _globals['_STRINGSTRINGENTRYPROTO']._serialized_start=319
+  _globals['_STRINGSTRINGENTRYPROTO']._serialized_end=371
+  _globals['_OPERATORSETIDPROTO']._serialized_start=373
+  _globals['_OPERATORSETIDPROTO']._serialized_end=426
+  _globals['_GRAPHPROTO']._serialized_start=429
+  _globals['_GRAPHPROTO']._serialized_end=723
+  _globals['_NODEPROTO']._serialized_start=726
+  _globals['_NODEPROTO']._serialized_end=872
+  _globals['_ATTRIBUTEPROTO']._serialized_start=875
+  _globals['_ATTRIBUTEPROTO']._serialized_end=1392
+  _globals['_ATTRIBUTEPROTO_ATTRIBUTETYPE']._serialized_start=1247
+  _globals['_ATTRIBUTEPROTO_ATTRIBUTETYPE']._serialized_end=1392
+  _globals['_TENSORPROTO']._serialized_start=1395
+  _globals['_TENSORPROTO']._serialized_end=1779
+  _globals['_TENSORPROTO_DATALOCATION']._serialized_start=1738
+  _globals['_TENSORPROTO_DATALOCATION']._serialized_end=1779
+  _globals['_VALUEINFOPROTO']._serialized_start=1781
+  _globals['_VALUEINFOPROTO']._serialized_end=1858
+  _globals['_TYPEPROTO']._serialized_start=1861
+  _globals['_TYPEPROTO']._serialized_end=2017
+  _globals['_TYPEPROTO_TENSOR']._serialized_start=1935
+  _globals['_TYPEPROTO_TENSOR']._serialized_end=2017
+  _globals['_TENSORSHAPEPROTO']._serialized_start=2020
+  _globals['_TENSORSHAPEPROTO']._serialized_end=2165
+  _globals['_TENSORSHAPEPROTO_DIMENSION']._serialized_start=2103
+  _globals['_TENSORSHAPEPROTO_DIMENSION']._serialized_end=2165
 # @@protoc_insertion_point(module_scope)

@@ -8,16 +8,28 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class ModelProto(_message.Message):
-    __slots__ = ("ir_version", "producer_name", "graph", "opset_import")
+    __slots__ = ("ir_version", "producer_name", "producer_version", "graph", "opset_import", "metadata_props")
     IR_VERSION_FIELD_NUMBER: _ClassVar[int]
     PRODUCER_NAME_FIELD_NUMBER: _ClassVar[int]
+    PRODUCER_VERSION_FIELD_NUMBER: _ClassVar[int]
     GRAPH_FIELD_NUMBER: _ClassVar[int]
     OPSET_IMPORT_FIELD_NUMBER: _ClassVar[int]
+    METADATA_PROPS_FIELD_NUMBER: _ClassVar[int]
     ir_version: int
     producer_name: str
+    producer_version: str
     graph: GraphProto
     opset_import: _containers.RepeatedCompositeFieldContainer[OperatorSetIdProto]
-    def __init__(self, ir_version: _Optional[int] = ..., producer_name: _Optional[str] = ..., graph: _Optional[_Union[GraphProto, _Mapping]] = ..., opset_import: _Optional[_Iterable[_Union[OperatorSetIdProto, _Mapping]]] = ...) -> None: ...
+    metadata_props: _containers.RepeatedCompositeFieldContainer[StringStringEntryProto]
+    def __init__(self, ir_version: _Optional[int] = ..., producer_name: _Optional[str] = ..., producer_version: _Optional[str] = ..., graph: _Optional[_Union[GraphProto, _Mapping]] = ..., opset_import: _Optional[_Iterable[_Union[OperatorSetIdProto, _Mapping]]] = ..., metadata_props: _Optional[_Iterable[_Union[StringStringEntryProto, _Mapping]]] = ...) -> None: ...
+
+class StringStringEntryProto(_message.Message):
+    __slots__ = ("key", "value")
+    KEY_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    key: str
+    value: str
+    def __init__(self, key: _Optional[str] = ..., value: _Optional[str] = ...) -> None: ...
 
 class OperatorSetIdProto(_message.Message):
     __slots__ = ("domain", "version")
@@ -28,64 +40,122 @@ class OperatorSetIdProto(_message.Message):
     def __init__(self, domain: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class GraphProto(_message.Message):
-    __slots__ = ("node", "name", "initializer", "input", "output")
+    __slots__ = ("node", "name", "initializer", "input", "output", "value_info")
     NODE_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     INITIALIZER_FIELD_NUMBER: _ClassVar[int]
     INPUT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
+    VALUE_INFO_FIELD_NUMBER: _ClassVar[int]
     node: _containers.RepeatedCompositeFieldContainer[NodeProto]
     name: str
     initializer: _containers.RepeatedCompositeFieldContainer[TensorProto]
     input: _containers.RepeatedCompositeFieldContainer[ValueInfoProto]
     output: _containers.RepeatedCompositeFieldContainer[ValueInfoProto]
-    def __init__(self, node: _Optional[_Iterable[_Union[NodeProto, _Mapping]]] = ..., name: _Optional[str] = ..., initializer: _Optional[_Iterable[_Union[TensorProto, _Mapping]]] = ..., input: _Optional[_Iterable[_Union[ValueInfoProto, _Mapping]]] = ..., output: _Optional[_Iterable[_Union[ValueInfoProto, _Mapping]]] = ...) -> None: ...
+    value_info: _containers.RepeatedCompositeFieldContainer[ValueInfoProto]
+    def __init__(self, node: _Optional[_Iterable[_Union[NodeProto, _Mapping]]] = ..., name: _Optional[str] = ..., initializer: _Optional[_Iterable[_Union[TensorProto, _Mapping]]] = ..., input: _Optional[_Iterable[_Union[ValueInfoProto, _Mapping]]] = ..., output: _Optional[_Iterable[_Union[ValueInfoProto, _Mapping]]] = ..., value_info: _Optional[_Iterable[_Union[ValueInfoProto, _Mapping]]] = ...) -> None: ...
 
 class NodeProto(_message.Message):
-    __slots__ = ("input", "output", "name", "op_type", "attribute")
+    __slots__ = ("input", "output", "name", "op_type", "attribute", "domain")
     INPUT_FIELD_NUMBER: _ClassVar[int]
     OUTPUT_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     OP_TYPE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTE_FIELD_NUMBER: _ClassVar[int]
+    DOMAIN_FIELD_NUMBER: _ClassVar[int]
     input: _containers.RepeatedScalarFieldContainer[str]
     output: _containers.RepeatedScalarFieldContainer[str]
     name: str
     op_type: str
     attribute: _containers.RepeatedCompositeFieldContainer[AttributeProto]
-    def __init__(self, input: _Optional[_Iterable[str]] = ..., output: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., op_type: _Optional[str] = ..., attribute: _Optional[_Iterable[_Union[AttributeProto, _Mapping]]] = ...) -> None: ...
+    domain: str
+    def __init__(self, input: _Optional[_Iterable[str]] = ..., output: _Optional[_Iterable[str]] = ..., name: _Optional[str] = ..., op_type: _Optional[str] = ..., attribute: _Optional[_Iterable[_Union[AttributeProto, _Mapping]]] = ..., domain: _Optional[str] = ...) -> None: ...
 
 class AttributeProto(_message.Message):
-    __slots__ = ("name", "i", "ints", "type")
+    __slots__ = ("name", "f", "i", "s", "t", "g", "floats", "ints", "strings", "tensors", "graphs", "type")
     class AttributeType(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         UNDEFINED: _ClassVar[AttributeProto.AttributeType]
+        FLOAT: _ClassVar[AttributeProto.AttributeType]
         INT: _ClassVar[AttributeProto.AttributeType]
+        STRING: _ClassVar[AttributeProto.AttributeType]
+        TENSOR: _ClassVar[AttributeProto.AttributeType]
+        GRAPH: _ClassVar[AttributeProto.AttributeType]
+        FLOATS: _ClassVar[AttributeProto.AttributeType]
         INTS: _ClassVar[AttributeProto.AttributeType]
+        STRINGS: _ClassVar[AttributeProto.AttributeType]
+        TENSORS: _ClassVar[AttributeProto.AttributeType]
+        GRAPHS: _ClassVar[AttributeProto.AttributeType]
     UNDEFINED: AttributeProto.AttributeType
+    FLOAT: AttributeProto.AttributeType
     INT: AttributeProto.AttributeType
+    STRING: AttributeProto.AttributeType
+    TENSOR: AttributeProto.AttributeType
+    GRAPH: AttributeProto.AttributeType
+    FLOATS: AttributeProto.AttributeType
     INTS: AttributeProto.AttributeType
+    STRINGS: AttributeProto.AttributeType
+    TENSORS: AttributeProto.AttributeType
+    GRAPHS: AttributeProto.AttributeType
     NAME_FIELD_NUMBER: _ClassVar[int]
+    F_FIELD_NUMBER: _ClassVar[int]
     I_FIELD_NUMBER: _ClassVar[int]
+    S_FIELD_NUMBER: _ClassVar[int]
+    T_FIELD_NUMBER: _ClassVar[int]
+    G_FIELD_NUMBER: _ClassVar[int]
+    FLOATS_FIELD_NUMBER: _ClassVar[int]
     INTS_FIELD_NUMBER: _ClassVar[int]
+    STRINGS_FIELD_NUMBER: _ClassVar[int]
+    TENSORS_FIELD_NUMBER: _ClassVar[int]
+    GRAPHS_FIELD_NUMBER: _ClassVar[int]
     TYPE_FIELD_NUMBER: _ClassVar[int]
     name: str
+    f: float
     i: int
+    s: bytes
+    t: TensorProto
+    g: GraphProto
+    floats: _containers.RepeatedScalarFieldContainer[float]
     ints: _containers.RepeatedScalarFieldContainer[int]
+    strings: _containers.RepeatedScalarFieldContainer[bytes]
+    tensors: _containers.RepeatedCompositeFieldContainer[TensorProto]
+    graphs: _containers.RepeatedCompositeFieldContainer[GraphProto]
     type: AttributeProto.AttributeType
-    def __init__(self, name: _Optional[str] = ..., i: _Optional[int] = ..., ints: _Optional[_Iterable[int]] = ..., type: _Optional[_Union[AttributeProto.AttributeType, str]] = ...) -> None: ...
+    def __init__(self, name: _Optional[str] = ..., f: _Optional[float] = ..., i: _Optional[int] = ..., s: _Optional[bytes] = ..., t: _Optional[_Union[TensorProto, _Mapping]] = ..., g: _Optional[_Union[GraphProto, _Mapping]] = ..., floats: _Optional[_Iterable[float]] = ..., ints: _Optional[_Iterable[int]] = ..., strings: _Optional[_Iterable[bytes]] = ..., tensors: _Optional[_Iterable[_Union[TensorProto, _Mapping]]] = ..., graphs: _Optional[_Iterable[_Union[GraphProto, _Mapping]]] = ..., type: _Optional[_Union[AttributeProto.AttributeType, str]] = ...) -> None: ...
 
 class TensorProto(_message.Message):
-    __slots__ = ("dims", "data_type", "name", "raw_data")
+    __slots__ = ("dims", "data_type", "float_data", "int32_data", "string_data", "int64_data", "name", "raw_data", "double_data", "uint64_data", "external_data", "data_location")
+    class DataLocation(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+        __slots__ = ()
+        DEFAULT: _ClassVar[TensorProto.DataLocation]
+        EXTERNAL: _ClassVar[TensorProto.DataLocation]
+    DEFAULT: TensorProto.DataLocation
+    EXTERNAL: TensorProto.DataLocation
     DIMS_FIELD_NUMBER: _ClassVar[int]
     DATA_TYPE_FIELD_NUMBER: _ClassVar[int]
+    FLOAT_DATA_FIELD_NUMBER: _ClassVar[int]
+    INT32_DATA_FIELD_NUMBER: _ClassVar[int]
+    STRING_DATA_FIELD_NUMBER: _ClassVar[int]
+    INT64_DATA_FIELD_NUMBER: _ClassVar[int]
     NAME_FIELD_NUMBER: _ClassVar[int]
     RAW_DATA_FIELD_NUMBER: _ClassVar[int]
+    DOUBLE_DATA_FIELD_NUMBER: _ClassVar[int]
+    UINT64_DATA_FIELD_NUMBER: _ClassVar[int]
+    EXTERNAL_DATA_FIELD_NUMBER: _ClassVar[int]
+    DATA_LOCATION_FIELD_NUMBER: _ClassVar[int]
     dims: _containers.RepeatedScalarFieldContainer[int]
     data_type: int
+    float_data: _containers.RepeatedScalarFieldContainer[float]
+    int32_data: _containers.RepeatedScalarFieldContainer[int]
+    string_data: _containers.RepeatedScalarFieldContainer[bytes]
+    int64_data: _containers.RepeatedScalarFieldContainer[int]
     name: str
     raw_data: bytes
-    def __init__(self, dims: _Optional[_Iterable[int]] = ..., data_type: _Optional[int] = ..., name: _Optional[str] = ..., raw_data: _Optional[bytes] = ...) -> None: ...
+    double_data: _containers.RepeatedScalarFieldContainer[float]
+    uint64_data: _containers.RepeatedScalarFieldContainer[int]
+    external_data: _containers.RepeatedCompositeFieldContainer[StringStringEntryProto]
+    data_location: TensorProto.DataLocation
+    def __init__(self, dims: _Optional[_Iterable[int]] = ..., data_type: _Optional[int] = ..., float_data: _Optional[_Iterable[float]] = ..., int32_data: _Optional[_Iterable[int]] = ..., string_data: _Optional[_Iterable[bytes]] = ..., int64_data: _Optional[_Iterable[int]] = ..., name: _Optional[str] = ..., raw_data: _Optional[bytes] = ..., double_data: _Optional[_Iterable[float]] = ..., uint64_data: _Optional[_Iterable[int]] = ..., external_data: _Optional[_Iterable[_Union[StringStringEntryProto, _Mapping]]] = ..., data_location: _Optional[_Union[TensorProto.DataLocation, str]] = ...) -> None: ...
 
 class ValueInfoProto(_message.Message):
     __slots__ = ("name", "type")
