@@ -162,19 +162,19 @@ def shift_and_round(significand: Integers, places: Integers, rounding: str) -> I
 def _quantize_bfp(blocks: Floats, form: Bfp) -> tuple[Integers, Integers, NDArray[np.bool_]]:
     """Rules 3 to 8. Returns mantissas, steps, and whether the exponent could be stored."""
     sign, significand, lsb = fields(blocks)
+    significand = np.where(significand < 2**23, 0, significand)  # rule 8: subnormals count as zero
     shared = floor_log2(significand, lsb).max(axis=-1)  # rule 3: floor(log2(max|x|))
-    lowest, highest = form.exponents
-    flushed = shared < lowest  # rules 7, 8: subnormal maxima (8 bits), below 2**-14 (5 bits), zero blocks
-    if form.exponent < 8:
-        shared = np.minimum(shared, highest)  # rule 7: larger values saturate
-    shared = np.where(flushed, 0, shared)
     if form.on_carry == "bump":  # rule 5, the variant: the largest would not fit after rounding
-        carried = _rounded(significand, lsb, shared, form).max(axis=-1) > form.largest
-        shared = shared + (carried & ((shared < highest) | (form.exponent == 8)))
-    magnitude = _rounded(significand, lsb, shared, form)
-    mantissas = np.clip(sign * magnitude, form.lowest, form.largest)  # rule 5
+        shared = shared + (_rounded(significand, lsb, shared, form).max(axis=-1) > form.largest)
+    lowest, highest = form.exponents
+    flushed = shared < lowest  # rules 7 and 8: below 2**-14 (5 bits), zero blocks
+    storable = shared <= highest
+    if form.exponent < 8:  # rule 7: larger blocks saturate
+        shared, storable = np.minimum(shared, highest), np.ones_like(storable)
+    shared = np.where(flushed, 0, shared)
+    mantissas = np.clip(sign * _rounded(significand, lsb, shared, form), form.lowest, form.largest)  # rule 5
     mantissas[flushed] = 0
-    return mantissas, shared - (form.mantissa - 1), shared <= highest
+    return mantissas, shared - (form.mantissa - 1), storable
 
 
 def _rounded(significand: Integers, lsb: Integers, shared: Integers, form: Bfp) -> Integers:
