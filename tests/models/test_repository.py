@@ -135,3 +135,10 @@ def test_a_path_that_the_file_system_refuses_is_told_with_its_reason(tmp_path, l
         look("m", path)
     assert caught.value.kind is Kind.NOT_FOUND
     assert str(path) in caught.value.message
+
+
+def test_a_model_made_for_an_fpga_is_its_folder_whatever_onnx_files_it_holds(tmp_path):
+    for name in ("accel.json", "model.onnx", "device.onnx"):
+        touch(tmp_path / "3" / name)
+    (artifact,) = find_models("m", tmp_path).versions
+    assert (artifact.version, artifact.format, artifact.path) == (3, "accelonnx", tmp_path / "3")

@@ -88,7 +88,10 @@ class Health:
 
 @dataclass(frozen=True, slots=True)
 class ModelArtifact:
-    """A model on disk. format: "onnx", "saved_model" or "synthetic"; path: the file, or the SavedModel's folder."""
+    """A model on disk. format: "onnx", "saved_model", "cut", "accelonnx" or "synthetic".
+
+    path: the file, or the folder of all but "onnx" and "synthetic".
+    """
 
     name: str
     version: int

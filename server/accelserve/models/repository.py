@@ -15,10 +15,11 @@ from accelserve.models.manifest import FILE_NAME
 _CONTENT = (
     ("saved_model.pb", "saved_model"),
     ("cut.json", "cut"),
+    ("accel.json", "accelonnx"),
     ("model.onnx", "onnx"),
     ("synthetic.toml", "synthetic"),
 )
-_FOLDERS = ("saved_model", "cut")  # formats that are a folder, not a file
+_FOLDERS = ("saved_model", "cut", "accelonnx")  # formats that are a folder, not a file
 _NAMED = ("saved_model.pb", "model.onnx")  # what messages ask for
 _SYNTHETIC_SUFFIX = ".synthetic.toml"
 

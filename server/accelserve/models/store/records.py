@@ -12,7 +12,7 @@ from accelserve.models.store.layout import is_model_name, parse_reference
 _RECORD_FORMAT = 1
 # As Azure ML spells them; any other word is taken as it is.
 _FRAMEWORKS = ("Custom", "TensorFlow", "ScikitLearn", "Onnx", "TfKeras", "PyTorch", "Multi")
-_OF_FORMAT = {"saved_model": "TensorFlow", "onnx": "Onnx"}
+_OF_FORMAT = {"saved_model": "TensorFlow", "onnx": "Onnx", "accelonnx": "Onnx"}
 _LONGEST_KEY, _LONGEST_TEXT = 255, 4096
 
 
