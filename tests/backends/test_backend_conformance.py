@@ -8,23 +8,14 @@ from small_networks import scorer
 
 import model_builders
 import saved_models
-from accelserve.backends.base import Backend, Capabilities, Device, ModelArtifact, SessionOptions
-from accelserve.backends.conformance import BackendConformance
-from accelserve.backends.conformance_pictures import PictureConformance
+from accelserve.backends.base import Backend, ModelArtifact, SessionOptions
+from accelserve.backends.conformance import BackendConformance, PictureConformance, rows_of_floats
 from accelserve.backends.cuda.probe import find_devices
-from accelserve.backends.synthetic.backend import SyntheticBackend
+from accelserve.backends.onnx_runtime.conformance_sample import OnnxRuntimeOnGpuSample, OnnxRuntimeSample
+from accelserve.backends.synthetic.conformance_sample import ExclusiveSyntheticSample, SyntheticSample
 from accelserve.devices import DeviceKind
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Tensor
-
-PICTURES_TOML = """
-behaviour = "double"
-item_error_if_contains = 13
-[inputs.x]
-dtype = "float32"
-shape = [-1, 2]
-output = "y"
-"""
 
 WHY_NO_GPU = ", ".join(find_devices().missing)
 
@@ -35,58 +26,20 @@ def test_the_kit_runs_on_the_gpu_of_this_host():
     assert TestOnnxRuntimeOnGpu.__test__
 
 
-def rows_of_floats(rows: int, width: int) -> np.ndarray:
-    return np.random.default_rng(0).normal(size=(8, width)).astype(np.float32)[:rows]
+class TestSynthetic(SyntheticSample):
+    """As `pytest --pyargs accelserve.backends.conformance --backend synthetic`; so are the other samples."""
 
 
-class TestSynthetic(BackendConformance):
-    def make_backend(self) -> Backend:
-        return SyntheticBackend(sleep=lambda seconds: None)
-
-    def sample_artifact(self, folder: Path) -> ModelArtifact:
-        path = model_builders.synthetic_model(folder / "synthetic.toml", PICTURES_TOML)
-        return ModelArtifact("double", 1, "synthetic", path)
-
-    def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
-        return {"x": rows_of_floats(rows, 2)}
-
-    def inputs_with_a_bad_row(self) -> tuple[Mapping[str, Tensor], int]:
-        return {"x": np.array([[1, 2], [13, 1], [3, 4]], np.float32)}, 1
+class TestExclusiveSynthetic(ExclusiveSyntheticSample):
+    pass
 
 
-class TestExclusiveSynthetic(TestSynthetic):
-    """A device that one process may hold and that takes one row at a time, as an FPGA does."""
-
-    device_kind = DeviceKind.FPGA_EMULATOR
-
-    def make_backend(self) -> Backend:
-        device = Device("fpga-emulator:0", DeviceKind.FPGA_EMULATOR, "played", exclusive=True, emulated=True)
-        limits = Capabilities(frozenset({"synthetic"}), max_batch=1, models_per_device=1, deterministic=True)
-        return SyntheticBackend(lambda seconds: None, device, limits)
+class TestOnnxRuntime(OnnxRuntimeSample):
+    pass
 
 
-class TestOnnxRuntime(BackendConformance):
-    may_lack = (DeviceKind.GPU,)
-
-    def make_backend(self) -> Backend:
-        from accelserve.backends.onnx_runtime.backend import OnnxRuntimeBackend
-
-        return OnnxRuntimeBackend()
-
-    def sample_artifact(self, folder: Path) -> ModelArtifact:
-        return ModelArtifact("mlp", 1, "onnx", model_builders.onnx_mlp(folder / "model.onnx", features=16))
-
-    def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
-        return {"images": rows_of_floats(rows, 16)}
-
-
-class TestOnnxRuntimeOnGpu(TestOnnxRuntime):
+class TestOnnxRuntimeOnGpu(OnnxRuntimeOnGpuSample):
     __test__ = not WHY_NO_GPU
-    device_kind = DeviceKind.GPU
-    tolerance = (1e-2, 1e-3)  # TF32
-
-    def options(self) -> SessionOptions:
-        return SessionOptions(threads=1, max_batch_size=8)
 
 
 class TestBoundOnnxRuntime(TestOnnxRuntime):

@@ -9,7 +9,7 @@ What a back end may do beyond that is in protocols of their own (`Buffered`, `Ta
 server asks whether the methods are there.
 
 Discovery is by entry points (group `accelserve.backends`): each names a probe without arguments that returns an
-`Offer` and imports nothing heavy. `tests` of a third party run `accelserve.backends.conformance`.
+`Offer` and imports nothing heavy. `pytest --pyargs accelserve.backends.conformance --backend NAME` checks a back end.
 """
 
 from collections.abc import Callable, Mapping

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from accelserve.backends.base import Device, DeviceLease
 from accelserve.errors import Kind, ScoringError
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -46,6 +47,14 @@ def acquire_lease(folder: Path, device_id: str, holder: str) -> FileLease:
         os.close(descriptor)
         raise
     return FileLease(device_id, path, descriptor)
+
+
+def require_lease(model: str, device: Device, lease: DeviceLease | None) -> None:
+    """For `Backend.load`: an exclusive device takes no model without its own lease. Raises ScoringError(CONFLICT)."""
+    if device.exclusive and (lease is None or lease.device_id != device.id):
+        got = "none" if lease is None else f"that of {lease.device_id}"
+        message = f"{model} does not load: {device.id} is exclusive and wants its lease, got {got}"
+        raise ScoringError(Kind.CONFLICT, f"{message}; acquire_lease gives it")
 
 
 def _write_holder(descriptor: int, entry: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from accelserve.backends.base import (
 )
 from accelserve.backends.batch_check import check_batch, label
 from accelserve.backends.host import cpu_device
+from accelserve.backends.lease import require_lease
 from accelserve.backends.run_gate import RunGate
 from accelserve.backends.synthetic.spec import SyntheticSpec, read_spec
 from accelserve.errors import Kind, ScoringError
@@ -75,6 +76,7 @@ class SyntheticBackend:
         self, prepared: Prepared, device: Device, options: SessionOptions, lease: DeviceLease | None
     ) -> "SyntheticSession":
         model, spec = label(prepared.artifact), prepared.payload
+        require_lease(model, device, lease)
         if options.extra:
             raise ScoringError(Kind.INVALID, f"{model}: synthetic has no settings, got {', '.join(options.extra)}")
         if spec.load_delay_ms:
@@ -113,6 +115,7 @@ class SyntheticSession:
         self._lock = threading.Lock()
         self._random = random.Random(spec.seed)
         self._runs = 0
+        self._lost = False
 
     def run(self, batch: Batch) -> BatchResult:
         check_batch(self._model, self.signatures, batch)
@@ -128,6 +131,11 @@ class SyntheticSession:
     def close(self) -> None:
         self._gate.close()
 
+    def lose_device(self) -> None:
+        """From now on the device is lost: what runs fails, and what comes after it."""
+        self._lost = True
+        self._note_lost()
+
     def _begin(self, batch: Batch) -> tuple[int, float]:
         """The run's number, from 1, and how long it takes in seconds."""
         spec = self._spec
@@ -140,7 +148,7 @@ class SyntheticSession:
 
     def _fail_if_asked(self, number: int, batch: Batch) -> None:
         spec = self._spec
-        if spec.lose_device_after is not None and number > spec.lose_device_after:
+        if self._lost or (spec.lose_device_after is not None and number > spec.lose_device_after):
             self._note_lost()
             raise ScoringError(Kind.DEVICE_LOST, f"{self._model}: {self.device.id} was lost, as asked for")
         if spec.fail_every is not None and number % spec.fail_every == 0:

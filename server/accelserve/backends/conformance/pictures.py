@@ -1,6 +1,6 @@
-"""The checks that every back end passes whose sessions take pixels; imported by test suites only (it needs pytest).
+"""The checks that every back end passes whose sessions take pixels.
 
-class TestMyBackendOnPictures(PictureConformance):
+class Sample(PictureConformance):
     preprocessing = Preprocessing((224, 224), layout="NCHW", scale=(1 / 255,))
     ...  # the rest as in BackendConformance; the sample's one input is a picture of floats
 """
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 
 from accelserve.backends.base import Batch, Capabilities, Session, TakesPixels, buffers_of
-from accelserve.backends.conformance import BackendConformance
+from accelserve.backends.conformance.fixtures import Checks
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Signature, Tensor
 
 
-class PictureConformance(BackendConformance):
+class PictureChecks(Checks):
     """preprocessing: how a picture becomes a row of the sample's one input."""
 
     preprocessing: Preprocessing
@@ -50,12 +50,12 @@ class PictureConformance(BackendConformance):
             self._assert_same(self._run(session, rows), of_rows, limits)
             self._assert_same(self._run(session, pixels, taken.name), of_pixels, limits)
 
-    def test_pixels_of_another_dtype_or_size_are_refused(self, session: Session) -> None:
+    def test_pixels_of_another_dtype_or_size_are_refused(self, session: Session, limits: Capabilities) -> None:
         steps, taken = self.preprocessing, self._take_pixels(session)
         (name,) = taken.inputs
         pixels = _pixels(steps, 1)
         for wrong in (pixels.astype(np.float32), pixels[:, 1:]):
-            self._assert_refused(session, Batch(taken.name, {name: wrong}, self._outputs(session), 1))
+            self._assert_refused(session, Batch(taken.name, {name: wrong}, self._outputs(session), 1), limits)
 
     def _take_pixels(self, session: Session) -> Signature:
         ability: object = session
