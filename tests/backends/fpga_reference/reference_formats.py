@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 Floats = NDArray[np.float32]
 Integers = NDArray[np.int64]
 SIGNIFICAND_BITS = 24  # of an fp32, the hidden one counted
+SMALLEST_NORMAL = 2.0**-126
 NEVER = -(2**20)  # a shift far beyond all bits
 
 
@@ -108,14 +109,15 @@ class Blocks:
 def quantize(values: Floats, form: Bfp | Mx) -> Blocks:
     """Cut the last axis into blocks and round them. A short tail is a smaller block, which is one filled with zeros.
 
-    Rule 8: a block that holds a NaN or an infinity is undefined as a whole.
+    Rule 8: subnormals count as zero; a block that holds a NaN or an infinity is undefined as a whole.
     """
     width = min(form.block, values.shape[-1])
     missing = -values.shape[-1] % width
     padded = np.pad(values, [(0, 0)] * (values.ndim - 1) + [(0, missing)])
     blocks = padded.reshape(*values.shape[:-1], -1, width)
     finite = np.isfinite(blocks).all(axis=-1)
-    blocks = np.where(finite[..., None], blocks, np.float32(0))
+    counted = finite[..., None] & (np.abs(blocks) >= SMALLEST_NORMAL)
+    blocks = np.where(counted, blocks, np.float32(0))
     rounded = _quantize_bfp(blocks, form) if isinstance(form, Bfp) else _quantize_mx(blocks, form)
     mantissas, steps, representable = rounded
     return Blocks(mantissas, steps, ~(finite & representable), values.shape[-1])
@@ -162,7 +164,6 @@ def shift_and_round(significand: Integers, places: Integers, rounding: str) -> I
 def _quantize_bfp(blocks: Floats, form: Bfp) -> tuple[Integers, Integers, NDArray[np.bool_]]:
     """Rules 3 to 8. Returns mantissas, steps, and whether the exponent could be stored."""
     sign, significand, lsb = fields(blocks)
-    significand = np.where(significand < 2**23, 0, significand)  # rule 8: subnormals count as zero
     shared = floor_log2(significand, lsb).max(axis=-1)  # rule 3: floor(log2(max|x|))
     if form.on_carry == "bump":  # rule 5, the variant: the largest would not fit after rounding
         shared = shared + (_rounded(significand, lsb, shared, form).max(axis=-1) > form.largest)
