@@ -88,7 +88,7 @@ LIBRARIES: dict[str, set[str]] = {  # library -> the only units or modules that 
     "onnxruntime": {"backends.onnx_runtime.backend", "convert"},
     "onnx": {"convert"},
     "tf2onnx": {"convert"},
-    "cv2": {"codecs.images", "codecs.jpeg", "codecs.picture_geometry"},
+    "cv2": {"codecs.bilinear", "codecs.images", "codecs.jpeg", "codecs.picture_geometry"},
     "simplejpeg": {"codecs.jpeg"},
     "nvidia": {"codecs.jpeg_on_gpu"},
     **dict.fromkeys(("fastapi", "starlette", "uvicorn", "uvloop", "httptools"), SOCKETS),

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from accelserve.errors import Kind, ScoringError
 
-RESIZE = ("stretch", "fit-crop", "letterbox")
+RESIZE = ("stretch", "fit-crop", "letterbox", "azure-accel")
 CHANNEL_ORDERS = ("RGB", "BGR", "GRAY")
 LAYOUTS = ("NHWC", "NCHW")
 RESAMPLING = ("server", "half_pixel", "half_pixel_antialias", "legacy", "align_corners", "area")
@@ -15,8 +15,9 @@ class Preprocessing:
     """decode -> orient -> resize -> order channels -> (x - mean) * scale -> layout.
 
     size: (height, width) in pixels of the model's input.
-    resize: "stretch" to size; "fit-crop": the shorter side becomes 256/224 of size's, then a centre crop of size, as
-    the Azure accelerated models did; "letterbox": the longer side fits, the rest is filled with the mean (or black).
+    resize: "stretch" to size; "fit-crop": the shorter side becomes 256/224 of size's, then a centre crop of size;
+    "azure-accel": the same to the pixel as azureml-accel-models' preprocess_array did it, on the "legacy" grid and
+    without rounding before the mean; "letterbox": the longer side fits, the rest is filled with the mean (or black).
     mean, scale: one number, or one per channel in the order of `channel_order`; x is 0..255. Ignored by uint8 inputs.
     exif: turn the picture as its EXIF orientation says.
     guessed: the values were read from the signature because nothing was said.
@@ -50,12 +51,25 @@ class Preprocessing:
                 raise ScoringError(
                     Kind.INVALID, f"preprocessing {name} must be one of {', '.join(allowed)}, got {value!r}"
                 )
+        if self.resize == "azure-accel" and self.resampling not in ("server", "legacy"):
+            message = f'preprocessing resize = "azure-accel" samples as "legacy" does, not as {self.resampling!r}'
+            raise ScoringError(Kind.INVALID, message)
         if min(self.size) < 1:
             raise ScoringError(Kind.INVALID, f"preprocessing size must be positive, got {list(self.size)}")
         for name, numbers in (("mean", self.mean), ("scale", self.scale)):
             if len(numbers) not in (1, self.channels):
                 wanted = f"1 or {self.channels} numbers"
                 raise ScoringError(Kind.INVALID, f"preprocessing {name} must be {wanted}, got {list(numbers)}")
+
+    @property
+    def grid(self) -> str:
+        """`resampling`, or what `resize` implies."""
+        return "legacy" if self.resize == "azure-accel" else self.resampling
+
+    @property
+    def coarse_dct(self) -> bool:
+        """`fast_dct`, or what `resize` implies: preprocess_array left it to TensorFlow."""
+        return self.fast_dct or self.resize == "azure-accel"
 
     @property
     def channels(self) -> int:

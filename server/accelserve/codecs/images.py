@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from accelserve.codecs import picture_geometry as geometry
+from accelserve.codecs.bilinear import Window, resample
 from accelserve.codecs.jpeg import JpegDecoder, decode_by_opencv, decode_jpeg, jpeg_size
-from accelserve.codecs.picture_geometry import Pixels, Size
+from accelserve.codecs.picture_geometry import Pixels, Size, Values
 from accelserve.codecs.picture_headers import (
     Buffer,
     check_png,
@@ -56,7 +57,7 @@ def decode_picture(
     if prep.resize == "fit-crop":
         pixels = geometry.crop_centre(pixels, prep.size)
     if dtype.name == "uint8":
-        return _centred(_laid_out(pixels, prep.layout), prep)
+        return _centred(_laid_out(_whole(pixels), prep.layout), prep)
     return _centred(_normalised(pixels, prep), prep).astype(dtype.numpy, copy=False)
 
 
@@ -66,7 +67,8 @@ def _one_thread_each() -> None:
     cv2.setNumThreads(1)
 
 
-def _decode_resized(data: Buffer, prep: Preprocessing, max_pixels: int, decode_jpeg: JpegDecoder) -> Pixels:
+def _decode_resized(data: Buffer, prep: Preprocessing, max_pixels: int, decode_jpeg: JpegDecoder) -> Values:
+    """Of azure-accel the middle only."""
     found = picture_format(data)
     if found is None:
         if not len(data):
@@ -79,11 +81,14 @@ def _decode_resized(data: Buffer, prep: Preprocessing, max_pixels: int, decode_j
     wanted = geometry.resized_size(prep, stored[::-1] if turned else stored, max_pixels)
     if found == "jpeg":
         # A decoder that shrinks on the way averages; where that is not wanted it is asked for all there is.
-        least = (wanted[::-1] if turned else wanted) if prep.resampling == "server" else stored
-        pixels = decode_jpeg(data, prep.channel_order, least, fast_dct=prep.fast_dct)
+        least = (wanted[::-1] if turned else wanted) if prep.grid == "server" else stored
+        pixels = decode_jpeg(data, prep.channel_order, least, fast_dct=prep.coarse_dct)
     else:
         pixels = decode_by_opencv(data, prep.channel_order, "PNG")
-    return _resized(geometry.turn(pixels, orientation), wanted, prep.resampling)
+    pixels = geometry.turn(pixels, orientation)
+    if prep.resize == "azure-accel":
+        return resample(pixels, Window(wanted, geometry.offsets(wanted, prep.size), prep.size))
+    return _resized(pixels, wanted, prep.grid)
 
 
 def _check_pixels(size: Size, max_pixels: int) -> None:
@@ -93,7 +98,7 @@ def _check_pixels(size: Size, max_pixels: int) -> None:
         raise ScoringError(Kind.TOO_LARGE, f"the picture has {got}, the limit is {max_pixels}")
 
 
-def _resized(pixels: Pixels, size: Size, resampling: str) -> Pixels:
+def _resized(pixels: Pixels, size: Size, resampling: str) -> Values:
     """Pixels at `size`, as `Preprocessing.resampling` says.
 
     Where one side shrinks and the other grows, the shrinking goes first: OpenCV has no area mean for both.
@@ -102,7 +107,7 @@ def _resized(pixels: Pixels, size: Size, resampling: str) -> Pixels:
     if (height, width) == size:
         return pixels
     if resampling in ("legacy", "align_corners"):
-        return _sampled(pixels, size, corners=resampling == "align_corners")
+        return resample(pixels, Window(size, (0, 0), size), corners=resampling == "align_corners")
     shrinks = height / to_height, width / to_width
     if resampling == "half_pixel" or (resampling == "server" and max(shrinks) <= _STRONG_SHRINK):
         return _resize(pixels, size, cv2.INTER_LINEAR)
@@ -112,45 +117,36 @@ def _resized(pixels: Pixels, size: Size, resampling: str) -> Pixels:
     return _resize(shrunk, size, cv2.INTER_AREA if resampling == "area" else cv2.INTER_LINEAR)
 
 
-def _sampled(pixels: Pixels, size: Size, corners: bool) -> Pixels:
-    """Bilinear, output pixel i at i * in / out, or corner on corner."""
-    steps = [_step(there, here, corners) for there, here in zip(pixels.shape[:2], size, strict=True)]
-    places = np.array([[steps[1], 0, 0], [0, steps[0], 0]])
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    sampled: Pixels = cv2.warpAffine(pixels, places, size[::-1], flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    return sampled.reshape(*size, pixels.shape[2])
-
-
-def _step(there: int, here: int, corners: bool) -> float:
-    return (there - 1) / (here - 1) if corners and here > 1 else there / here
-
-
 def _resize(pixels: Pixels, size: Size, interpolation: int) -> Pixels:
     resized: Pixels = cv2.resize(pixels, (size[1], size[0]), interpolation=interpolation)
     return resized.reshape(*size, pixels.shape[2])  # OpenCV drops an axis of one channel
+
+
+def _whole(pixels: Values) -> Pixels:
+    return np.rint(pixels).astype(np.uint8, copy=False)
 
 
 def _laid_out(pixels: Pixels, layout: str) -> Tensor:
     return np.ascontiguousarray(pixels) if layout == "NHWC" else _planes(pixels)
 
 
-def _planes(pixels: Pixels) -> Pixels:
+def _planes(pixels: Values) -> Values:
     """[C,H,W] of [H,W,C]; a third of the time of numpy's transposed copy, because OpenCV writes each plane in place."""
-    planes = np.empty((pixels.shape[2], *pixels.shape[:2]), np.uint8)
+    planes = np.empty((pixels.shape[2], *pixels.shape[:2]), pixels.dtype)
     cv2.split(pixels, list(planes))
     return planes
 
 
-def _normalised(pixels: Pixels, prep: Preprocessing) -> Tensor:
-    """(pixels - mean) * scale in float32, laid out; C-contiguous."""
+def _normalised(pixels: Values, prep: Preprocessing) -> Tensor:
+    """(pixels - mean) * scale in float32, laid out; C-contiguous. Float pixels are overwritten."""
     mean, scale = np.asarray(prep.mean, np.float32), np.asarray(prep.scale, np.float32)
     if prep.layout == "NHWC":
         height, width, channels = pixels.shape
-        lines = pixels.astype(np.float32).reshape(height, width * channels)
+        lines = pixels.astype(np.float32, copy=False).reshape(height, width * channels)
         # Numbers per channel go along a whole line: numpy is five times slower with a last axis of 3.
         _scale_in_place(lines, _along_line(mean, width), _along_line(scale, width))
         return lines.reshape(height, width, channels)
-    planes = _planes(pixels).astype(np.float32)
+    planes = _planes(pixels).astype(np.float32, copy=False)
     _scale_in_place(planes, mean.reshape(-1, 1, 1), scale.reshape(-1, 1, 1))
     return planes
 

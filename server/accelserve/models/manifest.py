@@ -137,10 +137,10 @@ def _bytes(value: Any) -> int:
 
 
 def _preprocessing(table: Mapping[str, Any]) -> dict[str, Any]:
-    keys = ("resize", "size", "channel_order", "layout", "mean", "scale", "exif", "normalize", "decode")
+    keys = ("resize", "size", "channel_order", "layout", "mean", "scale", "exif", "resampling", "normalize", "decode")
     _known(table, (*keys, "decode_tolerance"), "preprocessing")
     values: dict[str, Any] = {}
-    for key in ("resize", "channel_order", "layout"):
+    for key in ("resize", "channel_order", "layout", "resampling"):
         if (word := _typed(table, key, str)) is not None:
             values[key] = word
     for key in ("mean", "scale"):
