@@ -90,3 +90,20 @@ def test_a_reader_that_has_enough_is_no_reason_for_a_traceback():
         command = [sys.executable, "-m", "accelserve", "devices", "--json"]
         done = subprocess.run(command, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (1, "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("devices",), ("show", "."), ("verify", "m.onnx"), ("register", "m.onnx", "--name", "m")]
+)
+def test_a_plug_in_that_is_not_installed_is_refused_naming_those_that_are(capsys, monkeypatch, arguments):
+    for flags, source in ((["--backends", "nobody"], "--backends"), ([], "ACCELSERVE_BACKENDS")):
+        monkeypatch.setenv("ACCELSERVE_BACKENDS", "nobody")
+        assert main([*arguments, *flags]) == 2
+        error = capsys.readouterr().err
+        assert f"accelserve: {source}: there is no back end 'nobody'; " in error
+        assert "always allowed: " in error
+
+
+def test_a_server_that_is_to_run_a_plug_in_that_is_not_installed_does_not_start(capsys):
+    assert main(["serve", "--model", "m=m.onnx", "--backends", "nobody"]) == 2
+    assert "--backends: there is no back end 'nobody'" in capsys.readouterr().err

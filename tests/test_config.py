@@ -149,7 +149,7 @@ def test_a_value_that_an_option_cannot_use_is_refused_with_what_is_wanted(name, 
 
 
 @pytest.mark.parametrize("text", ["nan", "inf", "-inf", "9" * 5000, "1e999", f"-{'9' * 400}", f"{'9' * 400}.0"])
-@pytest.mark.parametrize("option", [o for o in OPTIONS if not isinstance(getattr(ServerConfig(), o.name), str)])
+@pytest.mark.parametrize("option", [o for o in OPTIONS if not isinstance(getattr(ServerConfig(), o.name), str | tuple)])
 def test_numbers_without_an_end_are_refused_by_every_option_in_few_words(option, text):
     (found,) = problems({option.name: text})
     assert found.startswith(f"{option.flag}: ")
@@ -425,3 +425,30 @@ def test_an_empty_path_is_no_path_and_not_the_folder_of_the_file(tmp_path):
 def test_instances_are_chosen_by_flag_and_by_the_models_table(tmp_path):
     config = load({"instances": "2"}, models=[], file=written(tmp_path, f"{MODEL_TABLE}instances = 4\n")).config
     assert (config.instances, config.models[0].instances) == (2, 4)
+
+
+def test_plug_ins_are_allowed_by_flag_over_environment_over_file(tmp_path):
+    file = tmp_path / "server.toml"
+    file.write_text('[backends]\nallow = ["npu", "tiny"]\n')
+    assert load(file=file).config.backends == ("npu", "tiny")
+    environ = {"ACCELSERVE_BACKENDS": "other"}
+    assert load(environ=environ, file=file).config.backends == ("other",)
+    assert load({"backends": "npu, tiny,npu"}, environ=environ, file=file).config.backends == ("npu", "tiny")
+    assert load(environ={"ACCELSERVE_BACKENDS": ""}, file=file).config.backends == ()
+    assert load().config.backends == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["backends = 'npu'\n", "[backends]\nallow = 'npu'\n", "[backends]\nallow = [1]", "[backends]\ndeny = []"],
+)
+def test_a_file_that_allows_plug_ins_in_another_way_is_told_the_right_one(tmp_path, text):
+    file = tmp_path / "server.toml"
+    file.write_text(text)
+    assert problems(file=file) == [f'{file}: [backends]: want allow = ["NAME", ...] and nothing else']
+
+
+def test_a_plug_ins_name_that_cannot_be_one_is_refused():
+    assert problems({"backends": "npu,,tiny"}) == [
+        "--backends: 'npu,,tiny': want names of installed plug-ins, such as npu,other"
+    ]

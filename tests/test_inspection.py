@@ -113,3 +113,11 @@ def test_show_tells_the_error_of_an_fp16_model(tmp_path):
     text = model_as_text(describe_model(loader(tmp_path), path, "cpu"))
     assert "through onnx_runtime, fp16" in text
     assert "remark         fp16 copy of the model: largest error against fp32 " in text
+
+
+def test_devices_names_a_plug_in_that_does_not_run_and_why():
+    installed = Offer("npu", frozenset(), frozenset(), "", unavailable="not allowed: say --backends npu")
+    about = describe_devices(BackendPool([installed]))
+    assert about["backends"]["npu"]["unavailable"] == "not allowed: say --backends npu"
+    assert "npu\n  unavailable      not allowed: say --backends npu" in devices_as_text(about)
+    json.dumps(about)

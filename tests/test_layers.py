@@ -74,6 +74,7 @@ ARROWS: dict[str, set[str]] = {
     "commands": {
         *("runtime", "client", "convert", "demo", "inspection", "listing"),
         *("models.store", "models.repository", "backends.artifact_cache", "backends.base", "backends.discovery"),
+        "backends.plug_ins",
     },
     "cli": {"commands"},
     "__main__": {"cli"},

@@ -14,6 +14,7 @@ from accelserve.devices import DEVICE_FORMS, DeviceKind, parse_device_request
 from accelserve.errors import ScoringError
 from accelserve.preprocessing import DEFAULT_MAX_PIXELS
 
+BACKENDS_HELP = "plug-ins of other packages that may run (default: none; `accelserve devices` names those installed)"
 ENV_PREFIX = "ACCELSERVE_"
 _YEAR_S = 365 * 86400.0
 _MOST_MESSAGE_BYTES = 2**31 - 1
@@ -83,6 +84,7 @@ class ServerConfig:
     strict: bool = False
     log_format: str = "plain"
     log_level: str = "info"
+    backends: tuple[str, ...] = ()
 
 
 def _whole(least: int, most: int, wanted: str) -> Callable[[str], int]:
@@ -204,6 +206,14 @@ def _folder(text: str) -> str:
     raise ValueError("want a folder")
 
 
+def parse_backends(text: str) -> tuple[str, ...]:
+    """`npu,tiny`: names of plug-ins; "" is none. Raises ValueError."""
+    names = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
+    if not all(re.fullmatch(r"[^\s,=:\[\]]+", name) for name in names):
+        raise ValueError("want names of installed plug-ins, such as npu,other")
+    return tuple(dict.fromkeys(names))
+
+
 parse_port = _whole(0, 65535, "a port from 0 to 65535 (0 takes a free one)")
 parse_threads = _whole(1, 1024, "a number of threads from 1 to 1024")
 parse_instances = _whole(1, 64, "a number of instances from 1 to 64")
@@ -280,6 +290,7 @@ OPTIONS: tuple[Option, ...] = (
     Option("grace_period_s", _seconds, "SECONDS", "after SIGTERM: how long to keep answering, readiness off"),
     Option("drain_timeout_s", _seconds, "SECONDS", "after the grace period: how long accepted requests may take"),
     Option("strict", _flag, "", "exit as soon as one model fails to load"),
+    Option("backends", parse_backends, "NAME[,NAME]", BACKENDS_HELP),
     Option("log_format", _one_of("plain", "json"), "FORMAT", "plain or json"),
     Option("log_level", _one_of("debug", "info", "warning", "error"), "LEVEL", "debug, info, warning or error"),
 )

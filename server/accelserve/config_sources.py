@@ -118,6 +118,8 @@ class _Reader:
             self.unread_models = True
             return
         tables = content.pop("models", {})
+        if "backends" in content:
+            self.allowed_backends(path, content.pop("backends"))
         for key, value in content.items():
             if key in _BY_KEY:
                 self.option(_BY_KEY[key], value, f"{path}: {key}")
@@ -131,6 +133,14 @@ class _Reader:
             return
         for name, table in tables.items():
             self.model_table(path, name, table)
+
+    def allowed_backends(self, path: Path, table: Any) -> None:
+        """`[backends] allow = ["npu"]`."""
+        names = table.get("allow") if isinstance(table, dict) and table.keys() <= {"allow"} else None
+        if isinstance(names, list) and all(isinstance(name, str) and name for name in names):
+            self.option(_BY_KEY["backends"], ",".join(names), f"{path}: [backends] allow")
+        else:
+            self.problems.append(f'{path}: [backends]: want allow = ["NAME", ...] and nothing else')
 
     def model_table(self, path: Path, name: str, table: Any) -> None:
         where = f"{path}: [models.{name}]"

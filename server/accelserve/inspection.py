@@ -195,6 +195,7 @@ def _backend(pool: BackendPool, offer: Offer) -> Description:
         "formats": sorted(offer.formats),
         "devices": [_device(device) for device in inventory.devices],
         "missing": {kind.value: list(pieces) for kind, pieces in inventory.missing.items()},
+        "unavailable": offer.unavailable or None,
         "features": {name: list(pieces) for name, pieces in _features(pool, offer).items()},
     }
 
@@ -222,7 +223,9 @@ def devices_as_text(description: Mapping[str, Any]) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in description["packages"].items())
     lines.append(f"packages: {packages or 'none of a back end'}")
     for name, backend in description["backends"].items():
-        lines.append(f"{name} (runs {', '.join(backend['formats'])})")
+        lines.append(f"{name} (runs {', '.join(backend['formats'])})" if backend["formats"] else name)
+        if backend["unavailable"] and not backend["missing"]:
+            lines.append(f"  unavailable      {backend['unavailable']}")
         for device in backend["devices"]:
             memory = f", {device['memory_bytes'] / 2**30:.1f} GiB" if device["memory_bytes"] else ""
             lines.append(f"  {device['id']:<16} {device['name']}{memory}")

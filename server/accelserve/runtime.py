@@ -5,7 +5,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -139,7 +139,7 @@ class Runtime:
 
     def _models(self) -> ModelManager:
         config = self._config
-        loader = build_loader(config.device, config.threads, config.instances)
+        loader = build_loader(config.device, config.threads, config.instances, config.backends)
         versions = VersionLoader(loader, self._clock, self._metrics, return_free_memory)
         # The front ends close first: a batch that runs when the models close runs for nobody.
         policy = KeeperPolicy(config.poll_interval_s, _FORCED_CLOSE_S, ReloadPolicy(attempts=config.reload_attempts))
@@ -271,11 +271,16 @@ async def _first(wanted: Coroutine[Any, Any, None], stop: "asyncio.Task[None]") 
         waiting.cancel()
 
 
-def build_loader(device: str = "auto", threads: int | None = None, instances: int = 1) -> Loader:
-    """A loader with all installed back ends. device, threads, instances: for models that do not choose."""
+def build_loader(
+    device: str = "auto", threads: int | None = None, instances: int = 1, backends: Collection[str] = ()
+) -> Loader:
+    """A loader with our back ends, and the plug-ins that `backends` names.
+
+    device, threads, instances: for models that do not choose. Raises ScoringError(INVALID) for a name not installed.
+    """
     cache = _cache_folder()
     prepared = FolderArtifactCache(cache / "prepared")
-    return Loader(BackendPool(), prepared, cache / "leases", check_round_trip, device, threads, instances)
+    return Loader(BackendPool(allow=backends), prepared, cache / "leases", check_round_trip, device, threads, instances)
 
 
 def _devices(servable: Servable) -> str:

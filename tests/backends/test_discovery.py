@@ -1,13 +1,12 @@
 import logging
 import sys
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
-from accelserve.backends import discovery, probes
+from accelserve.backends import probes
 from accelserve.backends.base import API_VERSION, Device, Inventory, ModelArtifact, Offer
-from accelserve.backends.discovery import BackendPool, discover, load_backend
+from accelserve.backends.discovery import BackendPool, load_backend
 from accelserve.devices import DeviceKind, parse_device_request
 from accelserve.errors import Kind, ScoringError
 
@@ -24,6 +23,11 @@ class CpuOnly:
 
     def inventory(self) -> Inventory:
         return Inventory((THE_CPU,), {GPU: ("no GPU build", "no driver")})
+
+    def capabilities(self, *_: object) -> None:
+        """Never asked for here; neither are the others."""
+
+    prepare = load = health = capabilities
 
 
 class WithGpus(CpuOnly):
@@ -55,50 +59,9 @@ def offer(cls: type, **changes: object) -> Offer:
     return Offer(**{"name": cls.name, "backend": f"{HERE}:{cls.__name__}", **kinds, **changes})
 
 
-def good_probe() -> Offer:
-    return offer(CpuOnly)
-
-
-def preferred_probe() -> Offer:
-    return offer(WithGpus, preference=5)
-
-
-def bad_probe() -> Offer:
-    raise OSError("the tool chain is half installed")
-
-
-def silly_probe() -> str:
-    return "plain:Backend"
-
-
-def entry(name: str, function: str) -> EntryPoint:
-    return EntryPoint(name, f"{HERE}:{function}", discovery.GROUP)
-
-
 def choose(offers: list[Offer], device: str, artifact: ModelArtifact = ONNX) -> str:
     backend, chosen = BackendPool(offers).choose(artifact, parse_device_request(device))
     return f"{backend.name} on {', '.join(device.id for device in chosen)}"
-
-
-def test_offers_come_from_entry_points_the_preferred_first():
-    found = discover(found=[entry("plain", "good_probe"), entry("gpus", "preferred_probe")])
-    assert [o.name for o in found] == ["gpus", "plain"]
-
-
-def test_a_probe_that_is_not_allowed_does_not_run():
-    points = [entry("plain", "good_probe"), entry("bad", "bad_probe")]
-    assert [o.name for o in discover(allow={"plain"}, found=points)] == ["plain"]
-
-
-@pytest.mark.parametrize(
-    ("function", "words"),
-    [("bad_probe", "half installed"), ("silly_probe", "not an Offer"), ("no_such_probe", "AttributeError")],
-)
-def test_a_probe_that_fails_becomes_an_unavailable_offer(function, words, caplog):
-    caplog.set_level(logging.CRITICAL)
-    (found,) = discover(found=[entry("odd", function)])
-    assert found.name == "odd"
-    assert words in found.unavailable
 
 
 def test_a_back_end_of_another_interface_version_is_refused():
@@ -110,6 +73,49 @@ def test_a_back_end_of_another_interface_version_is_refused():
 def test_a_back_end_that_does_not_load_says_why():
     with pytest.raises(ScoringError, match="no such symbol"):
         load_backend(offer(Broken))
+
+
+class Ends(CpuOnly):
+    def __init__(self) -> None:
+        raise SystemExit(3)
+
+
+class Rubbish(CpuOnly):
+    def inventory(self) -> str:
+        return "cpu:0"
+
+
+class Raises(CpuOnly):
+    def inventory(self) -> Inventory:
+        raise OSError("the driver does not answer")
+
+
+class Unfinished(CpuOnly):
+    capabilities = prepare = load = health = None
+
+
+def test_a_back_end_that_lacks_methods_is_refused_naming_them():
+    with pytest.raises(ScoringError, match="has no capabilities, prepare, load, health"):
+        load_backend(offer(Unfinished))
+
+
+def test_a_back_end_that_tells_no_version_is_refused():
+    with pytest.raises(ScoringError, match=r"speaks version \(none is told\)"):
+        load_backend(Offer("odd", frozenset({"onnx"}), frozenset({CPU}), "builtins:object"))
+
+
+def test_a_back_end_that_would_end_the_process_ends_only_itself():
+    with pytest.raises(ScoringError, match="SystemExit: 3"):
+        load_backend(offer(Ends))
+
+
+@pytest.mark.parametrize(("cls", "words"), [(Rubbish, "is str, not an Inventory"), (Raises, "driver does not answer")])
+def test_an_inventory_that_fails_is_one_without_devices_that_says_why(cls, words, caplog):
+    caplog.set_level(logging.CRITICAL)
+    pool = BackendPool([offer(cls)])
+    inventory = pool.inventory(pool.offers[0])
+    assert inventory.devices == ()
+    assert words in inventory.missing[CPU][0]
 
 
 def test_a_pool_makes_each_back_end_once():
@@ -134,7 +140,7 @@ def test_auto_never_takes_an_fpga_or_an_emulator():
 
 
 def test_the_preferred_of_two_back_ends_runs_the_model():
-    offers = discover(found=[entry("plain", "good_probe"), entry("gpus", "preferred_probe")])
+    offers = sorted([offer(CpuOnly), offer(WithGpus, preference=5)], key=lambda each: -each.preference)
     assert choose(offers, "cpu") == "gpus on cpu:0"
 
 
@@ -181,6 +187,12 @@ def test_a_format_that_nothing_takes_is_refused_naming_the_formats_and_the_broke
     with pytest.raises(ScoringError, match=r'"tflite".*onnx.*odd: its probe failed') as refusal:
         choose([offer(CpuOnly), broken], "auto", ModelArtifact("m", 1, "tflite", Path("m")))
     assert refusal.value.kind is Kind.PRECONDITION
+
+
+def test_a_required_device_that_only_a_plug_in_may_have_is_refused_naming_the_plug_in():
+    installed = Offer("npu", frozenset(), frozenset(), "", unavailable="installed, not allowed: say --backends npu")
+    with pytest.raises(ScoringError, match="it drives no fpga; npu: installed, not allowed: say --backends npu"):
+        choose([offer(CpuOnly), installed], "fpga")
 
 
 def test_a_runtime_that_is_not_installed_is_named_with_its_remedy():

@@ -1,13 +1,9 @@
-"""Which back ends there are, and which of them, on which device, runs a model.
-
-Entry points of the group `accelserve.backends` name probes; nothing heavy is imported until a back end is chosen.
-"""
+"""Which back end, on which device, runs a model; nothing heavy is imported until a back end is chosen."""
 
 import importlib
 import logging
 import threading
-from collections.abc import Collection, Iterable, Sequence
-from importlib.metadata import EntryPoint, entry_points
+from collections.abc import Collection, Sequence
 
 from accelserve.backends.base import (
     API_VERSION,
@@ -17,33 +13,12 @@ from accelserve.backends.base import (
     ModelArtifact,
     Offer,
 )
+from accelserve.backends.plug_ins import discover
 from accelserve.devices import DeviceKind, DeviceRequest
 from accelserve.errors import Kind, ScoringError
 
-GROUP = "accelserve.backends"
 logger = logging.getLogger("accelserve.backends")
-
-
-def discover(allow: Collection[str] | None = None, found: Iterable[EntryPoint] | None = None) -> list[Offer]:
-    """What the installed back ends offer, the preferred first; a probe that fails becomes an unavailable offer.
-
-    allow: names of entry points that may run, None for all. found: the entry points, the environment's by default.
-    """
-    points = entry_points(group=GROUP) if found is None else found
-    offers = [_probe(point) for point in points if allow is None or point.name in allow]
-    return sorted(offers, key=lambda offer: (-offer.preference, offer.name))
-
-
-def _probe(point: EntryPoint) -> Offer:
-    try:
-        offer = point.load()()
-        if not isinstance(offer, Offer):
-            raise TypeError(f"the probe returned {type(offer).__name__}, not an Offer")
-    except Exception as error:
-        logger.warning("back end %s: its probe %s failed", point.name, point.value, exc_info=True)
-        reason = f"its probe {point.value} failed: {type(error).__name__}: {error}"
-        return Offer(point.name, frozenset(), frozenset(), "", unavailable=reason)
-    return offer
+_METHODS = ("inventory", "capabilities", "prepare", "load", "health")
 
 
 def load_backend(offer: Offer) -> Backend:
@@ -53,20 +28,24 @@ def load_backend(offer: Offer) -> Backend:
     module, _, name = offer.backend.partition(":")
     try:
         backend: Backend = getattr(importlib.import_module(module), name)()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = f"{offer.backend} does not load: {type(error).__name__}: {error}"
         raise ScoringError(Kind.PRECONDITION, f"back end {offer.name}: {reason}") from error
-    if backend.api_version != API_VERSION:
-        versions = f"speaks version {backend.api_version} of the back-end interface, this server version {API_VERSION}"
+    spoken = getattr(backend, "api_version", "(none is told)")
+    if spoken != API_VERSION:
+        versions = f"speaks version {spoken} of the back-end interface, this server version {API_VERSION}"
         raise ScoringError(Kind.PRECONDITION, f"back end {offer.name} {versions}: install a matching release")
+    lacks = [method for method in _METHODS if not callable(getattr(backend, method, None))]
+    if lacks:
+        raise ScoringError(Kind.PRECONDITION, f"back end {offer.name}: {offer.backend} has no {', '.join(lacks)}")
     return backend
 
 
 class BackendPool:
     """The process's back ends: each made once, when first chosen."""
 
-    def __init__(self, offers: Sequence[Offer] | None = None, allow: Collection[str] | None = None) -> None:
-        """offers: given by tests and embedders; by default what `discover(allow)` finds."""
+    def __init__(self, offers: Sequence[Offer] | None = None, allow: Collection[str] = ()) -> None:
+        """offers: given by tests and embedders; by default what `discover(allow)` finds, and raises."""
         self.offers: tuple[Offer, ...] = tuple(discover(allow) if offers is None else offers)
         self._loaded: dict[Offer, Backend] = {}
         self._lock = threading.Lock()
@@ -81,10 +60,17 @@ class BackendPool:
     def inventory(self, offer: Offer) -> Inventory:
         """What the back end finds; one that cannot be used has no device and says why for each kind."""
         try:
-            return self.backend(offer).inventory()
+            inventory: object = self.backend(offer).inventory()
         except ScoringError as error:
             reason = error.message.removeprefix(f"back end {offer.name}: ")
-            return Inventory((), dict.fromkeys(offer.device_kinds, (reason,)))
+        except Exception as error:
+            logger.warning("back end %s: its inventory failed", offer.name, exc_info=True)
+            reason = f"its inventory failed: {type(error).__name__}: {error}"
+        else:
+            if isinstance(inventory, Inventory):
+                return inventory
+            reason = f"its inventory is {type(inventory).__name__}, not an Inventory"
+        return Inventory((), dict.fromkeys(offer.device_kinds, (reason,)))
 
     def choose(
         self, artifact: ModelArtifact, request: DeviceRequest, runtime: str | None = None
@@ -111,12 +97,11 @@ class BackendPool:
             offers = [offer for offer in offers if offer.name == runtime]
             if not offers:
                 message = f'model "{artifact.name}": runtime "{runtime}" does not run {artifact.format} models'
-                raise ScoringError(Kind.PRECONDITION, f"{message}; there is: {there}")
+                raise ScoringError(Kind.PRECONDITION, "; ".join([message, f"there is: {there}", *self._unknown()]))
         if not offers:
             formats = ", ".join(sorted({f for offer in self.offers for f in offer.formats})) or "none"
-            broken = [f"{o.name}: {o.unavailable}" for o in self.offers if o.unavailable and not o.formats]
             message = f'model "{artifact.name}": no back end takes format "{artifact.format}" (formats here: {formats})'
-            raise ScoringError(Kind.PRECONDITION, "; ".join([message, *broken]))
+            raise ScoringError(Kind.PRECONDITION, "; ".join([message, *self._unknown()]))
         return offers
 
     def _wanted(self, offer: Offer, kind: DeviceKind, request: DeviceRequest) -> tuple[Device, ...]:
@@ -141,7 +126,13 @@ class BackendPool:
         reasons = "; ".join(f"{offer.name}: {self._why_not(offer, kind, _ids(request))}" for offer in offers)
         if kind is DeviceKind.CPU:
             return ScoringError(Kind.PRECONDITION, f'model "{artifact.name}" cannot run here: {reasons}')
-        return ScoringError(Kind.DEVICE_MISSING, f'model "{artifact.name}" needs {request}: {reasons}')
+        message = f'model "{artifact.name}" needs {request}: {reasons}'
+        return ScoringError(Kind.DEVICE_MISSING, "; ".join([message, *self._unknown()]))
+
+    def _unknown(self) -> list[str]:
+        """The back ends that may be what is wanted, but did not say what they do: why not, of each."""
+        unknown = [offer for offer in self.offers if offer.unavailable and not offer.formats]
+        return [f"{offer.name}: {offer.unavailable}" for offer in unknown]
 
     def _why_not(self, offer: Offer, kind: DeviceKind, named: Sequence[str] = ()) -> str:
         inventory = self.inventory(offer)

@@ -1,8 +1,12 @@
 """What the commands' parsers share."""
 
 import argparse
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Collection
 from typing import Any, Protocol
+
+from accelserve.config import BACKENDS_HELP, parse_backends
+from accelserve.config_sources import ConfigError
 
 MODEL_HELP = "a .onnx file, a SavedModel folder, a converted one, or a folder of numeric version folders"
 
@@ -30,6 +34,33 @@ def argument(parse: Callable[[str], Any]) -> Callable[[str], Any]:
             raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
 
     return parse_argument
+
+
+def add_backends(parser: argparse.ArgumentParser) -> None:
+    """`--backends`, for commands that look for devices or load models; `allowed_backends` reads it."""
+    parser.add_argument("--backends", type=argument(parse_backends), metavar="NAME[,NAME]", help=BACKENDS_HELP)
+
+
+def allowed_backends(parsed: argparse.Namespace) -> tuple[str, ...]:
+    """The flag, else ACCELSERVE_BACKENDS. Raises ConfigError when it names what is not installed."""
+    named: tuple[str, ...] | None = parsed.backends
+    source, text = "--backends", os.environ.get("ACCELSERVE_BACKENDS", "")
+    if named is None:
+        source = "ACCELSERVE_BACKENDS"
+        try:
+            named = parse_backends(text)
+        except ValueError as error:
+            raise ConfigError([f"{source}: {text!r}: {error}"]) from error
+    check_backends(named, source)
+    return named
+
+
+def check_backends(named: Collection[str], source: str) -> None:
+    """Raises ConfigError naming what is installed, when another is named. source: who named them."""
+    from accelserve.backends.plug_ins import unknown_names
+
+    if named and (wrong := unknown_names(named)):
+        raise ConfigError([f"{source}: {wrong}"])
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

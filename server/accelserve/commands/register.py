@@ -4,12 +4,12 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelserve.commands.parsing import MODEL_HELP, Commands, add_json
+from accelserve.commands.parsing import MODEL_HELP, Commands, add_backends, add_json, allowed_backends
 from accelserve.commands.progress import ProgressLine
 from accelserve.commands.stored import EXIT_CODES, Typed, add_stored, open_store
 from accelserve.errors import ExitCode, ScoringError
@@ -48,6 +48,7 @@ def add(commands: Commands) -> None:
     register.add_argument("--manifest", type=Path, metavar="FILE", help="an accelserve.toml; its labels are copied too")
     register.add_argument("--parent", metavar="NAME:VERSION", help="the registered version that this one was made from")
     register.add_argument("--no-check", action="store_true", help="do not load the model; its signatures stay unknown")
+    add_backends(register)
     add_json(register)
     register.set_defaults(run=_register)
 
@@ -57,7 +58,7 @@ def _register(parsed: argparse.Namespace) -> ExitCode:
 
     about = _registration(parsed)
     progress = ProgressLine(sys.stderr, time.monotonic)
-    inspect = _unseen if parsed.no_check else partial(_load_once, parsed.name)
+    inspect = _unseen if parsed.no_check else partial(_load_once, parsed.name, allowed_backends(parsed))
     try:
         model = open_store(parsed).register(parsed.name, parsed.path, about, inspect, progress)
     finally:
@@ -90,13 +91,13 @@ def _unseen(_: Path) -> None:
     return None
 
 
-def _load_once(name: str, folder: Path) -> Mapping[str, Any] | None:
+def _load_once(name: str, backends: Collection[str], folder: Path) -> Mapping[str, Any] | None:
     """The signatures of the one version in a folder; None, with a warning, when nothing here can load its format."""
     from accelserve.inspection import describe_model, missing_backend
     from accelserve.models.repository import find_models
     from accelserve.runtime import build_loader
 
-    loader = build_loader()
+    loader = build_loader(backends=backends)
     model_format = find_models(name, folder).versions[0].format
     if missing := missing_backend(loader, model_format):
         print(f"accelserve: warning: {name} is not checked and its signatures are unknown: {missing}", file=sys.stderr)

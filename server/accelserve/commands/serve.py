@@ -4,7 +4,7 @@ import argparse
 import os
 from pathlib import Path
 
-from accelserve.commands.parsing import MODEL_HELP, Commands
+from accelserve.commands.parsing import MODEL_HELP, Commands, check_backends
 from accelserve.config import OPTIONS, Option, ServerConfig
 from accelserve.config_sources import Loaded, load_config
 from accelserve.errors import ExitCode
@@ -31,6 +31,9 @@ is loaded and checked, and the old one answers what it has accepted. A model tha
 
 fpga and fpga-emulator are names reserved for back ends that are not part of this version: a model that asks for one
 is refused with 6, unless a plug-in brings it. `accelserve devices` lists what is there.
+
+A plug-in of another package runs only if --backends NAME, ACCELSERVE_BACKENDS or [backends] allow = ["NAME"] in the
+file says so.
 
 exit codes: 0 ok, 1 unforeseen, 2 usage or configuration, 3 model failed to load, 4 not found, 5 port in use or
 other conflict, 6 required device missing
@@ -72,13 +75,15 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
 def _help(option: Option) -> str:
     """The option's words, with its default where they do not name it themselves."""
     default = getattr(ServerConfig(), option.name)
-    said = "default" in option.help or default in (None, "")
+    said = "default" in option.help or default in (None, "", ())
     return option.help if said else f"{option.help} (default: {default})"
 
 
 def _serve(parsed: argparse.Namespace) -> ExitCode:
     loaded = _load(parsed)
     config = loaded.config
+
+    check_backends(config.backends, "--backends")
 
     from accelserve.observability.logs import configure_logging
     from accelserve.runtime import run_server

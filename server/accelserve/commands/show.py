@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from accelserve.commands.parsing import MODEL_HELP, Commands, add_json, argument
+from accelserve.commands.parsing import MODEL_HELP, Commands, add_backends, add_json, allowed_backends, argument
 from accelserve.commands.stored import add_store, open_store
 from accelserve.config import parse_device
 from accelserve.errors import ExitCode, Kind, ScoringError
@@ -37,6 +37,7 @@ def add(commands: Commands) -> None:
     )
     show.add_argument("--no-load", action="store_true", help="of a registered model, tell only what the store knows")
     add_store(show)
+    add_backends(show)
     add_json(show)
     show.set_defaults(run=_show)
 
@@ -50,7 +51,7 @@ def _show(parsed: argparse.Namespace) -> ExitCode:
         store = open_store(parsed)
         _tell_registered(_find_registered(store, parsed.model), store, parsed)
         return ExitCode.OK
-    description = describe_model(build_loader(), path, parsed.device)
+    description = describe_model(build_loader(backends=allowed_backends(parsed)), path, parsed.device)
     print(json.dumps(description, indent=2) if parsed.json else model_as_text(description))
     return ExitCode.OK
 
@@ -96,7 +97,7 @@ def _load(model: "StoredModel", parsed: argparse.Namespace) -> dict[str, Any] | 
 
     if parsed.no_load:
         return None
-    loader = build_loader()
+    loader = build_loader(backends=allowed_backends(parsed))
     if missing_backend(loader, model.format) and parsed.device == "auto":
         return None
     return describe_model(loader, model.path, parsed.device, model.name)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from accelserve.commands.convert import add_comparison
-from accelserve.commands.parsing import MODEL_HELP, Commands, add_json, argument
+from accelserve.commands.parsing import MODEL_HELP, Commands, add_backends, add_json, allowed_backends, argument
 from accelserve.config import parse_device
 from accelserve.errors import ExitCode
 
@@ -28,6 +28,7 @@ def add(commands: Commands) -> None:
     )
     verify.add_argument("--batch", type=argument(_rows), default=3, metavar="N", help="rows to ask with (default: 3)")
     add_comparison(verify, "1e-4; a copy in fp16 wants 0.02")
+    add_backends(verify)
     add_json(verify)
     verify.set_defaults(run=_verify)
 
@@ -44,7 +45,7 @@ def _verify(parsed: argparse.Namespace) -> ExitCode:
     from accelserve.convert.verification import opened, verify
     from accelserve.runtime import build_loader
 
-    loader = build_loader()
+    loader = build_loader(backends=allowed_backends(parsed))
     tolerance = TOLERANCE if parsed.tolerance is None else parsed.tolerance
     with ExitStack() as stack:
         session = stack.enter_context(opened(loader, parsed.model, parsed.device))
