@@ -26,7 +26,7 @@ def test_the_help_of_serve_names_every_option_and_every_other_source(capsys):
 
 def test_the_help_of_serve_says_which_devices_are_only_reserved_names(capsys):
     text = " ".join(said_by(capsys, "serve", "--help")[1].split())
-    assert "fpga and fpga-emulator are names reserved" in text
+    assert "fpga-emulator is a name reserved" in text
     assert "accelserve devices" in text
 
 

@@ -86,7 +86,8 @@ BASE_LIBRARIES = {"numpy", "ml_dtypes", "prometheus_client"}
 SOCKETS = {"frontends", "runtime"}
 LIBRARIES: dict[str, set[str]] = {  # library -> the only units or modules that may import it
     "tensorflow": {"backends.tf_session.backend", "convert"},
-    "onnxruntime": {"backends.onnx_runtime.backend", "convert"},
+    # vitis_fpga.pieces asks the build for its providers, and hands it on: AMD's is another one of the same name.
+    "onnxruntime": {"backends.onnx_runtime.backend", "backends.vitis_fpga.pieces", "convert"},
     "onnx": {"convert"},
     "tf2onnx": {"convert"},
     "cv2": {"codecs.bilinear", "codecs.images", "codecs.jpeg", "codecs.picture_geometry"},

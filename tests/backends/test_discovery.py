@@ -19,6 +19,7 @@ ONNX = ModelArtifact("m", 1, "onnx", Path("m.onnx"))
 
 class CpuOnly:
     name = "plain"
+    kinds = frozenset({CPU, GPU})
     api_version = API_VERSION
 
     def inventory(self) -> Inventory:
@@ -39,6 +40,7 @@ class WithGpus(CpuOnly):
 
 class WithFpga(CpuOnly):
     name = "fpga"
+    kinds = frozenset({FPGA, DeviceKind.FPGA_EMULATOR})
 
     def inventory(self) -> Inventory:
         emulator = Device("fpga-emulator:0", DeviceKind.FPGA_EMULATOR, "emulator", emulated=True)
@@ -55,7 +57,7 @@ class Broken(CpuOnly):
 
 
 def offer(cls: type, **changes: object) -> Offer:
-    kinds = {"formats": frozenset({"onnx"}), "device_kinds": frozenset({CPU, GPU})}
+    kinds = {"formats": frozenset({"onnx"}), "device_kinds": cls.kinds}
     return Offer(**{"name": cls.name, "backend": f"{HERE}:{cls.__name__}", **kinds, **changes})
 
 
@@ -131,6 +133,24 @@ def test_auto_takes_the_cpu_where_no_gpu_can_be_used_and_the_log_says_why(caplog
     with caplog.at_level(logging.INFO):
         assert choose([offer(CpuOnly)], "auto") == "plain on cpu:0"
     assert "no GPU build, no driver" in caplog.text
+
+
+class Heavy(CpuOnly):
+    name = "heavy"
+
+    def inventory(self) -> Inventory:
+        raise AssertionError("a back end for other devices was made and asked")
+
+
+@pytest.mark.parametrize("device", ["auto", "cpu"])
+def test_a_back_end_for_other_devices_is_not_asked(device):
+    assert choose([offer(Heavy, device_kinds=frozenset({FPGA})), offer(CpuOnly)], device) == "plain on cpu:0"
+
+
+def test_only_back_ends_for_the_kind_say_why_there_is_none():
+    with pytest.raises(ScoringError) as refusal:
+        choose([offer(Heavy, device_kinds=frozenset({FPGA})), offer(CpuOnly)], "gpu")
+    assert refusal.value.message == 'model "m" needs gpu: plain: no GPU build, no driver'
 
 
 def test_auto_never_takes_an_fpga_or_an_emulator():

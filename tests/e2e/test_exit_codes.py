@@ -99,6 +99,15 @@ def test_a_gpu_that_is_to_decode_pictures_and_is_not_there_ends_with_6(tmp_path)
     assert "pictures cannot be decoded on gpu:7" in said
 
 
+def test_a_required_fpga_that_is_missing_ends_with_6_and_names_every_missing_piece(tmp_path):
+    model = f"--model=m={onnx_affine(tmp_path / 'm.onnx')}"
+    code, said = ended(tmp_path, model, "--device=fpga", environ={"XILINX_VISIBLE_DEVICES": "none"})
+    assert code == 6
+    assert 'model "m" needs fpga' in said
+    for piece in ("FPGA", "libxrt_core", "VitisAIExecutionProvider", "XLNX_VART_FIRMWARE"):
+        assert piece in said
+
+
 @pytest.mark.parametrize("device", ["gpu:3", "fpga", "fpga-emulator"])
 def test_a_required_device_that_nobody_drives_ends_with_6(tmp_path, device):
     code, said = ended(tmp_path, f"{good(tmp_path)}", f"--device={device}")

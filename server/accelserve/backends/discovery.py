@@ -105,7 +105,12 @@ class BackendPool:
         return offers
 
     def _wanted(self, offer: Offer, kind: DeviceKind, request: DeviceRequest) -> tuple[Device, ...]:
-        """The devices that this back end would use; none unless every one that is named is there."""
+        """The devices that this back end would use; none unless every one that is named is there.
+
+        One that drives no such kind is not asked, so that nothing heavy is imported for it.
+        """
+        if kind not in offer.device_kinds:
+            return ()
         there = [device for device in self.inventory(offer).devices if device.kind is kind]
         if not request.ids:
             return tuple(there[:1])
@@ -118,12 +123,12 @@ class BackendPool:
     ) -> None:
         """`auto` may fall back to the CPU, but the log says so."""
         if request.kind is None and device.kind is DeviceKind.CPU:
-            reasons = "; ".join(f"{offer.name}: {self._why_not(offer, DeviceKind.GPU)}" for offer in offers)
+            reasons = "; ".join(self._reasons(offers, DeviceKind.GPU))
             logger.info('model "%s" runs on %s, not on a gpu: %s', artifact.name, device.id, reasons)
 
     def _missing(self, artifact: ModelArtifact, request: DeviceRequest, offers: Sequence[Offer]) -> ScoringError:
         kind = DeviceKind.CPU if request.kind is None else request.kind
-        reasons = "; ".join(f"{offer.name}: {self._why_not(offer, kind, _ids(request))}" for offer in offers)
+        reasons = "; ".join(self._reasons(offers, kind, _ids(request)))
         if kind is DeviceKind.CPU:
             return ScoringError(Kind.PRECONDITION, f'model "{artifact.name}" cannot run here: {reasons}')
         message = f'model "{artifact.name}" needs {request}: {reasons}'
@@ -134,7 +139,14 @@ class BackendPool:
         unknown = [offer for offer in self.offers if offer.unavailable and not offer.formats]
         return [f"{offer.name}: {offer.unavailable}" for offer in unknown]
 
+    def _reasons(self, offers: Sequence[Offer], kind: DeviceKind, named: Sequence[str] = ()) -> list[str]:
+        """Of those that drive the kind, else of all, why they do not here."""
+        able = [offer for offer in offers if kind in offer.device_kinds] or offers
+        return [f"{offer.name}: {self._why_not(offer, kind, named)}" for offer in able]
+
     def _why_not(self, offer: Offer, kind: DeviceKind, named: Sequence[str] = ()) -> str:
+        if kind not in offer.device_kinds:
+            return f"it drives no {kind.value}"
         inventory = self.inventory(offer)
         there = [device.id for device in inventory.devices if device.kind is kind]
         if there:
@@ -142,7 +154,7 @@ class BackendPool:
             told = f"there is no {' and no '.join(absent)}; " if absent else ""
             return f"{told}this host has {', '.join(there)}"
         missing = inventory.missing.get(kind, ()) or ((offer.unavailable,) if offer.unavailable else ())
-        return ", ".join(missing) or f"it drives no {kind.value}"
+        return ", ".join(missing) or f"it found no {kind.value}"
 
 
 def _ids(request: DeviceRequest) -> tuple[str, ...]:

@@ -57,6 +57,16 @@ def cut_model(find: Finder = find_spec) -> Offer:
     )
 
 
+def vitis_fpga() -> Offer:
+    """ONNX models on AMD's FPGAs. What lacks (card, XRT, build, xclbin) its inventory tells, all at once."""
+    return Offer(
+        name="vitis_fpga",
+        formats=frozenset({"onnx"}),
+        device_kinds=frozenset({DeviceKind.FPGA}),
+        backend="accelserve.backends.vitis_fpga.backend:VitisFpgaBackend",
+    )
+
+
 def synthetic() -> Offer:
     """Models made of arithmetic and delays, for tests and drills."""
     return Offer(

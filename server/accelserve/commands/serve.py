@@ -29,8 +29,8 @@ A folder of versions and a store are looked at every --poll-interval seconds. Of
 served, unless [models.NAME] in the file says versions = "latest:2", "all" or [1, 3]; a new version takes over when it
 is loaded and checked, and the old one answers what it has accepted. A model that loses its device is loaded again.
 
-fpga and fpga-emulator are names reserved for back ends that are not part of this version: a model that asks for one
-is refused with 6, unless a plug-in brings it. `accelserve devices` lists what is there.
+fpga runs on a card, or is refused with 6 and every piece that lacks; fpga-emulator is a name reserved for a back end
+that is not part of this version. `accelserve devices` lists what is there.
 
 A plug-in of another package runs only if --backends NAME, ACCELSERVE_BACKENDS or [backends] allow = ["NAME"] in the
 file says so.

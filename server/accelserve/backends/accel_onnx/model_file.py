@@ -1,0 +1,73 @@
+"""An ONNX file read by those who take it apart: its graph, its signature, its batch axis made fixed."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+from google.protobuf.message import DecodeError
+
+from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import DEFAULT_SIGNATURE, DTYPES, Shape, Signature, TensorSpec
+from accelserve.wire.onnx_pb2 import GraphProto, ModelProto, ValueInfoProto
+
+_BY_ONNX = {dtype.onnx: dtype for dtype in DTYPES if dtype.onnx is not None}
+
+
+def read_model(model: str, path: Path) -> ModelProto:
+    """The file's graph; weights in files beside it stay there. Raises ScoringError(PRECONDITION)."""
+    try:
+        proto: ModelProto = ModelProto.FromString(path.read_bytes())
+    except (OSError, DecodeError) as error:
+        raise ScoringError(Kind.PRECONDITION, f"{model} cannot be read as an ONNX model: {error}") from error
+    if not proto.graph.output:
+        raise ScoringError(Kind.PRECONDITION, f"{model}: {path} holds no ONNX graph with an output")
+    return proto
+
+
+def signature_of(model: str, proto: ModelProto) -> Signature:
+    """The one signature of a graph; initializers that it also lists as inputs are none.
+
+    Raises ScoringError(PRECONDITION) for an input or output that is no tensor of a known type.
+    """
+    return Signature(DEFAULT_SIGNATURE, _specs(model, inputs_of(proto.graph)), _specs(model, proto.graph.output))
+
+
+def inputs_of(graph: GraphProto) -> tuple[ValueInfoProto, ...]:
+    """What a run has to be fed."""
+    constants = {tensor.name for tensor in graph.initializer}
+    return tuple(value for value in graph.input if value.name not in constants)
+
+
+def with_batch(proto: ModelProto, rows: int) -> ModelProto:
+    """A copy for exactly that many rows: compilers for FPGAs take no open axis.
+
+    The free first axis of inputs and outputs is fixed; what the file says of shapes in between is left out.
+    """
+    fixed = ModelProto()
+    fixed.CopyFrom(proto)
+    fixed.graph.ClearField("value_info")
+    for value in (*inputs_of(fixed.graph), *fixed.graph.output):
+        sizes = value.type.tensor_type.shape.dim
+        if sizes and sizes[0].WhichOneof("value") != "dim_value":
+            sizes[0].dim_value = rows
+    return fixed
+
+
+def _specs(model: str, values: Iterable[ValueInfoProto]) -> Mapping[str, TensorSpec]:
+    return MappingProxyType({value.name: _spec(model, value) for value in values})
+
+
+def _spec(model: str, value: ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = _BY_ONNX.get(tensor.elem_type)
+    if dtype is None:
+        message = f'{model} "{value.name}": want a tensor of a known type, got ONNX type {tensor.elem_type}'
+        raise ScoringError(Kind.PRECONDITION, message)
+    return TensorSpec(value.name, dtype, _shape(value), value.name)
+
+
+def _shape(value: ValueInfoProto) -> Shape | None:
+    tensor = value.type.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    return tuple(size.dim_value if size.WhichOneof("value") == "dim_value" else -1 for size in tensor.shape.dim)

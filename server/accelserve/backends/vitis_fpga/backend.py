@@ -1,0 +1,217 @@
+"""ONNX models on AMD's FPGAs through ONNX Runtime's VitisAI provider, never silently on the CPU."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelserve.backends.accel_onnx.model_file import read_model, signature_of, with_batch
+from accelserve.backends.artifact_cache import digest_of
+from accelserve.backends.base import (
+    API_VERSION,
+    ArtifactCache,
+    Capabilities,
+    Device,
+    DeviceLease,
+    DeviceState,
+    Health,
+    Inventory,
+    ModelArtifact,
+    Placement,
+    Prepared,
+    Progress,
+    SessionOptions,
+)
+from accelserve.backends.batch_check import label
+from accelserve.backends.lease import require_lease
+from accelserve.backends.onnx_runtime.errors import one_line, remedy
+from accelserve.backends.onnx_runtime.session import placement_of
+from accelserve.backends.vitis_fpga.errors import kind_of
+from accelserve.backends.vitis_fpga.options import CPU, VitisOptions, encryption_key, provider_list, read_options
+from accelserve.backends.vitis_fpga.pieces import FIRMWARE, PROVIDER, VitisHost
+from accelserve.backends.vitis_fpga.session import VitisSession, runner
+from accelserve.devices import DeviceKind
+from accelserve.errors import Kind, ScoringError
+
+_FATAL_ONLY = 4  # every failed run is raised and counted by the server
+_SHOWN_LAYERS = 8
+_FALLBACK_DISABLED = "fallback to CPU EP has been explicitly disabled"
+_OTHER_LAYERS = (
+    "the FPGA does not take every layer: leave the rest to the host (accelserve convert --to accelonnx), "
+    'or allow the CPU by fallback = "partial" in [backend]'
+)
+
+
+class VitisFpgaBackend:
+    """Format "onnx" on AMD's cards and boards. Settings (`SessionOptions.extra`): see `VitisOptions`."""
+
+    name = "vitis_fpga"
+    api_version = API_VERSION
+
+    def __init__(self, host: VitisHost | None = None) -> None:
+        """host: who plays the machine, for tests."""
+        self._host = VitisHost() if host is None else host
+        self._lost: dict[str, str] = {}
+        self._programming: dict[str, str] = {}
+
+    def inventory(self) -> Inventory:
+        devices, missing = self._host.devices()
+        return Inventory(devices, {DeviceKind.FPGA: missing} if missing else {})
+
+    def capabilities(self, device: Device, options: SessionOptions) -> Capabilities:
+        chosen = read_options(self.name, options.extra)
+        return Capabilities(
+            frozenset({"onnx"}), chosen.numerics, max_batch=chosen.max_batch, max_inflight=1, models_per_device=1
+        )
+
+    def prepare(
+        self,
+        artifact: ModelArtifact,
+        device: Device,
+        options: SessionOptions,
+        cache: ArtifactCache,
+        progress: Progress,
+    ) -> Prepared:
+        """Finds the place where the provider keeps the compiled model; it compiles when the session opens.
+
+        Raises ScoringError: INVALID for settings, PRECONDITION for a missing file.
+        """
+        model, chosen = label(artifact), read_options(label(artifact), options.extra)
+        if not artifact.path.is_file():
+            raise ScoringError(Kind.PRECONDITION, f"{model}: there is no file {artifact.path}")
+        folder = chosen.cache_dir or self._compiled(artifact.path, device, chosen, cache)
+        progress("ready to load", 1.0)
+        return Prepared(artifact, folder)
+
+    def load(
+        self, prepared: Prepared, device: Device, options: SessionOptions, lease: DeviceLease | None
+    ) -> VitisSession:
+        model = label(prepared.artifact)
+        chosen = read_options(model, options.extra)
+        require_lease(model, device, lease)
+        xclbin = self._require(model, device, chosen)
+        proto = read_model(model, prepared.artifact.path)
+        signature = signature_of(model, proto)
+        rows = chosen.max_batch if signature.batched else 1
+        with self._while_programming(device, f"{xclbin} is being loaded for {model}"):
+            graph = with_batch(proto, rows).SerializeToString()
+            session = self._open(model, graph, prepared, device, chosen, xclbin)
+        placement = placement_of(session)
+        remarks = _check_placement(model, session, placement, chosen)
+        self._lost.pop(device.id, None)  # it was programmed anew
+        return VitisSession(model, signature, device, placement, runner(session), rows, remarks, self._note_lost)
+
+    def health(self, device: Device) -> Health:
+        if device.id in self._lost:
+            return Health(DeviceState.LOST, self._lost[device.id])
+        if device.id in self._programming:
+            return Health(DeviceState.PROGRAMMING, self._programming[device.id])
+        there = any(found.id == device.id for found in self.inventory().devices)
+        return Health(DeviceState.READY) if there else Health(DeviceState.ABSENT, f"{device.id} is not found")
+
+    @contextmanager
+    def _while_programming(self, device: Device, reason: str) -> Iterator[None]:
+        self._programming[device.id] = reason
+        try:
+            yield
+        finally:
+            del self._programming[device.id]
+
+    def _note_lost(self, device: Device, reason: str) -> None:
+        self._lost[device.id] = reason
+
+    def _compiled(self, path: Path, device: Device, options: VitisOptions, cache: ArtifactCache) -> Path:
+        """Where the provider keeps what it compiled for this model on this kind of card; it fills the folder itself."""
+        runtime = self._host.runtime()
+        made_for = {
+            "onnxruntime": getattr(runtime, "__version__", ""),
+            "card": device.name,
+            "rows": options.max_batch,
+            "target": options.target,
+            "xclbin": _content(options.xclbin or self._host.environ.get(FIRMWARE, "")),
+            "config": _content(options.config_file or ""),
+        }
+        return cache.folder(digest_of(path, made_for), lambda folder: None)
+
+    def _require(self, model: str, device: Device, options: VitisOptions) -> Path:
+        """The xclbin, when nothing lacks. Raises ScoringError(DEVICE_MISSING) naming all that does."""
+        devices, missing = self._host.devices()
+        if device.id not in {each.id for each in devices}:
+            there = f"this host has {', '.join(each.id for each in devices)}"
+            raise ScoringError(Kind.DEVICE_MISSING, f"{model} needs {device.id}: {'; '.join(missing) or there}")
+        lacks = [*self._host.xclbin_gaps(options.xclbin), *_file_gaps(options)]
+        if lacks:
+            raise ScoringError(Kind.DEVICE_MISSING, f"{model} needs {device.id}: {'; '.join(lacks)}")
+        return options.xclbin or Path(self._host.environ[FIRMWARE])
+
+    def _open(
+        self, model: str, graph: bytes, prepared: Prepared, device: Device, options: VitisOptions, xclbin: Path
+    ) -> Any:
+        """The library's session on the provider or not at all. The library has three silent ways to the CPU."""
+        runtime = self._host.runtime()
+        assert runtime is not None  # `_require` has asked
+        made = runtime.SessionOptions()
+        made.log_severity_level = _FATAL_ONLY
+        made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        folder = str(prepared.artifact.path.parent)
+        made.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
+        if options.fallback == "forbid":
+            made.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
+        key = encryption_key(options)
+        providers = provider_list(options, xclbin, prepared.payload, key)
+        try:
+            session = runtime.InferenceSession(graph, made, providers=providers, enable_fallback=False)
+            session.disable_fallback()
+        except Exception as error:
+            if key and key in str(error):  # neither the message nor the log's traceback may tell it
+                raise _load_error(model, device, RuntimeError(str(error).replace(key, "(the key)"))) from None
+            raise _load_error(model, device, error) from error
+        took = session.get_providers()[0]
+        if took != PROVIDER:
+            message = f"{model} needs {device.id}: ONNX Runtime could not start {PROVIDER} and took {took}; see its log"
+            raise ScoringError(Kind.DEVICE_MISSING, message)
+        return session
+
+
+def _check_placement(model: str, session: Any, placement: Placement, options: VitisOptions) -> tuple[str, ...]:
+    """What a person should know of nodes on the CPU. Raises ScoringError(PRECONDITION) where there may be none.
+
+    The provider compiles what it can and says nothing of the rest (a wrong cache key: all of it).
+    """
+    if not placement.nodes.get(PROVIDER):
+        why = "ONNX Runtime does not tell" if not placement.nodes else "a wrong cache_key or xclbin does that"
+        raise ScoringError(Kind.PRECONDITION, f"{model}: no node is known to run on the FPGA ({why})")
+    left = [
+        f'"{node.name}" ({node.op_type})'
+        for part in session.get_provider_graph_assignment_info()
+        if part.ep_name == CPU
+        for node in part.get_nodes()
+    ]
+    if not left:
+        return ()
+    layers = ", ".join(left[:_SHOWN_LAYERS]) + (
+        f" and {len(left) - _SHOWN_LAYERS} more" if len(left) > _SHOWN_LAYERS else ""
+    )
+    if options.fallback == "forbid":
+        raise ScoringError(Kind.PRECONDITION, f"{model}: the FPGA takes no {layers}: {_OTHER_LAYERS}")
+    return (f"{len(left)} layers run on the CPU and not on the FPGA: {layers}",)
+
+
+def _file_gaps(options: VitisOptions) -> list[str]:
+    named = {"config_file": options.config_file, "encryption_key_file": options.encryption_key_file}
+    return [f"{key} {path} is not there" for key, path in named.items() if path is not None and not path.is_file()]
+
+
+def _content(path: Path | str) -> str:
+    """A digest of a file that decides what is compiled, "" where there is none."""
+    return digest_of(Path(path), {}) if path and Path(path).is_file() else ""
+
+
+def _load_error(model: str, device: Device, error: Exception) -> ScoringError:
+    kind, reason = kind_of(error), one_line(error)
+    if kind is Kind.DEVICE_LOST:
+        return ScoringError(Kind.DEVICE_MISSING, f"{model} needs {device.id}: {reason}")
+    if kind is Kind.DEVICE_MEMORY:
+        return ScoringError(kind, f"{model} does not fit on {device.id}: {reason}")
+    what_to_do = _OTHER_LAYERS if _FALLBACK_DISABLED in str(error) else remedy(error)
+    return ScoringError(Kind.PRECONDITION, f"{model} does not load: {reason}{f' ({what_to_do})' if what_to_do else ''}")
