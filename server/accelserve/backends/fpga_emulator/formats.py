@@ -85,7 +85,11 @@ class BlockFloat:
     @property
     def bits_per_value(self) -> float:
         """Of a packed tensor whose blocks are full."""
-        return 1 + self.mantissa + self.exponent / self.block
+        return self.packed_bits(self.block) / self.block
+
+    def packed_bits(self, run: int) -> int:
+        """Of so many values in a row, the last block shorter."""
+        return run * (1 + self.mantissa) + -(-run // self.block) * self.exponent
 
     @property
     def top(self) -> int:
@@ -126,7 +130,11 @@ class MxFloat:
 
     @property
     def bits_per_value(self) -> float:
-        return 1 + self.element.exponent + self.element.mantissa + 8 / MX_BLOCK
+        return self.packed_bits(MX_BLOCK) / MX_BLOCK
+
+    def packed_bits(self, run: int) -> int:
+        """Of so many values in a row, the last block shorter."""
+        return run * (1 + self.element.exponent + self.element.mantissa) + -(-run // MX_BLOCK) * 8
 
     @property
     def remark(self) -> str:
