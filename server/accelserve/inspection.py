@@ -99,6 +99,8 @@ def _spec(spec: TensorSpec) -> Description:
 
 def _preprocessing(preprocessing: Preprocessing, decoded: DecodedInput | None) -> Description:
     """decoded: where the server stands in for the model's own graph, and how far it is from that."""
+    if decoded is not None and decoded.only:
+        return {**asdict(preprocessing), "source": "the converted model, decoded by the server", "differs": None}
     if decoded is not None:
         differs = {"pixel": decoded.pixel_error, "output": decoded.output_error}
         return {**asdict(preprocessing), "source": "the model's own graph, decoded by the server", "differs": differs}

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from accelserve.backends.base import DecodedInput
 from accelserve.batching.policy import BatchPolicy
 from accelserve.builtin import pictures as builtin_pictures
 from accelserve.codecs.images import decode_picture
@@ -167,8 +168,19 @@ def servable_on_device(max_queue_bytes=2**20):
     return found
 
 
+def servable_of_strings(only):
+    """A model whose pictures the server decodes. only: the model cannot."""
+    found = servable()
+    rows = Signature("rows", {"image": TensorSpec("image", BY_NAME["float32"], (-1, 4, 4, 3), "Placeholder:0")}, {})
+    decoded = DecodedInput(rows, SMALL, 0.0, 0.0, only)
+    found.model.pixels = PixelPaths({"serving_default": PixelPath(rows, SMALL)}, {}, {"serving_default": decoded})
+    return found
+
+
+STRINGS = Signature("serving_default", {"image": TensorSpec("image", BY_NAME["string"], (-1,), "Placeholder:0")}, {})
 SIGNATURE = Signature("serving_default", {"image": TensorSpec("image", UINT8, (-1, 4, 4, 3), "image")}, {})
-PLANES = Signature("serving_default", {"image": TensorSpec("image", BY_NAME["float32"], (-1, 3, 4, 4), "image")}, {})
+FLOAT32 = BY_NAME["float32"]
+PLANES = Signature("serving_default", {"image": TensorSpec("image", FLOAT32, (-1, 3, 4, 4), "Placeholder:0")}, {})
 
 
 def test_strings_for_a_picture_model_are_decoded_and_anything_else_is_left_alone(gate):
@@ -207,6 +219,28 @@ def test_pixels_take_a_quarter_of_the_room_that_floats_take(gate):
         assert "144 bytes" in error.message
         error = await refused(Kind.TOO_LARGE, decoder.into_inputs(servable(room), PLANES, two, None))
         assert "384 bytes" in error.message
+
+    run(main)
+
+
+@pytest.mark.parametrize("only", [True, False])
+def test_decoded_pictures_are_taken_for_strings_where_the_model_has_no_decoder_of_its_own(only):
+    async def main(decoder, _):
+        model = servable_of_strings(only)
+        strings = {"Placeholder": np.array([JPEG], object)}
+        inputs, pixels = await decoder.into_inputs(model, STRINGS, strings, None)
+        assert (inputs["Placeholder"].dtype, inputs["Placeholder"].shape, pixels) == (np.float32, (1, 4, 4, 3), True)
+        dense = {"Placeholder:0": np.zeros((2, 4, 4, 3), np.float32)}
+        assert await decoder.into_inputs(model, STRINGS, dense, None) == (dense, only)
+
+    run(main)
+
+
+def test_a_wrong_name_is_refused_before_its_pictures_are_decoded(gate):
+    async def main(decoder, _):
+        strings = {"Placeholder_1:0": np.array([b"a"], object)}
+        assert await decoder.into_inputs(servable_of_strings(True), STRINGS, strings, None) == (strings, False)
+        assert gate.decoded == []
 
     run(main)
 

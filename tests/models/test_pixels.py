@@ -165,9 +165,9 @@ class Strings(Pixels):
         return replace(self.rows, name="pixels")
 
 
-def hand_over(*sessions, decode="server", normalize=None, tolerance=0.02):
+def hand_over(*sessions, decode="server", normalize=None, tolerance=0.02, model_format="cut"):
     manifest = Manifest(decode=decode, decode_tolerance=tolerance, normalize=normalize, source=OURS)
-    decoded = take_decoded(sessions, manifest)
+    decoded = take_decoded(sessions, manifest, model_format)
     return take_pixels(sessions, {name: each.preprocessing for name, each in decoded.items()}, manifest, decoded)
 
 
@@ -206,6 +206,19 @@ def test_decoding_too_far_from_the_models_own_is_refused_unless_that_is_near_eno
         with pytest.raises(ScoringError, match=r"outputs differ by .* tolerance 0.02; .*raise decode_tolerance"):
             hand_over(Strings(error=error))
     assert hand_over(Strings(error=0.03), tolerance=0.03).decoded[SERVED].output_error == 0.03
+
+
+def test_a_model_made_for_an_fpga_leaves_decoding_to_the_server_whatever_its_file_says():
+    paths = hand_over(Strings(), decode="model", model_format="accelonnx")
+    assert paths.by_signature[SERVED].signature.name == "rows"
+    assert hand_over(Floats(), decode="model", model_format="accelonnx") == PixelPaths()
+
+
+def test_one_whose_pictures_nothing_decodes_does_not_load():
+    session = Strings(cannot=ScoringError(Kind.UNSUPPORTED, "no decoder"))
+    with pytest.raises(ScoringError, match="takes pictures that nothing decodes: no decoder") as refusal:
+        hand_over(session, decode="model", model_format="accelonnx")
+    assert refusal.value.kind is Kind.PRECONDITION
 
 
 # -- the check ------------------------------------------------------------------------------------------------------

@@ -242,17 +242,22 @@ class DecodedInput:
     under its own names, is what `preprocessing` makes of the pictures; the outputs are the same.
     pixel_error, output_error: how far the server's decoder was found to be from the model's own: the largest
     difference of a pixel, of 255, and of an output, over that output's largest magnitude.
+    only: the model has no other decoder; clients may send decoded pictures instead of strings.
     """
 
     signature: Signature
     preprocessing: Preprocessing
     pixel_error: float
     output_error: float
+    only: bool = False
 
 
 @runtime_checkable
 class DecodedFor(Protocol):
-    """Optional for a session: of a model that decodes pictures in its graph, the server may do that in its place."""
+    """Optional for a session: of a model that takes encoded pictures, the server may decode them in its place.
+
+    Models of format "accelonnx" leave that to the server always; of others the model's file has to say so.
+    """
 
     def take_decoded(self, signature: str) -> DecodedInput:
         """Make ready to run a signature of strings on decoded pictures; asked once for each, before the first run.

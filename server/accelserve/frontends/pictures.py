@@ -19,7 +19,7 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.models.servable import Servable
 from accelserve.observability.metrics import Gauge
 from accelserve.preprocessing import Preprocessing
-from accelserve.tensors import DType, Signature, Tensor
+from accelserve.tensors import DType, Signature, Tensor, find_spec
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,14 +131,17 @@ class PictureDecoder:
     ) -> tuple[dict[str, Tensor], bool]:
         """Decode what arrived as a string tensor [n] for a model whose pictures we decode; else inputs as they are.
 
-        Clients of the original services send `DT_STRING [n]` whatever the model's own input is. Returns the inputs, and
-        whether they run under a signature of their own.
+        Clients of the original services send `DT_STRING [n]` whatever the model's own input is, and decoded pictures to
+        models of strings. Returns the inputs, and whether they run under a signature of their own.
         """
         if signature.name not in servable.model.preprocessing or len(inputs) != 1:
             return inputs, False
         name, tensor = next(iter(inputs.items()))
         if tensor.dtype != np.object_:
-            return inputs, False
+            decoded = servable.model.pixels.decoded.get(signature.name)
+            return inputs, decoded is not None and decoded.only
+        if find_spec(signature.inputs, name) is None:
+            return inputs, False  # to be refused for its name before it costs anything
         if tensor.ndim > 1 or tensor.size == 0:
             message = f'"{name}": encoded pictures come as string[n] with n above 0, got {list(tensor.shape)}'
             raise ScoringError(Kind.INVALID, message)

@@ -144,7 +144,7 @@ class Loader:
         policy = manifest.batching
         for each in capabilities:
             policy = fit_policy(policy, each)
-        decoded = take_decoded(sessions, manifest)
+        decoded = take_decoded(sessions, manifest, artifact.format)
         steps = {name: each.preprocessing for name, each in decoded.items()}
         preprocessing = picture_preprocessing(manifest, signatures) | steps
         _tell_guesses(artifact.name, preprocessing)
@@ -247,6 +247,8 @@ def _tell_guesses(model: str, preprocessing: Mapping[str, Preprocessing]) -> Non
 
 def _tell_decoded(model: str, decoded: Mapping[str, DecodedInput]) -> None:
     for signature, each in decoded.items():
+        if each.only:
+            continue
         logger.info(
             "%s: the server decodes pictures for %s in the model's place: pixels differ by up to %.1f of 255 from "
             "its own, outputs by up to %.2g of their largest",

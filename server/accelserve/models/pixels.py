@@ -42,18 +42,23 @@ class PixelPaths:
         return signature if decoded is None else decoded.signature
 
 
-def take_decoded(sessions: Sequence[Session], manifest: Manifest) -> dict[str, DecodedInput]:
-    """What the server decodes in the model's place; nothing unless the model's file says so.
+_LEAVES_DECODING = "accelonnx"  # the format of models that have no decoder of their own
+
+
+def take_decoded(sessions: Sequence[Session], manifest: Manifest, model_format: str) -> dict[str, DecodedInput]:
+    """What the server decodes in the model's place; nothing unless the model's format or its file says so.
 
     Raises ScoringError(PRECONDITION) with the reason where it is wanted and cannot be, for `serving_default` or for all
     signatures, or is too far from what the model's own graph makes.
     """
+    if model_format == _LEAVES_DECODING:
+        return {name: _left(sessions, name) for name in sessions[0].signatures if _takes_strings(sessions[0], name)}
     if manifest.decode != "server":
         return {}
     found: dict[str, DecodedInput] = {}
     reasons: dict[str, str] = {}
-    for name, signature in sessions[0].signatures.items():
-        if not any(spec.dtype.is_string for spec in signature.inputs.values()):
+    for name in sessions[0].signatures:
+        if not _takes_strings(sessions[0], name):
             continue
         try:
             found[name], *_ = [_decoded(session, name) for session in sessions]
@@ -67,6 +72,19 @@ def take_decoded(sessions: Sequence[Session], manifest: Manifest) -> dict[str, D
         raise ScoringError(Kind.PRECONDITION, f'{asked} cannot be: {reason}; say decode = "model"')
     for name, decoded in found.items():
         _check_error(f"{asked}: {name}", decoded, manifest.decode_tolerance)
+    return found
+
+
+def _takes_strings(session: Session, name: str) -> bool:
+    return any(spec.dtype.is_string for spec in session.signatures[name].inputs.values())
+
+
+def _left(sessions: Sequence[Session], name: str) -> DecodedInput:
+    try:
+        found, *_ = [_decoded(session, name) for session in sessions]
+    except ScoringError as error:
+        message = f'signature "{name}" takes pictures that nothing decodes: {error.message}'
+        raise ScoringError(Kind.PRECONDITION, message) from error
     return found
 
 

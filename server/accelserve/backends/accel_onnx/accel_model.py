@@ -69,7 +69,7 @@ class AccelModel:
 def decoded_input(model: AccelModel) -> DecodedInput:
     """What a session's `take_decoded` answers: the signature of decoded pictures, which batches then name.
 
-    There is no other decoder that this one could differ from. Raises ScoringError(UNSUPPORTED) for a model without.
+    Raises ScoringError(UNSUPPORTED) for a model without.
     """
     if model.pictures is None:
         raise ScoringError(Kind.UNSUPPORTED, f'signature "{model.signature.name}" takes tensors, not pictures')
@@ -77,7 +77,7 @@ def decoded_input(model: AccelModel) -> DecodedInput:
     size = (*steps.size, steps.channels) if steps.layout == "NHWC" else (steps.channels, *steps.size)
     inputs = MappingProxyType({key: replace(spec, dtype=BY_NAME["float32"], shape=(-1, *size))})
     taken = replace(model.signature, name=f"{model.signature.name} of decoded pictures", inputs=inputs)
-    return DecodedInput(taken, steps, 0.0, 0.0)
+    return DecodedInput(taken, steps, pixel_error=0.0, output_error=0.0, only=True)
 
 
 def write_accel(folder: Path, model: AccelModel) -> None:
