@@ -1,0 +1,75 @@
+"""One-layer ONNX models, and their outputs through the emulator's real path: the rewrite, run by ONNX Runtime."""
+
+import numpy as np
+import onnxruntime
+from accelserve.backends.fpga_emulator.rewrite import Emulated, emulate
+from onnx import TensorProto, helper, numpy_helper
+from reference_formats import Bfp, Floats, Mx
+
+from accelserve.backends.base import SessionOptions
+from accelserve.backends.fpga_emulator.formats import BlockFloat, Format, MxFloat, Numerics
+from accelserve.backends.onnx_runtime.options import OnnxOptions, session_options
+from accelserve.wire import onnx_pb2
+
+OPSET = 17
+IR_VERSION = 8
+
+
+def reference_of(form: Format) -> Bfp | Mx:
+    """The reference's name for a format of the emulator."""
+    if isinstance(form, BlockFloat):
+        codes = form.codes == "twos-complement"
+        return Bfp(form.mantissa, form.exponent, form.block, form.rounding, form.on_carry, codes)
+    assert isinstance(form, MxFloat)
+    element = form.element
+    return Mx(element.mantissa, element.emin, element.emax, element.largest, form.block)
+
+
+def model(op: str, x: Floats, weights: Floats, bias: Floats | None = None, relu: bool = False, **attributes) -> bytes:
+    """`x` -> op with constant weights -> `y`, or with a ReLU behind it; the first axis of both is free."""
+    inputs = ["x", "weights", *(["bias"] if bias is not None else [])]
+    nodes = [helper.make_node(op, inputs, ["sum" if relu else "y"], name="layer", **attributes)]
+    if relu:
+        nodes.append(helper.make_node("Relu", ["sum"], ["y"], name="relu"))
+    constants = {"weights": weights, **({"bias": bias} if bias is not None else {})}
+    rank = x.ndim
+    graph = helper.make_graph(
+        nodes,
+        "layer",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *x.shape[1:]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", *(f"y{axis}" for axis in range(1, rank))])],
+        [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    return made.SerializeToString()
+
+
+def emulated(plain: bytes, numerics: Numerics) -> Emulated:
+    return emulate(onnx_pb2.ModelProto.FromString(plain), numerics)
+
+
+def run(graph: bytes, x: Floats) -> Floats:
+    """`y` for `x`, in a session made as the server makes it."""
+    options = session_options(onnxruntime, OnnxOptions(), SessionOptions(threads=1))
+    session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    (y,) = session.run(["y"], {"x": x})
+    return y
+
+
+def run_emulated(plain: bytes, x: Floats, numerics: Numerics) -> Floats:
+    return run(emulated(plain, numerics).model.SerializeToString(), x)
+
+
+def quantized_by_the_graph(rows: Floats, form: Format) -> Floats:
+    """rows [n, length] as a matrix product with the identity sees them: one value times 1.0, and zeros.
+
+    A NaN times zero is NaN, so an undefined block shows in all of its row.
+    """
+    identity = np.eye(rows.shape[1], dtype=np.float32)
+    return run_emulated(model("MatMul", rows, identity), rows, Numerics(form))
+
+
+def quantized_alone_by_the_graph(values: Floats, form: Format) -> Floats:
+    """values [n], each a block of its own: the only channel of a 1x1 convolution by 1.0."""
+    plane = values.reshape(1, 1, 1, -1)
+    return run_emulated(model("Conv", plane, np.ones((1, 1, 1, 1), np.float32)), plane, Numerics(form)).ravel()
