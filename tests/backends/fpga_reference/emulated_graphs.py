@@ -2,12 +2,12 @@
 
 import numpy as np
 import onnxruntime
-from accelserve.backends.fpga_emulator.rewrite import Emulated, emulate
 from onnx import TensorProto, helper, numpy_helper
 from reference_formats import Bfp, Floats, Mx
 
 from accelserve.backends.base import SessionOptions
 from accelserve.backends.fpga_emulator.formats import BlockFloat, Format, MxFloat, Numerics
+from accelserve.backends.fpga_emulator.rewrite import Emulated, emulate
 from accelserve.backends.onnx_runtime.options import OnnxOptions, session_options
 from accelserve.wire import onnx_pb2
 
@@ -25,19 +25,18 @@ def reference_of(form: Format) -> Bfp | Mx:
     return Mx(element.mantissa, element.emin, element.emax, element.largest, form.block)
 
 
-def model(op: str, x: Floats, weights: Floats, bias: Floats | None = None, relu: bool = False, **attributes) -> bytes:
-    """`x` -> op with constant weights -> `y`, or with a ReLU behind it; the first axis of both is free."""
-    inputs = ["x", "weights", *(["bias"] if bias is not None else [])]
-    nodes = [helper.make_node(op, inputs, ["sum" if relu else "y"], name="layer", **attributes)]
-    if relu:
-        nodes.append(helper.make_node("Relu", ["sum"], ["y"], name="relu"))
+def model(op: str, x: Floats, weights: Floats, bias: Floats | None = None, relu: str = "", **attributes) -> bytes:
+    """`x` -> op with constant weights -> `y`; relu: "before" or "after" it too. The first axis of both is free."""
+    before = [helper.make_node("Relu", ["x"], ["positive"], name="relu")] if relu == "before" else []
+    after = [helper.make_node("Relu", ["sum"], ["y"], name="relu")] if relu == "after" else []
+    inputs = ["positive" if before else "x", "weights", *(["bias"] if bias is not None else [])]
+    layer = helper.make_node(op, inputs, ["sum" if after else "y"], name="layer", **attributes)
     constants = {"weights": weights, **({"bias": bias} if bias is not None else {})}
-    rank = x.ndim
     graph = helper.make_graph(
-        nodes,
+        [*before, layer, *after],
         "layer",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *x.shape[1:]])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", *(f"y{axis}" for axis in range(1, rank))])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", *(f"y{axis}" for axis in range(1, x.ndim))])],
         [numpy_helper.from_array(np.ascontiguousarray(value), name) for name, value in constants.items()],
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
@@ -60,13 +59,14 @@ def run_emulated(plain: bytes, x: Floats, numerics: Numerics) -> Floats:
     return run(emulated(plain, numerics).model.SerializeToString(), x)
 
 
-def quantized_by_the_graph(rows: Floats, form: Format) -> Floats:
+def quantized_by_the_graph(rows: Floats, form: Format, relu: bool = False) -> Floats:
     """rows [n, length] as a matrix product with the identity sees them: one value times 1.0, and zeros.
 
-    A NaN times zero is NaN, so an undefined block shows in all of its row.
+    A NaN times zero is NaN, so an undefined block shows in all of its row. relu: behind one, where the emulator knows
+    that no value is negative.
     """
     identity = np.eye(rows.shape[1], dtype=np.float32)
-    return run_emulated(model("MatMul", rows, identity), rows, Numerics(form))
+    return run_emulated(model("MatMul", rows, identity, relu="before" if relu else ""), rows, Numerics(form))
 
 
 def quantized_alone_by_the_graph(values: Floats, form: Format) -> Floats:

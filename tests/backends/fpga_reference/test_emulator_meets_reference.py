@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from accelserve.backends.fpga_emulator.quantize import quantize as emulator_quantize
 from emulated_graphs import (
     emulated,
     model,
@@ -13,10 +12,11 @@ from emulated_graphs import (
     run_emulated,
 )
 from golden_vectors import golden_blocks, golden_inputs, golden_layers, same_values
-from reference_formats import FORMATS, Bfp, quantize
+from reference_formats import FORMATS, SMALLEST_NORMAL, Bfp, quantize
 from reference_layers import Sums, conv, linear
 
 from accelserve.backends.fpga_emulator.formats import PRESETS, Numerics, parse_format
+from accelserve.backends.fpga_emulator.quantize import quantize as emulator_quantize
 
 QUANTIZING = [name for name in PRESETS if name != "fp32"]
 VARIANTS = [
@@ -33,6 +33,7 @@ VARIANTS = [
     "bfp(m=3,e=5,b=16,codes=twos-complement,on_carry=bump)",
 ]
 ALL = [*QUANTIZING, *VARIANTS]
+LARGE = 2.0**104
 EVERY_FP16 = np.arange(2**16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
@@ -45,6 +46,20 @@ def where_they_differ(got: np.ndarray, want: np.ndarray, given: np.ndarray) -> s
 
 def assert_same(got: np.ndarray, want: np.ndarray, given: np.ndarray) -> None:
     assert same_values(got, want), where_they_differ(got, want, given)
+
+
+def assert_same_in_the_graph(got: np.ndarray, want: np.ndarray, rows: np.ndarray) -> None:
+    """Bit for bit but for the graph's two limits (docs/fpga_numerics.md).
+
+    rows: [n, length], undefined as a whole or not at all.
+    A row with a value from 2**104 on may be NaN instead, never another number; a subnormal in a block with a normal
+    value is rounded like any other.
+    """
+    given_up = (np.abs(rows).max(axis=1) >= LARGE) & np.isnan(got).all(axis=1)
+    subnormal = (np.abs(rows) < SMALLEST_NORMAL) & (rows != 0) & ~given_up[:, None]
+    assert (np.abs(got[subnormal]) <= SMALLEST_NORMAL).all()
+    leave_out = subnormal | given_up[:, None]
+    assert_same(np.where(leave_out, 0, got), np.where(leave_out, 0, want), rows)
 
 
 def fp16_blocks(width: int) -> np.ndarray:
@@ -96,6 +111,7 @@ class TestFormats:
         assert {name: reference_of(PRESETS[name]) for name in QUANTIZING} == FORMATS
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # -2.0 * 2**127 is fp32's minus infinity
 @pytest.mark.parametrize("text", ALL)
 class TestWeights:
     """quantize.py, in numpy."""
@@ -131,7 +147,14 @@ class TestActivations:
     def test_blocks(self, text: str, blocks):
         form = parse_format(text)
         rows = blocks(form.block)
-        assert_same(quantized_by_the_graph(rows, form), quantize(rows, reference_of(form)).values(), rows)
+        want = quantize(rows, reference_of(form)).values()
+        assert_same_in_the_graph(quantized_by_the_graph(rows, form), want, rows)
+
+    def test_blocks_that_are_never_negative(self, text: str):
+        form = parse_format(text)
+        rows = np.abs(np.concatenate([fp16_blocks(form.block), fp32_blocks(form.block)]))
+        want = quantize(rows, reference_of(form)).values()
+        assert_same_in_the_graph(quantized_by_the_graph(rows, form, relu=True), want, rows)
 
     def test_a_short_tail(self, text: str):
         form = parse_format(text)
@@ -139,7 +162,7 @@ class TestActivations:
         rows = rows[np.isfinite(rows).all(axis=1)]
         want = quantize(rows, reference_of(form)).values()
         defined = np.isfinite(want).all(axis=1)
-        assert_same(quantized_by_the_graph(rows, form)[defined], want[defined], rows[defined])
+        assert_same_in_the_graph(quantized_by_the_graph(rows, form)[defined], want[defined], rows[defined])
 
 
 def network_values(*shape: int, seed: int) -> np.ndarray:
@@ -206,13 +229,19 @@ def test_im2col_blocks_run_over_the_taps(text: str, case: str):
     assert_layer(run_emulated(plain, x, Numerics(form)), sums)
 
 
+@pytest.mark.parametrize("text", QUANTIZING)
+@pytest.mark.parametrize("case", CONVOLUTIONS)
 class TestReports:
-    def test_a_layer_is_exact_only_where_the_bound_holds_for_every_output(self):
-        x, _, plain = convolution(32, 8, 3, pad=1)
-        (layer,) = emulated(plain, Numerics(parse_format("msfp12"))).layers
-        assert layer.numerics in ("exact", "order-dependent")
+    def test_a_layer_is_called_exact_only_where_the_bound_holds_for_every_output(self, text: str, case: str):
+        channels, outputs, size, attributes = CONVOLUTIONS[case]
+        x, weights, plain = convolution(channels, outputs, size, **attributes)
+        form = parse_format(text)
+        (layer,) = emulated(plain, Numerics(form)).layers
         assert layer.name == "layer"
-        assert x.shape[1] % layer.block == 0
+        assert layer.block == min(form.block, weights.shape[1])
+        assert layer.numerics in ("exact", "order-dependent")
+        if layer.numerics == "exact":
+            assert conv(x, weights, reference_of(form), **attributes).order_is_free().all()
 
 
 class TestElementWise:
@@ -227,13 +256,13 @@ class TestElementWise:
         assert sums.order_is_free().all()
         narrow = ml_dtypes.bfloat16 if rounded == "bfloat16" else rounded
         want = np.maximum((sums.exact() + bias).astype(narrow).astype(np.float32), 0)
-        plain = model("Gemm", x, weights, bias, relu=True, transB=1)
+        plain = model("Gemm", x, weights, bias, relu="after", transB=1)
         assert_same(run_emulated(plain, x, Numerics(form, elementwise)), want, want)
 
     def test_fp32_leaves_the_sum_as_it_is(self):
         x, weights = network_values(4, 64, seed=1), network_values(6, 64, seed=2)
         form = parse_format("msfp12")
-        got = run_emulated(model("Gemm", x, weights, transB=1, relu=True), x, Numerics(form))
+        got = run_emulated(model("Gemm", x, weights, transB=1, relu="after"), x, Numerics(form))
         assert_same(got, np.maximum(linear(x, weights, reference_of(form)).exact(), 0), got)
 
 
