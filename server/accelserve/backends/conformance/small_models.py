@@ -11,8 +11,11 @@ _FLOAT = 1  # TensorProto.FLOAT
 _OPSET, _IR_VERSION = 17, 8
 
 
-def onnx_classifier(path: Path, features: int = 16, hidden: int = 8, classes: int = 4) -> Path:
-    """images float32 ["batch", features] -> Gemm, Relu, Gemm, Softmax -> scores float32 ["batch", classes]."""
+def onnx_classifier(path: Path, features: int = 16, hidden: int = 8, classes: int = 4, *, softmax: bool = True) -> Path:
+    """images float32 ["batch", features] -> Gemm, Relu, Gemm and Softmax, or none -> scores float32 ["batch", classes].
+
+    Weights are seeded, and lie in the file as [inputs, outputs].
+    """
     random = np.random.default_rng(0)
     weights = {
         "w1": random.normal(0, features**-0.5, (features, hidden)),
@@ -23,9 +26,10 @@ def onnx_classifier(path: Path, features: int = 16, hidden: int = 8, classes: in
     nodes = [
         pb.NodeProto(op_type="Gemm", name="hidden", input=["images", "w1", "b1"], output=["h"]),
         pb.NodeProto(op_type="Relu", name="relu", input=["h"], output=["r"]),
-        pb.NodeProto(op_type="Gemm", name="logits", input=["r", "w2", "b2"], output=["z"]),
-        pb.NodeProto(op_type="Softmax", name="softmax", input=["z"], output=["scores"]),
+        pb.NodeProto(op_type="Gemm", name="logits", input=["r", "w2", "b2"], output=["z" if softmax else "scores"]),
     ]
+    if softmax:
+        nodes.append(pb.NodeProto(op_type="Softmax", name="softmax", input=["z"], output=["scores"]))
     graph = pb.GraphProto(
         name="classifier",
         node=nodes,
