@@ -68,11 +68,12 @@ ARROWS: dict[str, set[str]] = {
         "backends.tf_session.backend",
         "backends.tf_session.signatures",
     },
+    "recipes": {"wire", "convert.unfinished"},
     "demo": {"client", "builtin"},
     "inspection": {"models", "backends.base", "backends.discovery", "backends.cuda.probe", "backends.cuda.nvml"},
     "listing": {"inspection", "models.store"},
     "commands": {
-        *("runtime", "client", "convert", "demo", "inspection", "listing"),
+        *("runtime", "client", "convert", "recipes", "demo", "inspection", "listing"),
         *("models.store", "models.repository", "backends.artifact_cache", "backends.base", "backends.discovery"),
         "backends.plug_ins",
     },

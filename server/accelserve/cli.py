@@ -6,13 +6,26 @@ import sys
 from collections.abc import Sequence
 
 from accelserve import __version__
-from accelserve.commands import convert, delete, demo, devices, list_models, path, register, serve, show, update, verify
+from accelserve.commands import (
+    convert,
+    delete,
+    demo,
+    devices,
+    list_models,
+    path,
+    recipes,
+    register,
+    serve,
+    show,
+    update,
+    verify,
+)
 from accelserve.commands.parsing import WholeFlags
 from accelserve.config_sources import ConfigError
 from accelserve.errors import ExitCode, ScoringError
 
 # As `--help` lists them. Each module has `add`, which sets `run` on its parser.
-_COMMANDS = (serve, demo, show, devices, register, list_models, update, delete, path, convert, verify)
+_COMMANDS = (serve, demo, show, devices, register, list_models, update, delete, path, convert, verify, recipes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

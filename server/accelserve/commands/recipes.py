@@ -1,0 +1,180 @@
+"""`accelserve recipes`: the networks of the original FPGA service, built from the user's weights or seeded ones."""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from accelserve.commands.parsing import Commands, WholeFlags, add_json, argument
+from accelserve.config_sources import ConfigError
+from accelserve.errors import ExitCode
+
+if TYPE_CHECKING:
+    from accelserve.recipes.build import Built
+    from accelserve.recipes.catalog import Recipe
+    from accelserve.recipes.network import Network
+    from accelserve.recipes.writing import Weights
+
+_SEEDED = "seeded"
+_LARGEST_SEED = 2**63 - 1
+_EPILOG = """\
+examples:
+  accelserve recipes list
+  accelserve recipes build resnet50 --weights seeded                     ./resnet50, to try things with
+  accelserve serve --model resnet50=resnet50                             and ask it: accelserve score, curl
+"""
+_BUILD_EPILOG = """\
+The folder holds 1/model.onnx and accelserve.toml: `serve --model NAME=DIR`, `register DIR --name NAME` and
+`convert DIR --to accelonnx` take it as it is. Graph, tensor names and shapes are the original service's: the picture
+arrives as "InputImage:0", the answer leaves as, for instance, "classifier/resnet_v1_50/predictions/Softmax:0".
+
+exit codes: 0 built, 2 usage, 3 weights that do not fit, 4 no such recipe or file, 5 the folder exists
+"""
+
+
+def add(commands: Commands) -> None:
+    recipes = commands.add_parser(
+        "recipes",
+        help="build ResNet-50 and other networks that FPGAs run",
+        description="The networks of the original FPGA service as ONNX, under its tensor names.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    actions = recipes.add_subparsers(parser_class=WholeFlags, title="actions", required=True, metavar="ACTION")
+    _add_build(actions)
+    listing = actions.add_parser("list", help="list the networks")
+    add_json(listing)
+    listing.set_defaults(run=_list)
+
+
+def _add_build(actions: Commands) -> None:
+    build = actions.add_parser(
+        "build",
+        help="build one",
+        description="Build a network as an ONNX model that is ready to be served.",
+        epilog=_BUILD_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    build.add_argument("recipe", metavar="NETWORK", help="one of `accelserve recipes list`")
+    build.add_argument("--weights", required=True, metavar="seeded", help="`seeded`: random weights, for trying things")
+    build.add_argument(
+        "--seed", type=argument(_seed), metavar="N", help="of seeded weights (default: 0); the same bytes everywhere"
+    )
+    build.add_argument("--classes", type=argument(_classes), metavar="N", help="how many (default: the original's)")
+    build.add_argument(
+        "--definition",
+        choices=["slim", "keras"],
+        help="whose network: slim's strides are in the last unit of a block, as in the original (default), Keras' in "
+        "the first",
+    )
+    build.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes, one a line")
+    build.add_argument(
+        "--output", type=Path, metavar="DIR", help="folder to write (default: ./NETWORK); must not exist"
+    )
+    add_json(build)
+    build.set_defaults(run=_build)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) > _LARGEST_SEED:
+        raise ValueError(f"want a number from 0 to {_LARGEST_SEED}")
+    return int(text)
+
+
+def _classes(text: str) -> int:
+    if not text.isdecimal() or not 2 <= int(text) <= 100_000:
+        raise ValueError("want a number from 2 to 100000")
+    return int(text)
+
+
+def _build(parsed: argparse.Namespace) -> ExitCode:
+    from accelserve.commands.progress import ProgressLine
+    from accelserve.recipes.build import build
+    from accelserve.recipes.catalog import Wanted, recipe_of
+
+    recipe = recipe_of(parsed.recipe)
+    started = time.monotonic()
+    weights = _weights(recipe, parsed)
+    wanted = Wanted(parsed.classes or recipe.classes, parsed.definition or recipe.definitions[0])
+    line = ProgressLine(sys.stderr, time.monotonic)
+    try:
+        output = parsed.output or Path(recipe.name)
+        built = build(recipe, wanted, weights, output, _labels(parsed.labels, wanted.classes), line)
+    finally:
+        line.end()
+    _print(parsed, built, time.monotonic() - started)
+    return ExitCode.OK
+
+
+def _weights(recipe: "Recipe", parsed: argparse.Namespace) -> "Weights":
+    from accelserve.recipes.seeded import SeededWeights
+
+    if parsed.weights != _SEEDED:
+        raise ConfigError([f"--weights {parsed.weights}: want `seeded`"])
+    return SeededWeights(parsed.seed or 0)
+
+
+def _labels(path: Path | None, classes: int) -> tuple[str, ...] | None:
+    if path is None:
+        return None
+    try:
+        labels = tuple(path.read_text(encoding="utf-8").rstrip("\n").split("\n"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([f"--labels {path} cannot be read: {error}"]) from error
+    if len(labels) != classes:
+        raise ConfigError([f"--labels {path}: want {classes} lines, one a class, got {len(labels)}"])
+    return labels
+
+
+def _print(parsed: argparse.Namespace, built: "Built", seconds: float) -> None:
+    if parsed.json:
+        print(json.dumps(built.as_json(), indent=2))
+        return
+    size = f"{built.bytes / 2**20:,.0f} MiB"
+    print(f"{built.folder}: {built.parameters:,} parameters from {built.weights}, {size}, {seconds:.1f} s")
+    print(f"serve it: accelserve serve --model {built.recipe}={built.folder}")
+
+
+def _list(parsed: argparse.Namespace) -> ExitCode:
+    from accelserve.recipes.catalog import RECIPES, Wanted
+
+    rows = [_row(recipe, recipe.build(Wanted(recipe.classes, recipe.definitions[0]))) for recipe in RECIPES.values()]
+    print(json.dumps({"recipes": rows}, indent=2) if parsed.json else _table(rows))
+    return ExitCode.OK
+
+
+def _row(recipe: "Recipe", network: "Network") -> dict[str, Any]:
+    """A recipe as the original had it: nothing is built for that but the graph."""
+    return {
+        "name": recipe.name,
+        "network": recipe.title,
+        "input": [network.size, network.size, 3],
+        "classes": recipe.classes,
+        "parameters": network.parameter_count,
+        "macs": network.macs,
+        "definitions": list(recipe.definitions),
+        "device_outputs": list(network.device_outputs),
+        "outputs": [value.name for value in network.outputs],
+    }
+
+
+def _table(rows: Sequence[dict[str, Any]]) -> str:
+    cells = [("NAME", "NETWORK", "INPUT", "CLASSES", "PARAMETERS", "GMAC", "OUTPUT")]
+    for row in rows:
+        first, *others = row["outputs"]
+        cells.append(
+            (
+                row["name"],
+                row["network"],
+                "x".join(map(str, row["input"])),
+                str(row["classes"]),
+                f"{row['parameters']:,}",
+                f"{row['macs'] / 1e9:.2f}",
+                f"{first} and {len(others)} more" if others else first,
+            )
+        )
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in cells)

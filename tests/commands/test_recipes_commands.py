@@ -1,0 +1,77 @@
+"""`accelserve recipes` as people and scripts type it."""
+
+import json
+
+import pytest
+
+from accelserve.cli import main
+from accelserve.recipes import catalog
+from accelserve.recipes.catalog import Recipe
+from accelserve.recipes.resnet import ResNet, resnet
+
+
+@pytest.fixture
+def run(capsys):
+    """The exit code, what was printed, and what was complained of."""
+
+    def run_command(*arguments):
+        code = main(["recipes", *map(str, arguments)])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run_command
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A recipe that is made in no time."""
+    recipe = Recipe(
+        "small",
+        "Small",
+        lambda wanted: resnet(ResNet("r", (1, 1), 8, 32, wanted.definition == "keras"), wanted.classes),
+        "r/logits/biases",
+        classes=4,
+        preprocessing={"resize": "stretch"},
+    )
+    monkeypatch.setattr(catalog, "RECIPES", {"small": recipe})
+
+
+def test_the_list_is_a_table_and_json(run):
+    code, table, _ = run("list")
+    assert code == 0
+    assert table.splitlines()[0].split() == ["NAME", "NETWORK", "INPUT", "CLASSES", "PARAMETERS", "GMAC", "OUTPUT"]
+    found = {row["name"]: row for row in json.loads(run("list", "--json")[1])["recipes"]}
+    assert found["resnet50"]["outputs"] == ["classifier/resnet_v1_50/predictions/Softmax:0"]
+    assert found["resnet50"]["input"] == [224, 224, 3]
+
+
+def test_a_network_is_built_and_told(run, small, tmp_path):
+    code, out, err = run("build", "small", "--weights", "seeded", "--output", tmp_path / "m")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[1] == f"serve it: accelserve serve --model small={tmp_path / 'm'}"
+    code, out, _ = run(
+        *("build", "small", "--weights", "seeded", "--seed", 7, "--classes", 6, "--definition", "keras"),
+        *("--output", tmp_path / "n", "--json"),
+    )
+    told = json.loads(out)
+    assert (told["weights"], told["classes"], told["definition"]) == ("seed 7", 6, "keras")
+
+
+def test_a_folder_that_exists_is_a_conflict(run, small, tmp_path):
+    code, _, err = run("build", "small", "--weights", "seeded", "--output", tmp_path)
+    assert code == 5
+    assert err == f"accelserve: {tmp_path} exists: delete it, or choose another --output\n"
+
+
+def test_an_unknown_network_is_not_found_and_the_known_ones_are_named(run):
+    code, _, err = run("build", "resnet51", "--weights", "seeded")
+    assert code == 4
+    assert err.startswith("accelserve: no recipe 'resnet51'; there are resnet50, ")
+
+
+def test_labels_have_a_line_for_each_class(run, small, tmp_path):
+    (tmp_path / "labels").write_text("a\nb\nc\n")
+    flags = ("--labels", tmp_path / "labels", "--output", tmp_path / "m")
+    code, _, err = run("build", "small", "--weights", "seeded", *flags)
+    assert (code, err) == (2, f"accelserve: --labels {tmp_path / 'labels'}: want 4 lines, one a class, got 3\n")
+    assert run("build", "small", "--weights", "seeded", "--classes", 3, *flags)[0] == 0
