@@ -18,11 +18,13 @@ LANES = 16
 BIAS = 127
 UNOPTIMIZED = "OPT_FAST=-O0 OPT_SLOW=-O0 OPT_GLOBAL=-O0"  # compiling takes longer than simulating
 
+MISSING = [tool for tool in ("verilator", "make", "g++") if shutil.which(tool) is None]
+
 pytestmark = [
     pytest.mark.rtl,
     pytest.mark.skipif(
-        shutil.which("verilator") is None,
-        reason="RTL NOT CHECKED: verilator is missing (Debian: apt-get install verilator)",
+        bool(MISSING),
+        reason=f"RTL NOT CHECKED: no {', '.join(MISSING)} (Debian: apt-get install verilator make g++)",
     ),
 ]
 
