@@ -43,6 +43,27 @@ def model(op: str, x: Floats, weights: Floats, bias: Floats | None = None, relu:
     return made.SerializeToString()
 
 
+def residual_model(x: Floats, weights: tuple[Floats, Floats, Floats]) -> bytes:
+    """`x` -> conv 3x3, ReLU -> conv 3x3 beside conv 1x1 -> their sum -> `y`: two layers share one quantizer."""
+    padded = {"kernel_shape": [3, 3], "pads": [1, 1, 1, 1]}
+    nodes = [
+        helper.make_node("Conv", ["x", "w0"], ["c0"], name="first", **padded),
+        helper.make_node("Relu", ["c0"], ["r0"], name="relu"),
+        helper.make_node("Conv", ["r0", "w1"], ["c1"], name="main", **padded),
+        helper.make_node("Conv", ["r0", "w2"], ["c2"], name="shortcut", kernel_shape=[1, 1]),
+        helper.make_node("Add", ["c1", "c2"], ["y"], name="sum"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "residual",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", *x.shape[1:]])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", len(weights[2]), *x.shape[2:]])],
+        [numpy_helper.from_array(value, f"w{number}") for number, value in enumerate(weights)],
+    )
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    return made.SerializeToString()
+
+
 def emulated(plain: bytes, numerics: Numerics) -> Emulated:
     return emulate(onnx_pb2.ModelProto.FromString(plain), numerics)
 

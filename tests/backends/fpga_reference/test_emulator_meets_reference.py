@@ -1,5 +1,6 @@
 """The emulator against the slow reference, bit for bit: neither was written with the other in sight."""
 
+import ml_dtypes
 import numpy as np
 import pytest
 from emulated_graphs import (
@@ -8,6 +9,7 @@ from emulated_graphs import (
     quantized_alone_by_the_graph,
     quantized_by_the_graph,
     reference_of,
+    residual_model,
     run,
     run_emulated,
 )
@@ -244,26 +246,43 @@ class TestReports:
             assert conv(x, weights, reference_of(form), **attributes).order_is_free().all()
 
 
-class TestElementWise:
-    @pytest.mark.parametrize(("elementwise", "rounded"), [("fp16", np.float16), ("bf16", "bfloat16")])
-    def test_a_sum_with_its_bias_is_rounded_once(self, elementwise: str, rounded):
-        import ml_dtypes
+ELEMENTWISE = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
 
+
+@pytest.mark.parametrize("elementwise", ELEMENTWISE)
+class TestElementWise:
+    def test_a_sum_with_its_bias_is_rounded_once(self, elementwise: str):
         x, weights = network_values(4, 64, seed=1), network_values(6, 64, seed=2)
         bias = np.round(network_values(6, seed=3) * 16) / 16  # on the products' grid, so that no order rounds
         form = parse_format("msfp12")
         sums = linear(x, weights, reference_of(form))
         assert sums.order_is_free().all()
-        narrow = ml_dtypes.bfloat16 if rounded == "bfloat16" else rounded
-        want = np.maximum((sums.exact() + bias).astype(narrow).astype(np.float32), 0)
+        want = np.maximum((sums.exact() + bias).astype(ELEMENTWISE[elementwise]).astype(np.float32), 0)
         plain = model("Gemm", x, weights, bias, relu="after", transB=1)
         assert_same(run_emulated(plain, x, Numerics(form, elementwise)), want, want)
 
-    def test_fp32_leaves_the_sum_as_it_is(self):
-        x, weights = network_values(4, 64, seed=1), network_values(6, 64, seed=2)
-        form = parse_format("msfp12")
-        got = run_emulated(model("Gemm", x, weights, transB=1, relu="after"), x, Numerics(form))
-        assert_same(got, np.maximum(linear(x, weights, reference_of(form)).exact(), 0), got)
+    @pytest.mark.parametrize("text", ["msfp12", "brainwave-a10", "bfp(m=3,e=8,b=128)"])
+    def test_a_small_network_is_its_layers_one_after_the_other(self, elementwise: str, text: str):
+        form, narrow = parse_format(text), ELEMENTWISE[elementwise]
+        x = network_values(1, 16, 6, 6, seed=1)
+        shapes = ((32, 16, 3, 3), (8, 32, 3, 3), (8, 32, 1, 1))
+        weights = tuple(network_values(*shape, seed=seed) / 4 for seed, shape in enumerate(shapes))
+
+        def layer(values: np.ndarray, kernel: np.ndarray, pad: int) -> np.ndarray:
+            sums = conv(values, kernel, reference_of(form), pad=pad)
+            assert sums.order_is_free().all()
+            return channels_first(sums.exact()).astype(narrow).astype(np.float32)
+
+        middle = np.maximum(layer(x, weights[0], 1), 0)
+        want = (layer(middle, weights[1], 1) + layer(middle, weights[2], 0)).astype(narrow).astype(np.float32)
+        assert_same(run_emulated(residual_model(x, weights), x, Numerics(form, elementwise)), want, want)
+
+
+@pytest.mark.parametrize(("overflow", "highest"), [("ieee", np.inf), ("saturate", 65504)])
+def test_what_fp16_cannot_hold_is_infinite_or_its_largest_number(overflow: str, highest: float):
+    x, weights = np.array([[1024], [-1024], [8]], np.float32), np.array([[128]], np.float32)
+    got = run_emulated(model("Gemm", x, weights), x, Numerics(parse_format("msfp12"), "fp16", overflow))
+    assert got.ravel().tolist() == [highest, -highest, 1024]
 
 
 class TestGoldenVectors:
