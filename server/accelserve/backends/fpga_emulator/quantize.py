@@ -12,7 +12,7 @@ from accelserve.backends.fpga_emulator.mx_formats import MxElement
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
-_PIECE = 1 << 20  # values at once: eight times a piece in float64 still fits what a small machine has
+_PIECE = 1 << 16  # values at once: in float64 they stay in a core's own cache, which is five times as fast
 _LEAST_SCALE = -127  # of E8M0
 
 
@@ -42,48 +42,59 @@ def _rows(rows: Floats, format: BlockFloat | MxFloat) -> Floats:
 
 
 def _blocks(blocks: Floats, format: BlockFloat | MxFloat) -> Floats:
-    """[rows, blocks, values]"""
-    finite = np.isfinite(blocks).all(axis=-1, keepdims=True)
-    x = np.where(finite & (np.abs(blocks) >= np.finfo(np.float32).tiny), blocks, 0).astype(np.float64)
-    largest = np.abs(x).max(axis=-1, keepdims=True)
+    """[rows, blocks, values]; every array of that size is worked on in place."""
+    magnitudes = np.abs(blocks)
+    largest = magnitudes.max(axis=-1, keepdims=True)
+    finite = np.isfinite(largest)
+    x = blocks.astype(np.float64)
+    x[magnitudes < np.finfo(np.float32).tiny] = 0
+    largest = np.where(finite & (largest >= np.finfo(np.float32).tiny), largest, 0).astype(np.float64)
+    if not finite.all():
+        x[~finite[..., 0]] = 0
+    if isinstance(format, BlockFloat):
+        _block_float(x, largest, format)
+    else:
+        _mx(x, np.frexp(largest)[1] - 1, format.element)
+    x += 0.0  # no -0
+    quantized = x.astype(np.float32)
+    quantized[~finite[..., 0]] = np.nan
+    return quantized
+
+
+def _block_float(x: Doubles, largest: Doubles, format: BlockFloat) -> None:
+    """largest: of each block, [..., 1]."""
+    top, bits = format.top, format.mantissa - 1
     exponent = np.frexp(largest)[1] - 1
-    quantized = (
-        _block_float(x, exponent, format) if isinstance(format, BlockFloat) else _mx(x, exponent, format.element)
-    )
-    quantized = np.where(largest == 0, 0.0, quantized) + 0.0  # no -0
-    return np.where(finite, quantized, np.nan).astype(np.float32)
-
-
-def _block_float(x: Doubles, exponent: NDArray[np.int32], format: BlockFloat) -> Doubles:
-    """exponent: of the block's largest magnitude, [..., 1]."""
-    top = format.top
-    bits = format.mantissa - 1
     if format.on_carry == "bump":
-        largest = np.abs(x).max(axis=-1, keepdims=True)
-        exponent = exponent + (_round(np.ldexp(largest, bits - exponent), format) > top)
+        code = np.ldexp(largest, bits - exponent)
+        _round(code, format)
+        exponent = exponent + (code > top)
     least, most = format.exponent_range
     kept = np.clip(exponent, least, most)
-    codes = _round(np.ldexp(x, bits - kept), format)
-    codes = np.clip(codes, -top - (format.codes == "twos-complement"), top)
-    values = np.ldexp(codes, kept - bits)
-    if format.exponent == 5:
-        return np.where(exponent < least, 0.0, values)
-    return np.where(exponent > most, np.nan, values)
+    x *= np.ldexp(1.0, bits - kept)
+    _round(x, format)
+    np.clip(x, -top - (format.codes == "twos-complement"), top, out=x)
+    out_of_range = (0.0, exponent < least) if format.exponent == 5 else (np.nan, exponent > most)
+    x *= np.where(out_of_range[1], out_of_range[0], np.ldexp(1.0, kept - bits))
 
 
-def _round(codes: Doubles, format: BlockFloat) -> Doubles:
+def _round(codes: Doubles, format: BlockFloat) -> None:
     if format.rounding == "even":
-        return np.rint(codes)
-    if format.rounding == "floor":
-        return np.trunc(codes)
-    away: Doubles = np.copysign(np.floor(np.abs(codes) + 0.5), codes)
-    return away
+        np.rint(codes, out=codes)
+    elif format.rounding == "floor":
+        np.trunc(codes, out=codes)
+    else:
+        codes += np.copysign(0.5, codes)
+        np.trunc(codes, out=codes)
 
 
-def _mx(x: Doubles, exponent: NDArray[np.int32], element: MxElement) -> Doubles:
+def _mx(x: Doubles, exponent: NDArray[np.int32], element: MxElement) -> None:
+    """exponent: of the largest magnitude of each block, [..., 1]."""
     scale = np.maximum(exponent - element.emax, _LEAST_SCALE)
-    scaled = np.ldexp(x, -scale)
-    own = np.maximum(np.frexp(scaled)[1] - 1, element.emin)
-    rounded = np.ldexp(np.rint(np.ldexp(scaled, element.mantissa - own)), own - element.mantissa)
-    values: Doubles = np.ldexp(np.clip(rounded, -element.largest, element.largest), scale)
-    return values
+    x *= np.ldexp(1.0, -scale)
+    step = np.ldexp(1.0, np.maximum(np.frexp(x)[1] - 1, element.emin) - element.mantissa)
+    x /= step
+    np.rint(x, out=x)
+    x *= step
+    np.clip(x, -element.largest, element.largest, out=x)
+    x *= np.ldexp(1.0, scale)

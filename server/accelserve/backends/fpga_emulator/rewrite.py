@@ -13,6 +13,7 @@ from accelserve.backends.fpga_emulator.rewrite_elementwise import Rounded
 from accelserve.backends.fpga_emulator.rewrite_graph import Graph
 from accelserve.backends.fpga_emulator.rewrite_layers import MULTIPLIERS, Layers, Multiplied, layer_name
 from accelserve.backends.fpga_emulator.signs import unsigned_values
+from accelserve.backends.fpga_emulator.sizes import known_sizes
 from accelserve.errors import Kind, ScoringError
 from accelserve.wire import onnx_pb2
 
@@ -59,7 +60,7 @@ def emulate(model: onnx_pb2.ModelProto, numerics: Numerics) -> Emulated:
 
 def _rewritten(graph: Graph, numerics: Numerics) -> tuple[EmulatedLayer, ...]:
     format = numerics.format
-    layers = None if isinstance(format, Fp32) else Layers(graph, format, unsigned_values(graph))
+    layers = None if isinstance(format, Fp32) else Layers(graph, format, unsigned_values(graph), known_sizes(graph))
     rounded, made = Rounded(graph, numerics), []
     for node in graph.source:
         if layers is not None and node.op_type in MULTIPLIERS:

@@ -1,5 +1,6 @@
 """Convolutions and matrix products with both operands in the emulated card's format."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,7 @@ from accelserve.backends.fpga_emulator.formats import BlockFloat, MxFloat
 from accelserve.backends.fpga_emulator.quantize import quantize
 from accelserve.backends.fpga_emulator.rewrite_blocks import Blocked, quantized
 from accelserve.backends.fpga_emulator.rewrite_graph import Graph, attributes, set_attribute
+from accelserve.backends.fpga_emulator.sizes import Sizes
 from accelserve.errors import Kind, ScoringError
 from accelserve.wire import onnx_pb2
 
@@ -36,6 +38,7 @@ class Layers:
     graph: Graph
     format: BlockFloat | MxFloat
     unsigned: set[str]
+    sizes: Mapping[str, Sizes]
     _activations: dict[tuple[object, ...], str] = field(default_factory=dict)
 
     def rewrite(self, node: onnx_pb2.NodeProto) -> Multiplied:
@@ -60,7 +63,7 @@ class Layers:
         groups, run = attributes(node).get("group", 1), weights.shape[1]
         activations, padded = self._channels(node.input[0], groups, run)
         values = quantize(weights, self.format, axis=1)
-        widened = np.pad(values, [(0, 0), (0, padded - run), *[(0, 0)] * (values.ndim - 2)])
+        widened = _widened(values, 1, padded)
         summed = np.moveaxis(values, 1, -1).reshape(len(values), -1)
         return Multiplied(self._replaced(node, activations, widened), summed, run)
 
@@ -105,9 +108,8 @@ class Layers:
         axis = weights.ndim - 1 if given.get("transB") or weights.ndim == 1 else weights.ndim - 2
         activations, padded = self._last_axis(node.input[0], weights.shape[axis])
         values = quantize(weights, self.format, axis)
-        more = [(0, padded - size if place == axis else 0) for place, size in enumerate(values.shape)]
         summed = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
-        return Multiplied(self._replaced(node, activations, np.pad(values, more)), summed, values.shape[axis])
+        return Multiplied(self._replaced(node, activations, _widened(values, axis, padded)), summed, values.shape[axis])
 
     def _replaced(self, node: onnx_pb2.NodeProto, activations: str, weights: Floats) -> onnx_pb2.NodeProto:
         made = onnx_pb2.NodeProto()
@@ -125,15 +127,24 @@ class Layers:
         key = (x, "channels", groups, run)
         if key not in self._activations:
             graph, stem = self.graph, f"{x}/fpga"
-            shape, source = graph.add("Shape", [x], f"{stem}/shape"), x
+            shape, source = self._shape(x, groups * padded, padded != run), x
             if padded != run:
                 source = graph.add("Reshape", [x, graph.shape(0, groups, run, -1)], f"{stem}/groups")
                 source = self._padded(source, (0, 0, padded - run, 0), stem)
-                ends = (self._part(shape, 0, 1, stem), self._part(shape, 2, _LAST, stem))
-                shape = graph.add("Concat", [ends[0], graph.shape(groups * padded), ends[1]], f"{stem}/shape", axis=0)
             view = (0, groups * padded // block, block, -1)
             self._activations[key] = self._quantized(x, source, view, shape)
         return self._activations[key], padded
+
+    def _shape(self, x: str, channels: int, differ: bool) -> str:
+        """The shape of x but for its channels, as Reshape wants it."""
+        graph, stem = self.graph, f"{x}/fpga"
+        if x in self.sizes:
+            return graph.shape(0, channels, *self.sizes[x][1:])
+        shape = graph.add("Shape", [x], f"{stem}/shape")
+        if not differ:
+            return shape
+        parts = [self._part(shape, 0, 1, stem), graph.shape(channels), self._part(shape, 2, _LAST, stem)]
+        return graph.add("Concat", parts, f"{stem}/shape", axis=0)
 
     def _last_axis(self, x: str, run: int) -> tuple[str, int]:
         """(x [..., run] in the format, how long its last axis is with zeros behind it)"""
@@ -164,6 +175,12 @@ class Layers:
 
     def _part(self, shape: str, start: int, end: int, stem: str) -> str:
         return self.graph.add("Slice", [shape, self.graph.shape(start), self.graph.shape(end)], f"{stem}/sizes")
+
+
+def _widened(values: Floats, axis: int, size: int) -> Floats:
+    """With zeros behind `axis`, which is `size` long then."""
+    more = [(0, size - length if place == axis else 0) for place, length in enumerate(values.shape)]
+    return np.pad(values, more) if values.shape[axis] != size else values
 
 
 def layer_name(node: onnx_pb2.NodeProto) -> str:
