@@ -46,11 +46,9 @@ def _blocks(blocks: Floats, format: BlockFloat | MxFloat) -> Floats:
     magnitudes = np.abs(blocks)
     largest = magnitudes.max(axis=-1, keepdims=True)
     finite = np.isfinite(largest)
-    x = blocks.astype(np.float64)
+    x = (blocks if finite.all() else np.where(finite, blocks, 0)).astype(np.float64)
     x[magnitudes < np.finfo(np.float32).tiny] = 0
     largest = np.where(finite & (largest >= np.finfo(np.float32).tiny), largest, 0).astype(np.float64)
-    if not finite.all():
-        x[~finite[..., 0]] = 0
     if isinstance(format, BlockFloat):
         _block_float(x, largest, format)
     else:
