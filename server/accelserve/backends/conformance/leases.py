@@ -19,6 +19,8 @@ class LeaseChecks(Checks):
         return device
 
     def test_a_second_holder_is_refused_and_told_the_first(self, exclusive: Device, tmp_path: Path) -> None:
+        ids = {each.id for each in self.make_backend().inventory().devices}  # as another process would find them
+        assert exclusive.id in ids, f"the device has another id each time: {exclusive.id}, {', '.join(sorted(ids))}"
         lease = acquire_lease(tmp_path, exclusive.id, "first")
         with pytest.raises(ScoringError, match="first") as refusal:
             acquire_lease(tmp_path, exclusive.id, "second")

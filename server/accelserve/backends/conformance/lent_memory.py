@@ -33,9 +33,9 @@ class LentMemoryChecks(Checks):
         assert_equal(first, before)
 
     def test_lent_memory_that_is_never_run_hurts_nobody(self, session: Session, limits: Capabilities) -> None:
-        self._lent(session, 1)
         inputs = self.sample_inputs(1)
         before = copies(self._run(session, inputs))
+        self._lent(session, 1)
         with ThreadPoolExecutor(4) as threads:
             list(threads.map(lambda _: self._fill(session, inputs), range(8)))
         self._fill(session, {name: np.zeros_like(tensor) for name, tensor in inputs.items()})

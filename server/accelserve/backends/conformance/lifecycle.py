@@ -15,7 +15,7 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Tensor
 
 _SCHEDULING_NS = 50_000_000  # between the run's end and the note of its time, a thread may have to wait for the GIL
-_SETTLING_S = 5.0  # threads of a library end a moment after they were told to
+_SETTLING_S = 2.0  # threads of a library end a moment after they were told to
 
 
 class LifecycleChecks(Checks):
