@@ -90,6 +90,7 @@ LIBRARIES: dict[str, set[str]] = {  # library -> the only units or modules that 
     # vitis_fpga.pieces asks the build for its providers, and hands it on: AMD's is another one of the same name.
     "onnxruntime": {"backends.onnx_runtime.backend", "backends.vitis_fpga.pieces", "convert"},
     "onnx": {"convert"},
+    "openvino": {"backends.openvino.library"},
     "tf2onnx": {"convert"},
     "cv2": {"codecs.bilinear", "codecs.images", "codecs.jpeg", "codecs.picture_geometry"},
     "simplejpeg": {"codecs.jpeg"},

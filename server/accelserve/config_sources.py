@@ -17,7 +17,8 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _BY_KEY = {option.key: option for option in OPTIONS}
 _BY_ENV = {option.env: option for option in OPTIONS}
 _BY_NAME = {option.name: option for option in OPTIONS}
-_OTHER_ENVIRONMENT = frozenset({"ACCELSERVE_MODEL", "ACCELSERVE_CONFIG"})
+# ACCELSERVE_OPENVINO_PLUGINS is the back end's: backends.openvino.devices.
+_OTHER_ENVIRONMENT = frozenset({"ACCELSERVE_MODEL", "ACCELSERVE_CONFIG", "ACCELSERVE_OPENVINO_PLUGINS"})
 _MODEL_OPTIONS = ("device", "threads", "instances")  # of the server, that a model may choose for itself
 _MODEL_KEYS = "path, versions, device, threads, instances (batching and preprocessing live in its accelserve.toml)"
 _SHOWN = 60  # characters of a wrong value

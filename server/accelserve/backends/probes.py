@@ -67,6 +67,18 @@ def vitis_fpga() -> Offer:
     )
 
 
+def openvino(find: Finder = find_spec) -> Offer:
+    """ONNX models on FPGAs of Altera's FPGA AI Suite, and on the CPU where it is asked for by name."""
+    return Offer(
+        name="openvino",
+        formats=frozenset({"onnx"}),
+        device_kinds=frozenset({DeviceKind.CPU, DeviceKind.FPGA}),
+        backend="accelserve.backends.openvino.backend:OpenVinoBackend",
+        unavailable=_unless_installed("openvino", "'accelserve[openvino]'", find),
+        preference=-2,
+    )
+
+
 def synthetic() -> Offer:
     """Models made of arithmetic and delays, for tests and drills."""
     return Offer(

@@ -1,10 +1,11 @@
 """ONNX models on AMD's FPGAs through ONNX Runtime's VitisAI provider, never silently on the CPU."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from accelserve.backends.accel_onnx.card_session import CardSession, Failures, OnCard, Run
+from accelserve.backends.accel_onnx.card_states import CardStates
 from accelserve.backends.accel_onnx.model_file import read_model, signature_of, with_batch
 from accelserve.backends.artifact_cache import digest_of
 from accelserve.backends.base import (
@@ -13,7 +14,6 @@ from accelserve.backends.base import (
     Capabilities,
     Device,
     DeviceLease,
-    DeviceState,
     Health,
     Inventory,
     ModelArtifact,
@@ -29,9 +29,9 @@ from accelserve.backends.onnx_runtime.session import placement_of
 from accelserve.backends.vitis_fpga.errors import kind_of
 from accelserve.backends.vitis_fpga.options import CPU, VitisOptions, encryption_key, provider_list, read_options
 from accelserve.backends.vitis_fpga.pieces import FIRMWARE, PROVIDER, VitisHost
-from accelserve.backends.vitis_fpga.session import VitisSession, runner
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import Tensor
 
 _FATAL_ONLY = 4  # every failed run is raised and counted by the server
 _SHOWN_LAYERS = 8
@@ -51,8 +51,7 @@ class VitisFpgaBackend:
     def __init__(self, host: VitisHost | None = None) -> None:
         """host: who plays the machine, for tests."""
         self._host = VitisHost() if host is None else host
-        self._lost: dict[str, str] = {}
-        self._programming: dict[str, str] = {}
+        self._states = CardStates()
 
     def inventory(self) -> Inventory:
         devices, missing = self._host.devices()
@@ -85,7 +84,7 @@ class VitisFpgaBackend:
 
     def load(
         self, prepared: Prepared, device: Device, options: SessionOptions, lease: DeviceLease | None
-    ) -> VitisSession:
+    ) -> CardSession:
         model = label(prepared.artifact)
         chosen = read_options(model, options.extra)
         require_lease(model, device, lease)
@@ -93,32 +92,16 @@ class VitisFpgaBackend:
         proto = read_model(model, prepared.artifact.path)
         signature = signature_of(model, proto)
         rows = chosen.max_batch if signature.batched else 1
-        with self._while_programming(device, f"{xclbin} is being loaded for {model}"):
+        with self._states.programming(device, f"{xclbin} is being loaded for {model}"):
             graph = with_batch(proto, rows).SerializeToString()
             session = self._open(model, graph, prepared, device, chosen, xclbin)
         placement = placement_of(session)
         remarks = _check_placement(model, session, placement, chosen)
-        self._lost.pop(device.id, None)  # it was programmed anew
-        return VitisSession(model, signature, device, placement, runner(session), rows, remarks, self._note_lost)
+        loaded = OnCard(model, signature, device, placement, _runner(session), rows, remarks)
+        return CardSession(loaded, Failures(kind_of, one_line, self._states.note_lost))
 
     def health(self, device: Device) -> Health:
-        if device.id in self._lost:
-            return Health(DeviceState.LOST, self._lost[device.id])
-        if device.id in self._programming:
-            return Health(DeviceState.PROGRAMMING, self._programming[device.id])
-        there = any(found.id == device.id for found in self.inventory().devices)
-        return Health(DeviceState.READY) if there else Health(DeviceState.ABSENT, f"{device.id} is not found")
-
-    @contextmanager
-    def _while_programming(self, device: Device, reason: str) -> Iterator[None]:
-        self._programming[device.id] = reason
-        try:
-            yield
-        finally:
-            del self._programming[device.id]
-
-    def _note_lost(self, device: Device, reason: str) -> None:
-        self._lost[device.id] = reason
+        return self._states.health(device, any(found.id == device.id for found in self.inventory().devices))
 
     def _compiled(self, path: Path, device: Device, options: VitisOptions, cache: ArtifactCache) -> Path:
         """Where the provider keeps what it compiled for this model on this kind of card; it fills the folder itself."""
@@ -171,6 +154,15 @@ class VitisFpgaBackend:
             message = f"{model} needs {device.id}: ONNX Runtime could not start {PROVIDER} and took {took}; see its log"
             raise ScoringError(Kind.DEVICE_MISSING, message)
         return session
+
+
+def _runner(session: Any) -> Run:
+    """The library's session as a function."""
+
+    def run(outputs: tuple[str, ...], inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return dict(zip(outputs, session.run(list(outputs), dict(inputs)), strict=True))
+
+    return run
 
 
 def _check_placement(model: str, session: Any, placement: Placement, options: VitisOptions) -> tuple[str, ...]:

@@ -1,0 +1,94 @@
+"""A model resident on one device that runs one batch after the other, whichever library drives it."""
+
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import numpy as np
+
+from accelserve.backends.base import Batch, BatchResult, Device, Placement
+from accelserve.backends.batch_check import check_batch
+from accelserve.backends.onnx_runtime.empty import one_row_for_none, without_rows
+from accelserve.backends.run_gate import RunGate
+from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import Signature, Tensor
+
+Run = Callable[[tuple[str, ...], Mapping[str, Tensor]], Mapping[str, Tensor]]
+"""(outputs wanted, inputs) -> those outputs, in memory of their own. Raises ScoringError, or what the library does."""
+
+
+@dataclass(frozen=True, slots=True)
+class OnCard:
+    """What was loaded. rows: of every run, which fewer are padded to; None: any number. remarks: as `Remarked`."""
+
+    model: str
+    signature: Signature
+    device: Device
+    placement: Placement
+    run: Run
+    rows: int | None = None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """kind: whose fault a failed run is. words: its reason in one line. note_lost: told when the device is gone."""
+
+    kind: Callable[[Exception], Kind]
+    words: Callable[[Exception], str]
+    note_lost: Callable[[Device, str], None]
+
+
+class CardSession:
+    """One model on one device. Runs of several threads wait for each other: the device has one of everything."""
+
+    def __init__(self, loaded: OnCard, failures: Failures) -> None:
+        self.signatures: Mapping[str, Signature] = MappingProxyType({loaded.signature.name: loaded.signature})
+        self.device = loaded.device
+        self.placement = loaded.placement
+        self.remarks = loaded.remarks
+        self._model = loaded.model
+        self._rows = loaded.rows
+        self._run: Run | None = loaded.run
+        self._failures = failures
+        self._gate = RunGate(loaded.model)
+        self._one_at_a_time = threading.Lock()
+
+    def run(self, batch: Batch) -> BatchResult:
+        signature = check_batch(self._model, self.signatures, batch)
+        if row := one_row_for_none(signature, batch):
+            return without_rows(self.run(row))
+        with self._gate, self._one_at_a_time:
+            if not signature.batched or self._rows is None:
+                return BatchResult(self._call(batch.outputs, batch.inputs))
+            return BatchResult(self._call_padded(batch, self._rows))
+
+    def close(self) -> None:
+        if self._gate.close():
+            self._run = None
+
+    def _call_padded(self, batch: Batch, size: int) -> Mapping[str, Tensor]:
+        rows = len(next(iter(batch.inputs.values())))
+        if rows > size:
+            raise ScoringError(Kind.INVALID, f"{self._model}: want at most {size} rows, got {rows}")
+        padded = {name: _pad(tensor, size) for name, tensor in batch.inputs.items()}
+        return {name: tensor[:rows] for name, tensor in self._call(batch.outputs, padded).items()}
+
+    def _call(self, outputs: tuple[str, ...], inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        assert self._run is not None
+        try:
+            return self._run(outputs, inputs)
+        except ScoringError:
+            raise
+        except Exception as error:
+            kind, reason = self._failures.kind(error), self._failures.words(error)
+            if kind is Kind.DEVICE_LOST:
+                self._failures.note_lost(self.device, reason)
+            raise ScoringError(kind, f"{self._model}: {reason}") from error
+
+
+def _pad(tensor: Tensor, rows: int) -> Tensor:
+    """As many rows as the model was compiled for: the last one repeated."""
+    missing = rows - len(tensor)
+    return np.concatenate([tensor, np.repeat(tensor[-1:], missing, axis=0)]) if missing else tensor

@@ -1,0 +1,86 @@
+"""Which layers OpenVINO runs where, and in which numbers: asked before compiling, and read from what was compiled."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from accelserve.backends.base import Placement
+from accelserve.errors import Kind, ScoringError
+
+_NO_LAYER = frozenset({"Parameter", "Constant", "Result"})
+_NOT_EXECUTED = frozenset({"Input", "Const", "Output"})
+_SHOWN_LAYERS = 8
+_REMEDY = (
+    'leave them to the host (accelserve convert --to accelonnx), or allow the CPU by fallback = "partial" in [backend]'
+)
+
+
+def check_layers(model: str, core: Any, graph: Any, name: str) -> None:
+    """Every layer is one that the FPGA takes. graph: the library's model; name: the FPGA's.
+
+    Raises ScoringError(PRECONDITION) naming the others.
+    """
+    taken = core.query_model(graph, name)
+    left = [_layer(op) for op in graph.get_ordered_ops() if _counts(op) and op.get_friendly_name() not in taken]
+    if left:
+        raise ScoringError(Kind.PRECONDITION, f"{model}: {name} does not take {_listed(left)}: {_REMEDY}")
+
+
+def split_layers(model: str, core: Any, graph: Any, target: str) -> tuple[Placement, tuple[str, ...]]:
+    """How HETERO will share the layers out, and a remark on those of the CPU.
+
+    Raises ScoringError(PRECONDITION) where nothing is left for the FPGA.
+    """
+    where: Mapping[str, str] = core.query_model(graph, target)
+    nodes: dict[str, int] = {}
+    on_cpu = []
+    for op in filter(_counts, graph.get_ordered_ops()):
+        device = where.get(op.get_friendly_name(), "nowhere")
+        nodes[device] = nodes.get(device, 0) + 1
+        if device == "CPU":
+            on_cpu.append(_layer(op))
+    if not any("FPGA" in device for device in nodes):
+        raise ScoringError(Kind.PRECONDITION, f"{model}: {target} would run no layer on the FPGA")
+    remark = (f"{len(on_cpu)} layers run on the CPU and not on the FPGA: {_listed(on_cpu)}",) if on_cpu else ()
+    return Placement(nodes), remark
+
+
+def all_on(graph: Any, name: str) -> Placement:
+    return Placement({name: sum(map(_counts, graph.get_ordered_ops()))})
+
+
+def check_devices(model: str, compiled: Any, allowed: frozenset[str]) -> None:
+    """What was compiled runs where it was told to. Raises ScoringError(DEVICE_MISSING)."""
+    took = {str(device) for device in compiled.get_property("EXECUTION_DEVICES")}
+    if not took or took - allowed:
+        wanted, got = ", ".join(sorted(allowed)), ", ".join(sorted(took)) or "nothing that it tells"
+        message = f"{model}: OpenVINO was told to use {wanted} and took {got}"
+        raise ScoringError(Kind.DEVICE_MISSING, message)
+
+
+def executed(compiled: Any) -> dict[str, int]:
+    """Number of nodes by the precision in which the CPU runs them."""
+    found: dict[str, int] = {}
+    for op in compiled.get_runtime_model().get_ordered_ops():
+        told = dict(op.get_rt_info().items())
+        if _text(told, "layerType") not in _NOT_EXECUTED:
+            precision = _text(told, "runtimePrecision")
+            found[precision] = found.get(precision, 0) + 1
+    return found
+
+
+def _text(told: Mapping[str, Any], key: str) -> str:
+    value = told.get(key, "")
+    return str(getattr(value, "value", value))
+
+
+def _counts(op: Any) -> bool:
+    return op.get_type_name() not in _NO_LAYER
+
+
+def _layer(op: Any) -> str:
+    return f'"{op.get_friendly_name()}" ({op.get_type_name()})'
+
+
+def _listed(layers: list[str]) -> str:
+    more = f" and {len(layers) - _SHOWN_LAYERS} more" if len(layers) > _SHOWN_LAYERS else ""
+    return ", ".join(layers[:_SHOWN_LAYERS]) + more
