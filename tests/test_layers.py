@@ -88,7 +88,12 @@ SOCKETS = {"frontends", "runtime"}
 LIBRARIES: dict[str, set[str]] = {  # library -> the only units or modules that may import it
     "tensorflow": {"backends.tf_session.backend", "convert"},
     # vitis_fpga.pieces asks the build for its providers, and hands it on: AMD's is another one of the same name.
-    "onnxruntime": {"backends.onnx_runtime.backend", "backends.vitis_fpga.pieces", "convert"},
+    "onnxruntime": {
+        "backends.onnx_runtime.backend",
+        "backends.fpga_emulator.backend",
+        "backends.vitis_fpga.pieces",
+        "convert",
+    },
     "onnx": {"convert"},
     "openvino": {"backends.openvino.library"},
     "tf2onnx": {"convert"},

@@ -11,6 +11,7 @@ import saved_models
 from accelserve.backends.base import Backend, ModelArtifact, SessionOptions
 from accelserve.backends.conformance import BackendConformance, PictureConformance, rows_of_floats
 from accelserve.backends.cuda.probe import find_devices
+from accelserve.backends.fpga_emulator.conformance_sample import FpgaEmulatorSample
 from accelserve.backends.onnx_runtime.conformance_sample import OnnxRuntimeOnGpuSample, OnnxRuntimeSample
 from accelserve.backends.synthetic.conformance_sample import ExclusiveSyntheticSample, SyntheticSample
 from accelserve.devices import DeviceKind
@@ -31,6 +32,10 @@ class TestSynthetic(SyntheticSample):
 
 
 class TestExclusiveSynthetic(ExclusiveSyntheticSample):
+    pass
+
+
+class TestFpgaEmulator(FpgaEmulatorSample):
     pass
 
 

@@ -79,6 +79,17 @@ def openvino(find: Finder = find_spec) -> Offer:
     )
 
 
+def fpga_emulator(find: Finder = find_spec) -> Offer:
+    """ONNX models in an FPGA's numbers and limits, computed by ONNX Runtime on the CPU."""
+    return Offer(
+        name="fpga_emulator",
+        formats=frozenset({"onnx", "accelonnx"}),
+        device_kinds=frozenset({DeviceKind.FPGA_EMULATOR}),
+        backend="accelserve.backends.fpga_emulator.backend:FpgaEmulatorBackend",
+        unavailable=_unless_installed("onnxruntime", "'accelserve[cpu]' or 'accelserve[gpu]'", find),
+    )
+
+
 def synthetic() -> Offer:
     """Models made of arithmetic and delays, for tests and drills."""
     return Offer(

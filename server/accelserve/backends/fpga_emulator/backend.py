@@ -1,0 +1,167 @@
+"""ONNX models on an emulated FPGA: its numbers, its limits and its states, computed on the CPU and labelled so."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import onnxruntime as ort
+
+from accelserve.backends.accel_onnx.accel_model import FORMAT, AccelModel
+from accelserve.backends.accel_onnx.running import Run
+from accelserve.backends.base import (
+    API_VERSION,
+    ArtifactCache,
+    Capabilities,
+    Device,
+    DeviceLease,
+    DeviceState,
+    Health,
+    Inventory,
+    ModelArtifact,
+    Placement,
+    Prepared,
+    Progress,
+    SessionOptions,
+)
+from accelserve.backends.batch_check import label
+from accelserve.backends.fpga_emulator.compiling import CompiledModel, compile_model
+from accelserve.backends.fpga_emulator.latency_model import LayerWork
+from accelserve.backends.fpga_emulator.measuring import layer_work
+from accelserve.backends.fpga_emulator.options import read_options
+from accelserve.backends.fpga_emulator.session import EmulatorSession, Resident
+from accelserve.backends.fpga_emulator.telling import remarks_of
+from accelserve.backends.lease import require_lease
+from accelserve.backends.onnx_runtime.errors import one_line, remedy
+from accelserve.backends.onnx_runtime.session import placement_of
+from accelserve.clock import Clock, MonotonicClock
+from accelserve.cpus import usable_cpus
+from accelserve.devices import DeviceKind
+from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import Tensor
+from accelserve.wire.onnx_pb2 import ModelProto
+
+DEVICE = Device(
+    "fpga-emulator:0", DeviceKind.FPGA_EMULATOR, "block floating point on the CPU", exclusive=True, emulated=True
+)
+_CPU = "CPUExecutionProvider"
+_FATAL_ONLY = 4  # every failed run is raised and counted by the server
+
+
+class FpgaEmulatorBackend:
+    """Formats "onnx" and "accelonnx" on "fpga-emulator:0". Settings (`SessionOptions.extra`): see `EmulatorOptions`."""
+
+    name = "fpga_emulator"
+    api_version = API_VERSION
+
+    def __init__(self, clock: Clock | None = None, wait: Callable[[float], None] = time.sleep) -> None:
+        """clock, wait: stand-ins for tests; the card is programmed in that time."""
+        self._clock = clock or MonotonicClock()
+        self._wait = wait
+        self._programmed_at_ns: int | None = None
+        self._programming = ""
+        self._lost = ""
+
+    def inventory(self) -> Inventory:
+        return Inventory((DEVICE,))
+
+    def capabilities(self, device: Device, options: SessionOptions) -> Capabilities:
+        chosen = read_options(self.name, options.extra)
+        return Capabilities(
+            frozenset({"onnx", FORMAT}),
+            str(chosen.numerics),
+            max_batch=chosen.max_batch,
+            max_inflight=1,
+            models_per_device=1,
+        )
+
+    def prepare(
+        self,
+        artifact: ModelArtifact,
+        device: Device,
+        options: SessionOptions,
+        cache: ArtifactCache,
+        progress: Progress,
+    ) -> Prepared:
+        """Raises ScoringError: INVALID for settings, PRECONDITION for a model that the card does not take."""
+        chosen = read_options(label(artifact), options.extra)
+        if not artifact.path.exists():
+            raise ScoringError(Kind.PRECONDITION, f"{label(artifact)}: there is no file {artifact.path}")
+        return Prepared(artifact, compile_model(artifact, chosen, cache, progress, _layer_work))
+
+    def load(
+        self, prepared: Prepared, device: Device, options: SessionOptions, lease: DeviceLease | None
+    ) -> EmulatorSession:
+        """Programs the card, for as long as the settings say; the graphs are opened before that."""
+        model = label(prepared.artifact)
+        chosen = read_options(model, options.extra)
+        require_lease(model, device, lease)
+        compiled: CompiledModel = prepared.payload
+        resident = _resident(model, compiled, options.threads or usable_cpus(), remarks_of(compiled, chosen))
+        self._program(model, chosen.flash_s)
+        return EmulatorSession(model, resident, device, chosen, self._clock, lambda: self._lost)
+
+    def health(self, device: Device) -> Health:
+        if self._lost:
+            return Health(DeviceState.LOST, self._lost)
+        ends_ns = self._programmed_at_ns
+        if ends_ns is not None:
+            left_s = max(0.0, (ends_ns - self._clock.now_ns()) / 1e9)
+            reason = f"{device.id} is being programmed with {self._programming}: {left_s:.0f} s left"
+            return Health(DeviceState.PROGRAMMING, reason)
+        return Health(DeviceState.READY)
+
+    def lose(self, reason: str) -> None:
+        """Pull the card, for drills: runs fail until it is programmed anew."""
+        self._lost = reason
+
+    def _program(self, model: str, seconds: float) -> None:
+        self._programming = model
+        self._programmed_at_ns = self._clock.now_ns() + round(seconds * 1e9)
+        try:
+            if seconds:
+                self._wait(seconds)
+        finally:
+            self._programmed_at_ns = None
+        self._lost = ""
+
+
+def _resident(model: str, compiled: CompiledModel, threads: int, remarks: tuple[str, ...]) -> Resident:
+    accel = compiled.model
+    device = _open(model, str(compiled.folder / accel.device.file), threads)
+    tail = None if accel.tail is None else _open(model, str(compiled.folder / accel.tail.file), threads)
+    nodes = {"fpga-emulator": _nodes(device)} | ({"CPU (host's tail)": _nodes(tail)} if tail is not None else {})
+    run_tail = None if tail is None else _runner(tail)
+    return Resident(accel, _runner(device), run_tail, compiled.work, Placement(nodes), remarks)
+
+
+def _nodes(session: Any) -> int:
+    return sum(placement_of(session).nodes.values())
+
+
+def _open(model: str, graph: str | bytes, threads: int) -> Any:
+    """The library's session. Raises ScoringError(PRECONDITION)."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.log_severity_level = _FATAL_ONLY
+    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+    try:
+        return ort.InferenceSession(graph, options, providers=[_CPU])
+    except Exception as error:
+        told = f" ({what})" if (what := remedy(error)) else ""
+        raise ScoringError(Kind.PRECONDITION, f"{model} does not load: {one_line(error)}{told}") from error
+
+
+def _runner(session: Any) -> Run:
+    def run(names: Sequence[str], inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+        return dict(zip(names, session.run(list(names), dict(inputs)), strict=True))
+
+    return run
+
+
+def _layer_work(device: ModelProto, model: AccelModel) -> tuple[LayerWork, ...] | None:
+    def run_once(graph: bytes, names: Sequence[str], inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
+        made: list[Tensor] = _open("the model", graph, usable_cpus()).run(list(names), dict(inputs))
+        return made
+
+    return layer_work(device, model, run_once)
