@@ -83,5 +83,5 @@ def test_each_output_of_a_seeded_kernel_has_a_mean_of_nothing():
 
 def test_a_kernel_is_turned_and_a_matrix_is_not():
     values = np.arange(24, dtype=np.float32).reshape(1, 2, 3, 4)
-    assert as_onnx(Parameter("k", (1, 2, 3, 4)), values)[3, 2, 0, 1] == values[0, 1, 2, 3]
-    assert as_onnx(Parameter("m", (1, 2, 3, 4), matrix=True), values).shape == (6, 4)
+    assert as_onnx(Parameter("k", (1, 2, 3, 4), form="image"), values)[3, 2, 0, 1] == values[0, 1, 2, 3]
+    assert as_onnx(Parameter("m", (1, 2, 3, 4), form="matrix"), values).shape == (6, 4)

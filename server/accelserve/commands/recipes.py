@@ -70,6 +70,11 @@ def _add_build(actions: Commands) -> None:
         help="whose network: slim's strides are in the last unit of a block, as in the original (default), Keras' in "
         "the first",
     )
+    build.add_argument(
+        "--detections",
+        action="store_true",
+        help="ssd-vgg: answer classes, scores and boxes of what was found, instead of twelve raw outputs",
+    )
     build.add_argument("--labels", type=Path, metavar="FILE", help="names of the classes, one a line")
     build.add_argument(
         "--output", type=Path, metavar="DIR", help="folder to write (default: ./NETWORK); must not exist"
@@ -98,7 +103,8 @@ def _build(parsed: argparse.Namespace) -> ExitCode:
     recipe = recipe_of(parsed.recipe)
     started = time.monotonic()
     weights = _weights(recipe, parsed)
-    wanted = Wanted(parsed.classes or recipe.classes, parsed.definition or recipe.definitions[0])
+    definition = parsed.definition or recipe.definitions[0]
+    wanted = Wanted(parsed.classes or recipe.classes, definition, parsed.detections)
     line = ProgressLine(sys.stderr, time.monotonic)
     try:
         output = parsed.output or Path(recipe.name)

@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from accelserve.errors import Kind, ScoringError
+from accelserve.recipes.densenet import DenseNet, densenet
 from accelserve.recipes.network import Network
 from accelserve.recipes.resnet import ResNet, resnet
+from accelserve.recipes.ssd import ANCHORS, Ssd, ssd
+from accelserve.recipes.vgg import Vgg, vgg
 
 _MEAN = (123.68, 116.779, 103.939)
 
@@ -65,6 +68,31 @@ RECIPES: Mapping[str, Recipe] = MappingProxyType(
                 _resnet("resnet_v1_152", (3, 8, 36, 3)),
                 "resnet_v1_152/logits/biases",
                 preprocessing=_classified(),
+            ),
+            Recipe(
+                "densenet121",
+                "DenseNet-121",
+                lambda wanted: densenet(DenseNet(keras=wanted.definition == "keras"), wanted.classes),
+                "densenet121/logits/biases",
+                preprocessing=_classified(0.017),
+            ),
+            Recipe(
+                "vgg16",
+                "VGG-16",
+                lambda wanted: vgg(Vgg(), wanted.classes),
+                "vgg_16/fc8/biases",
+                preprocessing=_classified(),
+            ),
+            Recipe(
+                "ssd-vgg",
+                "SSD-VGG-300",
+                lambda wanted: ssd(Ssd(detections=wanted.detections), wanted.classes),
+                "ssd_300_vgg/block11_box/conv_cls/biases",
+                classes=21,
+                head_group=ANCHORS[-1].count,
+                definitions=("slim",),
+                detects=True,
+                preprocessing={"resize": "stretch", "resampling": "legacy", "mean": _MEAN, "scale": (1.0,)},
             ),
         )
     }

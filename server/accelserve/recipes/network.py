@@ -8,6 +8,9 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from accelserve.wire.onnx_pb2 import AttributeProto, NodeProto, TensorProto, ValueInfoProto
 
 Padding = str | int
@@ -15,6 +18,7 @@ Padding = str | int
 
 ONNX_FLOAT, ONNX_INT64 = 1, 7
 INPUT = "InputImage:0"
+_APART = 4.0  # what seeded classifiers multiply by, so that their answers are not all alike
 AFTER_RELU = 1.7
 """What seeded kernels make up for: a ReLU leaves a third of the variance, 1 / 1.7 ** 2, as weights of mean 0 see it."""
 
@@ -24,7 +28,8 @@ class Parameter:
     """An array that a network learns, under the variable's name in a TensorFlow checkpoint.
 
     shape: as in the checkpoint; kernels are [height, width, inputs, outputs].
-    matrix: a kernel that the ONNX graph has as [inputs, outputs] instead of [outputs, inputs, height, width].
+    form: how the ONNX graph has it: "image" for [outputs, inputs, height, width], "matrix" for [inputs, outputs],
+    "channels" for [channels, 1, 1], "plain" as it is.
     mean, spread: of its values where they are seeded; spread is their standard deviation.
     """
 
@@ -32,7 +37,7 @@ class Parameter:
     shape: tuple[int, ...]
     mean: float = 0.0
     spread: float = 0.0
-    matrix: bool = False
+    form: str = "plain"
 
     @property
     def count(self) -> int:
@@ -40,10 +45,12 @@ class Parameter:
 
     @property
     def onnx_shape(self) -> tuple[int, ...]:
-        if len(self.shape) != 4:
-            return self.shape
-        height, width, inputs, outputs = self.shape
-        return (height * width * inputs, outputs) if self.matrix else (outputs, inputs, height, width)
+        if self.form == "image":
+            height, width, inputs, outputs = self.shape
+            return outputs, inputs, height, width
+        if self.form == "matrix":
+            return math.prod(self.shape[:-1]), self.shape[-1]
+        return (*self.shape, 1, 1) if self.form == "channels" else self.shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,12 @@ class Network:
         self.constants.append(TensorProto(name=name, data_type=ONNX_INT64, dims=[len(values)], int64_data=values))
         return name
 
+    def floats(self, name: str, values: NDArray[np.float32]) -> str:
+        """A constant of the array's shape."""
+        raw = np.ascontiguousarray(values, "<f4")
+        self.constants.append(TensorProto(name=name, data_type=ONNX_FLOAT, dims=raw.shape, raw_data=raw.tobytes()))
+        return name
+
     def output(self, tensor: str, shape: tuple[int, ...], onnx_type: int = ONNX_FLOAT) -> None:
         """shape: without the batch axis."""
         self.outputs.append(value_info(tensor, ("N", *shape), onnx_type))
@@ -153,7 +166,7 @@ class Network:
         first = image.tensor == "InputImage/NCHW:0"
         fan_in = image.channels * kernel * kernel
         spread = (1 / self._input_spread if first else gain) / math.sqrt(fan_in)
-        weights = Parameter(f"{scope}/weights", (kernel, kernel, image.channels, channels), spread=spread)
+        weights = Parameter(f"{scope}/weights", (kernel, kernel, image.channels, channels), spread=spread, form="image")
         inputs = [image.tensor, self.parameter(weights)]
         if bias:
             inputs.append(self.parameter(Parameter(f"{scope}/biases", (channels,), spread=0.05)))
@@ -225,17 +238,20 @@ class Network:
         self.device_outputs = (tensor,)
         return image.height * image.width * image.channels
 
-    def classifier(self, scope: str, count: int, classes: int) -> str:
-        """On the host: the features, flat, times `scope`/weights, and `scope`/biases. Returns float32[N, classes]."""
+    def classifier(self, scope: str, count: int, classes: int, name: str) -> str:
+        """On the host: the features, flat, times `scope`/weights, and `scope`/biases. Returns float32[N, classes].
+
+        name: of the operator whose output that is, within classifier/.
+        """
         flat = self.op("Flatten", f"classifier/{scope}/Flatten", [self.device_outputs[0]], axis=1)
-        spread = 4 / math.sqrt(count)
+        spread = _APART / math.sqrt(count)
         inputs = [
             flat,
-            self.parameter(Parameter(f"{scope}/weights", (1, 1, count, classes), spread=spread, matrix=True)),
+            self.parameter(Parameter(f"{scope}/weights", (1, 1, count, classes), spread=spread, form="matrix")),
             self.parameter(Parameter(f"{scope}/biases", (classes,), spread=0.05)),
         ]
         self.layers.append(Layer(scope, count * classes, count))
-        return self.op("Gemm", f"classifier/{scope}/BiasAdd", inputs)
+        return self.op("Gemm", f"classifier/{name}", inputs)
 
 
 def value_info(tensor: str, shape: tuple[str | int, ...], onnx_type: int = ONNX_FLOAT) -> ValueInfoProto:

@@ -40,7 +40,8 @@ def resnet(plan: ResNet, classes: int) -> Network:
         image = _block(network, plan, image, block, units)
     pooled = network.op("GlobalAveragePool", f"{plan.name}/pool5/Mean", [image.tensor])
     count = network.features(Image(pooled, image.channels, 1, 1), f"{plan.name}/pool5", f"{plan.name}/pool5/NHWC")
-    logits = network.classifier(f"{plan.name}/logits", count, classes)
+    scope = f"{plan.name}/logits"
+    logits = network.classifier(scope, count, classes, f"{scope}/BiasAdd")
     softmax = network.op("Softmax", f"classifier/{plan.name}/predictions/Softmax", [logits], axis=1)
     network.output(softmax, (classes,))
     return network

@@ -63,10 +63,9 @@ def write_model(network: Network, weights: Weights, metadata: Mapping[str, str],
 
 
 def as_onnx(parameter: Parameter, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The values as the graph has them: kernels [outputs, inputs, height, width] or [inputs, outputs]."""
-    if len(parameter.shape) != 4 or parameter.matrix:
-        return np.ascontiguousarray(values.reshape(parameter.onnx_shape), "<f4")
-    return np.ascontiguousarray(values.transpose(3, 2, 0, 1), "<f4")
+    """The values as the graph has them (`Parameter.form`)."""
+    turned = values.transpose(3, 2, 0, 1) if parameter.form == "image" else values.reshape(parameter.onnx_shape)
+    return np.ascontiguousarray(turned, "<f4")
 
 
 def _beside(network: Network, weights: Weights, stream: BinaryIO, told: Told, total: int) -> list[TensorProto]:
