@@ -95,7 +95,7 @@ class TestTfSession(BackendConformance):
         return TfSessionBackend()
 
     def sample_artifact(self, folder: Path) -> ModelArtifact:
-        path = folder if folder.exists() else model_builders.saved_model_half_plus_two(folder)
+        path = model_builders.saved_model_half_plus_two(folder)
         return ModelArtifact("half_plus_two", 123, "saved_model", path)
 
     def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
@@ -105,7 +105,7 @@ class TestTfSession(BackendConformance):
 @pytest.mark.tensorflow
 class TestTfSessionOnPictures(TestTfSession):
     def sample_artifact(self, folder: Path) -> ModelArtifact:
-        path = folder if folder.exists() else model_builders.saved_model_jpeg(folder)
+        path = model_builders.saved_model_jpeg(folder)
         return ModelArtifact("pictures", 1, "saved_model", path)
 
     def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
@@ -125,7 +125,7 @@ class TestSavedModelOnnx(BackendConformance):
         return SavedModelOnnxBackend(convert=saved_models.convert_here)
 
     def sample_artifact(self, folder: Path) -> ModelArtifact:
-        path = folder if folder.exists() else saved_models.word_tables(folder)
+        path = saved_models.word_tables(folder)
         return ModelArtifact("words", 1, "saved_model", path)
 
     def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
@@ -138,7 +138,7 @@ class TestDenseSavedModelOnnx(TestSavedModelOnnx):
     """A SavedModel that is a network alone, in the memory that ONNX Runtime binds."""
 
     def sample_artifact(self, folder: Path) -> ModelArtifact:
-        path = folder if folder.exists() else saved_models.mnist_checkpoint(folder)
+        path = saved_models.mnist_checkpoint(folder)
         return ModelArtifact("mnist", 1, "saved_model", path)
 
     def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:

@@ -22,10 +22,12 @@ from accelserve.tensors import Tensor, dtype_of
 
 BLAME_THE_INPUT = (Kind.INVALID, Kind.UNDECODABLE)
 WAIT_S = 30.0  # for what happens at once
+_ARTIFACT = pytest.StashKey[ModelArtifact]()
+_CACHE = pytest.StashKey[Path]()
 
 
-class KeepsForOneTest:
-    """An ArtifactCache. built: the digests that were built, in order."""
+class CountingCache:
+    """An ArtifactCache. built: the digests that were built by this object, in order."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -57,12 +59,20 @@ class Checks(Sample):
         return found
 
     @pytest.fixture
-    def artifact(self, tmp_path: Path) -> ModelArtifact:
-        return self.sample_artifact(tmp_path / "model")
+    def artifact(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> ModelArtifact:
+        """The sample's model, which no check changes: made once for all checks of a class."""
+        made: pytest.Stash = request.node.getparent(pytest.Class).stash
+        if _ARTIFACT not in made:
+            made[_ARTIFACT] = self.sample_artifact(tmp_path_factory.mktemp("sample") / "model")
+        return made[_ARTIFACT]
 
     @pytest.fixture
-    def cache(self, tmp_path: Path) -> KeepsForOneTest:
-        return KeepsForOneTest(tmp_path / "cache")
+    def cache(self, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> CountingCache:
+        """What was prepared stays for the checks of a class, as it stays from one start of a server to the next."""
+        made: pytest.Stash = request.node.getparent(pytest.Class).stash
+        if _CACHE not in made:
+            made[_CACHE] = tmp_path_factory.mktemp("cache")
+        return CountingCache(made[_CACHE])
 
     @pytest.fixture
     def lease(self, device: Device, artifact: ModelArtifact, tmp_path: Path) -> Iterator[FileLease | None]:
@@ -74,7 +84,7 @@ class Checks(Sample):
 
     @pytest.fixture
     def prepare(
-        self, backend: Backend, device: Device, artifact: ModelArtifact, cache: KeepsForOneTest
+        self, backend: Backend, device: Device, artifact: ModelArtifact, cache: CountingCache
     ) -> Callable[[], Prepared]:
         return lambda: backend.prepare(artifact, device, self.options(), cache, lambda what, done: None)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from accelserve.backends.base import Backend, Device, ModelArtifact, Prepared
-from accelserve.backends.conformance.fixtures import Checks, KeepsForOneTest
+from accelserve.backends.conformance.fixtures import Checks, CountingCache
 from accelserve.backends.lease import FileLease
 from accelserve.errors import Kind, ScoringError
 
 
 class PreparationChecks(Checks):
     def test_progress_goes_from_0_to_1_and_never_back(
-        self, backend: Backend, device: Device, artifact: ModelArtifact, cache: KeepsForOneTest
+        self, backend: Backend, device: Device, artifact: ModelArtifact, cache: CountingCache
     ) -> None:
         told: list[tuple[str, float]] = []
         backend.prepare(artifact, device, self.options(), cache, lambda what, done: told.append((what, done)))
@@ -24,8 +24,13 @@ class PreparationChecks(Checks):
         assert fractions == sorted(fractions), fractions
 
     def test_what_was_prepared_once_comes_from_the_cache(
-        self, prepare: Callable[[], Prepared], cache: KeepsForOneTest
+        self, backend: Backend, device: Device, artifact: ModelArtifact, tmp_path: Path
     ) -> None:
+        cache = CountingCache(tmp_path / "empty")
+
+        def prepare() -> Prepared:
+            return backend.prepare(artifact, device, self.options(), cache, lambda what, done: None)
+
         first = prepare()
         built = list(cache.built)
         second = prepare()
@@ -41,7 +46,7 @@ class PreparationChecks(Checks):
         assert _files(artifact.path) == before
 
     def test_a_missing_model_is_refused_with_a_reason(
-        self, backend: Backend, device: Device, artifact: ModelArtifact, cache: KeepsForOneTest, tmp_path: Path
+        self, backend: Backend, device: Device, artifact: ModelArtifact, cache: CountingCache, tmp_path: Path
     ) -> None:
         absent = ModelArtifact("absent", 1, artifact.format, tmp_path / "absent" / artifact.path.name)
         with pytest.raises(ScoringError, match="absent") as refusal:
@@ -53,7 +58,7 @@ class PreparationChecks(Checks):
         backend: Backend,
         device: Device,
         artifact: ModelArtifact,
-        cache: KeepsForOneTest,
+        cache: CountingCache,
         lease: FileLease | None,
     ) -> None:
         options = replace(self.options(), extra={**self.options().extra, "no such setting": 1})

@@ -28,7 +28,7 @@ class Sample:
         raise NotImplementedError(f"{type(self).__name__} has to say which back end is checked")
 
     def sample_artifact(self, folder: Path) -> ModelArtifact:
-        """A model written to `folder`, which is absent or has it already; a run of one row takes less than a second."""
+        """A model written to `folder`, which is absent; a run of one row takes less than a second."""
         raise NotImplementedError(f"{type(self).__name__} has to write a model")
 
     def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
