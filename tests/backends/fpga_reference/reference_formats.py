@@ -65,7 +65,7 @@ class Mx:
     block: int = 32
 
 
-FORMATS: dict[str, Bfp | Mx] = {  # specs 1.2; the brainwave ones are what is public, filled up by assumption
+FORMATS: dict[str, Bfp | Mx] = {  # the brainwave ones are what is public, filled up by assumption
     "msfp11": Bfp(2, 8, 16),
     "msfp12": Bfp(3, 8, 16),
     "msfp13": Bfp(4, 8, 16),

@@ -102,12 +102,11 @@ def conv(
         _conv_group(part, kernel, form, stride, pad, im2col)
         for part, kernel in zip(np.split(x, groups, axis=1), np.split(weights, groups), strict=True)
     ]
-    return Sums(
-        *(np.concatenate([getattr(sums, name) for sums in per_group], axis=3) for name in ("partials", "absolutes")),
-        np.concatenate([sums.steps for sums in per_group], axis=3),
-        np.concatenate([sums.undefined for sums in per_group], axis=3),
-        per_group[0].terms,
-    )
+
+    def joined(name: str) -> NDArray:
+        return np.concatenate([getattr(sums, name) for sums in per_group], axis=3)
+
+    return Sums(joined("partials"), joined("absolutes"), joined("steps"), joined("undefined"), per_group[0].terms)
 
 
 def _conv_group(x: Floats, weights: Floats, form: Bfp | Mx, stride: int, pad: int, im2col: bool) -> Sums:
