@@ -60,6 +60,12 @@ def test_every_allowed_batch_size_is_run():
     assert {2, 4, 8} <= set(session.ran)
 
 
+def test_a_device_that_takes_one_row_is_asked_with_one():
+    session = FakeSession(lambda x: x * 2)
+    assert check(session, BatchPolicy(max_batch_size=1)).passed
+    assert set(session.ran) == {1}
+
+
 def test_a_model_that_mixes_its_rows_fails_and_is_told_the_remedy():
     with pytest.raises(ScoringError, match="max_batch_size = 1") as caught:
         check(FakeSession(lambda x: x - x.mean(axis=0, keepdims=True)))
