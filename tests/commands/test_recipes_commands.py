@@ -2,12 +2,14 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from accelserve.cli import main
 from accelserve.recipes import catalog
 from accelserve.recipes.catalog import Recipe
 from accelserve.recipes.resnet import ResNet, resnet
+from accelserve.recipes.seeded import SeededWeights
 
 
 @pytest.fixture
@@ -75,3 +77,53 @@ def test_labels_have_a_line_for_each_class(run, small, tmp_path):
     code, _, err = run("build", "small", "--weights", "seeded", *flags)
     assert (code, err) == (2, f"accelserve: --labels {tmp_path / 'labels'}: want 4 lines, one a class, got 3\n")
     assert run("build", "small", "--weights", "seeded", "--classes", 3, *flags)[0] == 0
+
+
+def arrays(classes=4):
+    network = resnet(ResNet("r", (1, 1), 8, 32), classes)
+    return {parameter.name: SeededWeights(2).array(parameter) for parameter in network.parameters}
+
+
+def test_the_users_weights_say_how_many_classes_there_are(run, small, tmp_path):
+    np.savez(tmp_path / "w.npz", **arrays(classes=3))
+    code, out, _ = run("build", "small", "--weights", tmp_path / "w.npz", "--output", tmp_path / "m", "--json")
+    told = json.loads(out)
+    assert (code, told["weights"], told["classes"]) == (0, "w.npz", 3)
+
+
+def test_weights_that_do_not_fit_end_with_3_and_leave_nothing(run, small, tmp_path):
+    np.savez(tmp_path / "w.npz", **arrays())
+    flags = ("--weights", tmp_path / "w.npz", "--classes", 9, "--output", tmp_path / "m")
+    code, _, err = run("build", "small", *flags)
+    assert code == 3
+    assert "r/logits/biases: want [9], got [4]" in err
+    assert not (tmp_path / "m").exists()
+
+
+def test_weights_that_are_not_there_end_with_4(run, small, tmp_path):
+    code, _, err = run("build", "small", "--weights", tmp_path / "w.npz", "--output", tmp_path / "m")
+    assert code == 4
+    assert err.startswith(f"accelserve: weights {tmp_path / 'w.npz'}: no such .npz file, Keras file ")
+
+
+def test_flags_that_do_not_go_together_are_all_told(run, tmp_path):
+    code, _, err = run("build", "vgg16", "--weights", tmp_path / "w.npz", "--seed", 1, "--detections")
+    assert code == 2
+    assert err.splitlines() == [
+        "accelserve: --detections: vgg16 finds no boxes; ssd-vgg does",
+        "accelserve: --seed goes with --weights seeded",
+    ]
+    assert run("build", "ssd-vgg", "--weights", "seeded", "--definition", "keras")[0] == 2
+
+
+def test_weights_of_keras_are_not_put_into_slims_network(run, tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "w.weights.h5", "w") as file:
+        group = file.create_group("layers/dense/vars")
+        group.attrs["name"] = "predictions"
+        group.create_dataset("0", data=np.zeros((2, 3)))
+    flags = ("--weights", tmp_path / "w.weights.h5", "--output", tmp_path / "m")
+    code, _, err = run("build", "resnet50", *flags, "--definition", "slim")
+    assert (code, err.count("of Keras: they belong to Keras' network")) == (2, 1)
+    code, _, err = run("build", "ssd-vgg", *flags)
+    assert (code, err.count("of Keras: Keras has no SSD-VGG-300")) == (2, 1)

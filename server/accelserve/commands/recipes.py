@@ -4,29 +4,43 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelserve.commands.parsing import Commands, WholeFlags, add_json, argument
 from accelserve.config_sources import ConfigError
-from accelserve.errors import ExitCode
+from accelserve.errors import ExitCode, Kind, ScoringError
 
 if TYPE_CHECKING:
     from accelserve.recipes.build import Built
-    from accelserve.recipes.catalog import Recipe
+    from accelserve.recipes.catalog import Recipe, Wanted
     from accelserve.recipes.network import Network
-    from accelserve.recipes.writing import Weights
+    from accelserve.recipes.writing import Told, Weights
 
 _SEEDED = "seeded"
 _LARGEST_SEED = 2**63 - 1
 _EPILOG = """\
 examples:
   accelserve recipes list
-  accelserve recipes build resnet50 --weights seeded                     ./resnet50, to try things with
-  accelserve serve --model resnet50=resnet50                             and ask it: accelserve score, curl
+  accelserve recipes build resnet50 --weights seeded               makes ./resnet50, to try things with
+  accelserve recipes build resnet50 --weights resnet50.weights.h5  yours
+  accelserve serve --model resnet50=resnet50                       then: curl --data-binary @cat.jpg HOST/score?top=5
 """
 _BUILD_EPILOG = """\
+weights:
+  seeded                             random ones from --seed: the same bytes on every machine
+  FILE.npz                           arrays by the names of slim's variables: resnet_v1_50/conv1/weights, ...
+  model.ckpt-1000, a folder          a TensorFlow checkpoint, or a SavedModel, with those names (needs tensorflow)
+  FILE.weights.h5, .h5, .keras       of keras.applications: ResNet50, ResNet152, DenseNet121, VGG16 (needs h5py)
+Everything that does not fit is told at once, with the shapes wanted and got. The number of classes is the file's.
+
+examples:
+  accelserve recipes build resnet50 --weights seeded --seed 7
+  accelserve recipes build resnet152 --weights resnet152.weights.h5 --labels imagenet.txt --output models/resnet152
+  accelserve recipes build ssd-vgg --weights ssd_300_vgg.ckpt --detections
+
 The folder holds 1/model.onnx and accelserve.toml: `serve --model NAME=DIR`, `register DIR --name NAME` and
 `convert DIR --to accelonnx` take it as it is. Graph, tensor names and shapes are the original service's: the picture
 arrives as "InputImage:0", the answer leaves as, for instance, "classifier/resnet_v1_50/predictions/Softmax:0".
@@ -59,7 +73,12 @@ def _add_build(actions: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     build.add_argument("recipe", metavar="NETWORK", help="one of `accelserve recipes list`")
-    build.add_argument("--weights", required=True, metavar="seeded", help="`seeded`: random weights, for trying things")
+    build.add_argument(
+        "--weights",
+        required=True,
+        metavar="FILE|seeded",
+        help="yours (see below), or `seeded`: random ones, for trying things",
+    )
     build.add_argument(
         "--seed", type=argument(_seed), metavar="N", help="of seeded weights (default: 0); the same bytes everywhere"
     )
@@ -98,29 +117,69 @@ def _classes(text: str) -> int:
 def _build(parsed: argparse.Namespace) -> ExitCode:
     from accelserve.commands.progress import ProgressLine
     from accelserve.recipes.build import build
-    from accelserve.recipes.catalog import Wanted, recipe_of
+    from accelserve.recipes.catalog import recipe_of
 
     recipe = recipe_of(parsed.recipe)
+    _check_flags(recipe, parsed)
     started = time.monotonic()
-    weights = _weights(recipe, parsed)
-    definition = parsed.definition or recipe.definitions[0]
-    wanted = Wanted(parsed.classes or recipe.classes, definition, parsed.detections)
     line = ProgressLine(sys.stderr, time.monotonic)
     try:
-        output = parsed.output or Path(recipe.name)
-        built = build(recipe, wanted, weights, output, _labels(parsed.labels, wanted.classes), line)
+        with _weights(recipe, parsed, line) as (weights, wanted):
+            labels = _labels(parsed.labels, wanted.classes)
+            built = build(recipe, wanted, weights, parsed.output or Path(recipe.name), labels, line)
     finally:
         line.end()
     _print(parsed, built, time.monotonic() - started)
     return ExitCode.OK
 
 
-def _weights(recipe: "Recipe", parsed: argparse.Namespace) -> "Weights":
-    from accelserve.recipes.seeded import SeededWeights
+def _check_flags(recipe: "Recipe", parsed: argparse.Namespace) -> None:
+    """Raises ConfigError with all that does not go together, and ScoringError(CONFLICT) for a folder that exists."""
+    problems = []
+    if parsed.detections and not recipe.detects:
+        problems.append(f"--detections: {recipe.name} finds no boxes; ssd-vgg does")
+    if parsed.definition and parsed.definition not in recipe.definitions:
+        problems.append(f"--definition {parsed.definition}: {recipe.name} has only {', '.join(recipe.definitions)}")
+    if parsed.seed is not None and parsed.weights != _SEEDED:
+        problems.append("--seed goes with --weights seeded")
+    if problems:
+        raise ConfigError(problems)
+    output = parsed.output or Path(recipe.name)
+    if output.exists():
+        raise ScoringError(Kind.CONFLICT, f"{output} exists: delete it, or choose another --output")
 
-    if parsed.weights != _SEEDED:
-        raise ConfigError([f"--weights {parsed.weights}: want `seeded`"])
-    return SeededWeights(parsed.seed or 0)
+
+@contextmanager
+def _weights(recipe: "Recipe", parsed: argparse.Namespace, told: "Told") -> Iterator[tuple["Weights", "Wanted"]]:
+    """The weights, checked, and the network that they are of."""
+    from accelserve.recipes.catalog import Wanted
+    from accelserve.recipes.file_weights import FileWeights
+    from accelserve.recipes.seeded import SeededWeights
+    from accelserve.recipes.weight_files import opened
+
+    if parsed.weights == _SEEDED:
+        definition = parsed.definition or recipe.definitions[0]
+        wanted = Wanted(parsed.classes or recipe.classes, definition, parsed.detections)
+        yield SeededWeights(parsed.seed or 0), wanted
+        return
+    path = Path(parsed.weights)
+    with opened(path) as arrays:
+        weights = FileWeights(path, arrays)
+        definition = _definition(recipe, parsed, arrays.keras)
+        classes = parsed.classes or weights.classes(recipe) or recipe.classes
+        wanted = Wanted(classes, definition, parsed.detections)
+        weights.check(recipe.build(wanted).parameters, told)
+        yield weights, wanted
+
+
+def _definition(recipe: "Recipe", parsed: argparse.Namespace, keras: bool) -> str:
+    """Weights that Keras saved belong to Keras' network, whatever is wished."""
+    if not keras:
+        return str(parsed.definition or recipe.definitions[0])
+    if parsed.definition == "slim" or "keras" not in recipe.definitions:
+        whose = f"Keras has no {recipe.title}" if "keras" not in recipe.definitions else "they belong to Keras' network"
+        raise ConfigError([f"--weights {parsed.weights} are of Keras: {whose}"])
+    return "keras"
 
 
 def _labels(path: Path | None, classes: int) -> tuple[str, ...] | None:
