@@ -11,6 +11,7 @@ from accelserve.backends.accel_onnx.accel_model import FILE_NAME
 from accelserve.backends.artifact_cache import FolderArtifactCache
 from accelserve.backends.base import Batch, DeviceState, ModelArtifact, SessionOptions
 from accelserve.backends.conformance.small_models import onnx_classifier
+from accelserve.backends.fpga_emulator import backend as backend_module
 from accelserve.backends.fpga_emulator.backend import DEVICE, FpgaEmulatorBackend
 from accelserve.backends.lease import acquire_lease
 from accelserve.errors import Kind, ScoringError
@@ -189,6 +190,22 @@ def test_the_operator_that_the_card_lacks_is_named_with_its_layer(tmp_path, arti
     cache = FolderArtifactCache(tmp_path / "cache")
     with pytest.raises(ScoringError, match='classifier:1: the FPGA does not take Erf "relu"') as refusal:
         FpgaEmulatorBackend().prepare(artifact, DEVICE, SessionOptions(), cache, lambda what, done: None)
+    assert refusal.value.kind is Kind.PRECONDITION
+
+
+def test_a_runtime_that_computes_otherwise_is_refused_when_the_model_loads(opened, monkeypatch):
+    class Otherwise:
+        def __init__(self, session):
+            self._session = session
+
+        def run(self, names, inputs):
+            return [np.nextafter(made, np.float32(9)) for made in self._session.run(names, inputs)]
+
+    open_rightly = backend_module._open
+    monkeypatch.setattr(backend_module, "_open", lambda *arguments: Otherwise(open_rightly(*arguments)))
+    monkeypatch.setattr(backend_module, "_layer_work", lambda device, model: None)
+    with pytest.raises(ScoringError, match=r"does not compute bfp.* as it is defined") as refusal:
+        opened()
     assert refusal.value.kind is Kind.PRECONDITION
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import onnxruntime as ort
@@ -28,6 +29,7 @@ from accelserve.backends.fpga_emulator.compiling import CompiledModel, compile_m
 from accelserve.backends.fpga_emulator.latency_model import LayerWork
 from accelserve.backends.fpga_emulator.measuring import layer_work
 from accelserve.backends.fpga_emulator.options import read_options
+from accelserve.backends.fpga_emulator.self_test import check_arithmetic
 from accelserve.backends.fpga_emulator.session import EmulatorSession, Resident
 from accelserve.backends.fpga_emulator.telling import remarks_of
 from accelserve.backends.lease import require_lease
@@ -91,12 +93,17 @@ class FpgaEmulatorBackend:
     def load(
         self, prepared: Prepared, device: Device, options: SessionOptions, lease: DeviceLease | None
     ) -> EmulatorSession:
-        """Programs the card, for as long as the settings say; the graphs are opened before that."""
+        """Programs the card, for as long as the settings say; the graphs are opened before that.
+
+        Raises ScoringError(PRECONDITION) where golden values come out wrong in a session like the model's.
+        """
         model = label(prepared.artifact)
         chosen = read_options(model, options.extra)
         require_lease(model, device, lease)
         compiled: CompiledModel = prepared.payload
-        resident = _resident(model, compiled, options.threads or usable_cpus(), remarks_of(compiled, chosen))
+        threads = options.threads or usable_cpus()
+        check_arithmetic(chosen.numerics, partial(_run_once, model, threads))
+        resident = _resident(model, compiled, threads, remarks_of(compiled, chosen))
         self._program(model, chosen.flash_s)
         return EmulatorSession(model, resident, device, chosen, self._clock, lambda: self._lost)
 
@@ -159,9 +166,12 @@ def _runner(session: Any) -> Run:
     return run
 
 
-def _layer_work(device: ModelProto, model: AccelModel) -> tuple[LayerWork, ...] | None:
-    def run_once(graph: bytes, names: Sequence[str], inputs: Mapping[str, Tensor]) -> Sequence[Tensor]:
-        made: list[Tensor] = _open("the model", graph, usable_cpus()).run(list(names), dict(inputs))
-        return made
+def _run_once(
+    model: str, threads: int, graph: bytes, names: Sequence[str], inputs: Mapping[str, Tensor]
+) -> Sequence[Tensor]:
+    made: list[Tensor] = _open(model, graph, threads).run(list(names), dict(inputs))
+    return made
 
-    return layer_work(device, model, run_once)
+
+def _layer_work(device: ModelProto, model: AccelModel) -> tuple[LayerWork, ...] | None:
+    return layer_work(device, model, partial(_run_once, "the model", usable_cpus()))
