@@ -153,3 +153,45 @@ def test_what_cannot_be_emulated_is_refused_by_layer(nodes, weights, message):
 def test_an_old_operator_set_is_refused():
     with pytest.raises(ScoringError, match="operator set 13 or later, got 11"):
         rewritten(model([node("Relu", "x", "y")], {}, [4], [4], opset=11), "msfp12")
+
+
+@pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
+@pytest.mark.parametrize("inner", [20, 300, 2048])
+@pytest.mark.parametrize("operator", ["Gemm", "MatMul"])
+def test_a_bias_is_added_to_the_whole_sum(operator, inner, level):
+    x, w, bias = (
+        small((3, inner), 1),
+        small((inner, 40), 2),
+        np.random.default_rng(3).normal(size=40).astype(np.float32),
+    )
+    apart = [node("MatMul", "x w", "product"), node("Add", "product b", "y")]
+    nodes = [node("Gemm", "x w b", "y", beta=2.0)] if operator == "Gemm" else apart
+    whole = model(nodes, {"w": w, "b": bias}, ["n", inner], ["n", 40])
+    fmt = parse_format("msfp12")
+    sums = quantize(x, fmt, 1).astype(np.float64) @ quantize(w, fmt, 0)
+    wanted = sums.astype(np.float32) + bias * np.float32(2 if operator == "Gemm" else 1)
+    np.testing.assert_array_equal(run(rewritten(whole, "msfp12"), x, level), wanted)
+
+
+@pytest.mark.parametrize("level", ["ORT_DISABLE_ALL", "ORT_ENABLE_ALL"])
+@pytest.mark.parametrize("other", ["x", "scale", "twin"])
+@pytest.mark.parametrize("operator", ["Add", "Mul"])
+@pytest.mark.parametrize("free", [True, False])
+def test_sums_and_factors_behind_a_convolution_stay_behind_it(operator, other, level, free):
+    """ONNX Runtime fuses a residual sum into a convolution, and constants into its weights: both round otherwise."""
+    random = np.random.default_rng(0)
+    w, v = small((64, 64, 1, 1), 1), small((64, 64, 1, 1), 2)
+    bias, scale = random.normal(size=64).astype(np.float32), random.normal(size=(64, 1, 1)).astype(np.float32)
+    nodes = [node("Conv", "x w b", "c"), node(operator, f"c {other}", "s"), node("Relu", "s", "y")]
+    if other == "twin":
+        nodes.insert(1, node("Conv", "x v b", "twin"))
+    shape = ["n", 64, "h", "w"] if free else ["n", 64, 7, 6]
+    whole = model(nodes, {"w": w, "v": v, "b": bias, "scale": scale}, shape, shape)
+    x, fmt = random.normal(size=(1, 64, 7, 6)).astype(np.float32), parse_format("msfp12")
+    q = quantize(x, fmt, 1)
+    layer, twin = (
+        convolved(q, quantize(weights, fmt, 1)).astype(np.float32) + bias.reshape(-1, 1, 1) for weights in (w, v)
+    )
+    right = {"x": x, "scale": scale, "twin": twin}[other]
+    wanted = np.maximum(layer + right if operator == "Add" else layer * right, 0)
+    np.testing.assert_array_equal(run(rewritten(whole, "msfp12"), x, level), wanted)

@@ -9,11 +9,10 @@ from dataclasses import dataclass
 
 from accelserve.backends.fpga_emulator.folding import fold_batch_norm
 from accelserve.backends.fpga_emulator.formats import Fp32, Numerics
-from accelserve.backends.fpga_emulator.rewrite_elementwise import Rounded
+from accelserve.backends.fpga_emulator.rewrite_elementwise import Results
 from accelserve.backends.fpga_emulator.rewrite_graph import Graph
 from accelserve.backends.fpga_emulator.rewrite_layers import MULTIPLIERS, Layers, Multiplied, layer_name
 from accelserve.backends.fpga_emulator.signs import unsigned_values
-from accelserve.backends.fpga_emulator.sizes import known_sizes
 from accelserve.errors import Kind, ScoringError
 from accelserve.wire import onnx_pb2
 
@@ -60,20 +59,20 @@ def emulate(model: onnx_pb2.ModelProto, numerics: Numerics) -> Emulated:
 
 def _rewritten(graph: Graph, numerics: Numerics) -> tuple[EmulatedLayer, ...]:
     format = numerics.format
-    layers = None if isinstance(format, Fp32) else Layers(graph, format, unsigned_values(graph), known_sizes(graph))
-    rounded, made = Rounded(graph, numerics), []
+    layers = None if isinstance(format, Fp32) else Layers(graph, format, unsigned_values(graph))
+    results, made = Results(graph, numerics), []
     for node in graph.source:
         if layers is not None and node.op_type in MULTIPLIERS:
             multiplied = layers.rewrite(node)
-            made.append(_layer(multiplied, numerics))
-            rounded.keep(multiplied.node)
+            made.append(_layer(node, multiplied, numerics))
+            results.keep(multiplied.result)
         else:
-            rounded.keep(node)
+            results.keep(node)
     return tuple(made)
 
 
-def _layer(multiplied: Multiplied, numerics: Numerics) -> EmulatedLayer:
-    node, format = multiplied.node, numerics.format
+def _layer(node: onnx_pb2.NodeProto, multiplied: Multiplied, numerics: Numerics) -> EmulatedLayer:
+    format = numerics.format
     assert not isinstance(format, Fp32)
     block = min(format.block, multiplied.run)
     bits = multiplied.weights.size // multiplied.run * format.packed_bits(multiplied.run)

@@ -1,6 +1,5 @@
 """Convolutions and matrix products with both operands in the emulated card's format."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,8 +8,7 @@ from numpy.typing import NDArray
 from accelserve.backends.fpga_emulator.formats import BlockFloat, MxFloat
 from accelserve.backends.fpga_emulator.quantize import quantize
 from accelserve.backends.fpga_emulator.rewrite_blocks import Blocked, quantized
-from accelserve.backends.fpga_emulator.rewrite_graph import Graph, attributes, set_attribute
-from accelserve.backends.fpga_emulator.sizes import Sizes
+from accelserve.backends.fpga_emulator.rewrite_graph import Graph, attributes, barrier, set_attribute
 from accelserve.errors import Kind, ScoringError
 from accelserve.wire import onnx_pb2
 
@@ -21,12 +19,13 @@ _LAST = np.iinfo(np.int64).max  # "to the end" of a Slice
 
 @dataclass(frozen=True, slots=True)
 class Multiplied:
-    """What became of one layer. weights: the quantized ones, [outputs, values that one output sums] in block order.
+    """What became of one layer. result: the last node of what it became, which makes the layer's own output.
 
-    node: with quantized operands. run: how many values in a row the blocks divide; the last block may be shorter.
+    weights: the quantized ones, [outputs, values that one output sums] in block order.
+    run: how many values in a row the blocks divide; the last block may be shorter.
     """
 
-    node: onnx_pb2.NodeProto
+    result: onnx_pb2.NodeProto
     weights: Floats
     run: int
 
@@ -38,11 +37,10 @@ class Layers:
     graph: Graph
     format: BlockFloat | MxFloat
     unsigned: set[str]
-    sizes: Mapping[str, Sizes]
     _activations: dict[tuple[object, ...], str] = field(default_factory=dict)
 
     def rewrite(self, node: onnx_pb2.NodeProto) -> Multiplied:
-        """The node itself is not added to the graph, what it needs is.
+        """The result is not added to the graph, what it needs is.
 
         Raises ScoringError(PRECONDITION) naming the layer.
         """
@@ -109,7 +107,22 @@ class Layers:
         activations, padded = self._last_axis(node.input[0], weights.shape[axis])
         values = quantize(weights, self.format, axis)
         summed = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
-        return Multiplied(self._replaced(node, activations, _widened(values, axis, padded)), summed, values.shape[axis])
+        made = self._replaced(node, activations, _widened(values, axis, padded))
+        if len(made.input) > 2 and made.input[2]:
+            made = self._bias_apart(made, given.get("beta", 1.0))
+        return Multiplied(made, summed, values.shape[axis])
+
+    def _bias_apart(self, gemm: onnx_pb2.NodeProto, beta: float) -> onnx_pb2.NodeProto:
+        """The Add of a Gemm's bias: ONNX Runtime's Gemm begins its sums with the bias, which then are not exact."""
+        added = onnx_pb2.NodeProto(op_type="Add", name=f"{layer_name(gemm)}/bias", output=gemm.output)
+        bias = gemm.input[2]
+        if beta != 1.0:
+            bias = self.graph.add("Mul", [bias, self.graph.number(beta)], f"{bias}/times_beta")
+        gemm.input.pop()
+        gemm.output[0] = self.graph.fresh(f"{gemm.output[0]}/product")
+        self.graph.keep(gemm)
+        added.input.extend([barrier(self.graph, gemm.output[0]), bias])
+        return added
 
     def _replaced(self, node: onnx_pb2.NodeProto, activations: str, weights: Floats) -> onnx_pb2.NodeProto:
         made = onnx_pb2.NodeProto()
@@ -138,8 +151,6 @@ class Layers:
     def _shape(self, x: str, channels: int, differ: bool) -> str:
         """The shape of x but for its channels, as Reshape wants it."""
         graph, stem = self.graph, f"{x}/fpga"
-        if x in self.sizes:
-            return graph.shape(0, channels, *self.sizes[x][1:])
         shape = graph.add("Shape", [x], f"{stem}/shape")
         if not differ:
             return shape
