@@ -45,10 +45,7 @@ def split(model: ModelProto, outputs: Sequence[str] | None = None) -> Split:
     if outputs is None:
         _check_rest(moving, constants)
     if not any(node.op_type in MULTIPLIERS for node in model.graph.node if taken.intersection(node.output)):
-        message = "the device would get no convolution and no matrix product"
-        raise ScoringError(
-            Kind.PRECONDITION, f"{message}: this model has nothing for an FPGA; serve it on another device"
-        )
+        raise ScoringError(Kind.PRECONDITION, _nothing_for_a_device(moving, constants))
     read = {name for node in moving for name in reads(node)}
     ends = [name for node in model.graph.node for name in node.output if name in taken and name in read]
     made = [output.name for output in model.graph.output if output.name in taken]
@@ -118,6 +115,13 @@ def _check_rest(rest: Sequence[NodeProto], constants: set[str]) -> None:
         f" and {len(left) - 3} more" if left[3:] else ""
     )
     raise _refused(causes, f": {layers} would be left to the host")
+
+
+def _nothing_for_a_device(left: Sequence[NodeProto], constants: set[str]) -> str:
+    causes = tuple(Refusal(layer_name(node), node.op_type, why) for node in left if (why := refusal(node, constants)))
+    why = f"the FPGA does not take {in_words(causes)}, and so " if causes else ""
+    message = f"{why}the device would get no convolution and no matrix product"
+    return f"{message}: this model has nothing for an FPGA; serve it on another device"
 
 
 def _refused(refusals: Sequence[Refusal], consequence: str = "") -> ScoringError:
