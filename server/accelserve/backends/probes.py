@@ -61,7 +61,7 @@ def vitis_fpga() -> Offer:
     """ONNX models on AMD's FPGAs. What lacks (card, XRT, build, xclbin) its inventory tells, all at once."""
     return Offer(
         name="vitis_fpga",
-        formats=frozenset({"onnx"}),
+        formats=frozenset({"onnx", "accelonnx"}),
         device_kinds=frozenset({DeviceKind.FPGA}),
         backend="accelserve.backends.vitis_fpga.backend:VitisFpgaBackend",
     )
@@ -71,7 +71,7 @@ def openvino(find: Finder = find_spec) -> Offer:
     """ONNX models on FPGAs of Altera's FPGA AI Suite, and on the CPU where it is asked for by name."""
     return Offer(
         name="openvino",
-        formats=frozenset({"onnx"}),
+        formats=frozenset({"onnx", "accelonnx"}),
         device_kinds=frozenset({DeviceKind.CPU, DeviceKind.FPGA}),
         backend="accelserve.backends.openvino.backend:OpenVinoBackend",
         unavailable=_unless_installed("openvino", "'accelserve[openvino]'", find),

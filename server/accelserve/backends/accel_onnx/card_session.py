@@ -7,26 +7,31 @@ from types import MappingProxyType
 
 import numpy as np
 
-from accelserve.backends.base import Batch, BatchResult, Device, Placement
+from accelserve.backends.accel_onnx.accel_model import DEVICE_FILE, AccelModel, Part, decoded_input
+from accelserve.backends.accel_onnx.running import AccelRunner, Run
+from accelserve.backends.base import Batch, BatchResult, DecodedInput, Device, Placement
 from accelserve.backends.batch_check import check_batch
 from accelserve.backends.onnx_runtime.empty import one_row_for_none, without_rows
 from accelserve.backends.run_gate import RunGate
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Signature, Tensor
 
-Run = Callable[[tuple[str, ...], Mapping[str, Tensor]], Mapping[str, Tensor]]
-"""(outputs wanted, inputs) -> those outputs, in memory of their own. Raises ScoringError, or what the library does."""
+TAIL_PLACE = "CPU (host's tail)"
 
 
 @dataclass(frozen=True, slots=True)
 class OnCard:
-    """What was loaded. rows: of every run, which fewer are padded to; None: any number. remarks: as `Remarked`."""
+    """What was loaded. name: "model:version", for messages. on_device, on_host: how the two parts are run.
 
-    model: str
-    signature: Signature
+    rows: of every run, which fewer are padded to; None: any number. remarks: as `Remarked`.
+    """
+
+    name: str
+    model: AccelModel
     device: Device
     placement: Placement
-    run: Run
+    on_device: Run
+    on_host: Run | None = None
     rows: int | None = None
     remarks: tuple[str, ...] = ()
 
@@ -40,23 +45,41 @@ class Failures:
     note_lost: Callable[[Device, str], None]
 
 
+def undivided(signature: Signature) -> AccelModel:
+    """A model of which all runs on the device, under its own names."""
+    inputs, outputs = {key: key for key in signature.inputs}, {key: key for key in signature.outputs}
+    return AccelModel(signature, inputs, outputs, Part(DEVICE_FILE, inputs, outputs))
+
+
 class CardSession:
     """One model on one device. Runs of several threads wait for each other: the device has one of everything."""
 
     def __init__(self, loaded: OnCard, failures: Failures) -> None:
-        self.signatures: Mapping[str, Signature] = MappingProxyType({loaded.signature.name: loaded.signature})
+        signature = loaded.model.signature
+        self.signatures: Mapping[str, Signature] = MappingProxyType({signature.name: signature})
         self.device = loaded.device
         self.placement = loaded.placement
         self.remarks = loaded.remarks
+        self._name = loaded.name
         self._model = loaded.model
         self._rows = loaded.rows
-        self._run: Run | None = loaded.run
+        self._runner: AccelRunner | None = AccelRunner(loaded.model, loaded.on_device, loaded.on_host)
         self._failures = failures
-        self._gate = RunGate(loaded.model)
+        self._asked = dict(self.signatures)
+        self._gate = RunGate(loaded.name)
         self._one_at_a_time = threading.Lock()
 
+    def take_decoded(self, signature: str) -> DecodedInput:
+        """Of a converted model whose pictures the server decodes."""
+        taken = decoded_input(self._model)
+        self._asked[taken.signature.name] = taken.signature
+        return taken
+
     def run(self, batch: Batch) -> BatchResult:
-        signature = check_batch(self._model, self.signatures, batch)
+        signature = check_batch(self._name, self._asked, batch)
+        if any(spec.dtype.is_string for spec in signature.inputs.values()):
+            message = f"{self._name}: pictures are decoded before they reach the device"
+            raise ScoringError(Kind.UNSUPPORTED, message)
         if row := one_row_for_none(signature, batch):
             return without_rows(self.run(row))
         with self._gate, self._one_at_a_time:
@@ -66,26 +89,26 @@ class CardSession:
 
     def close(self) -> None:
         if self._gate.close():
-            self._run = None
+            self._runner = None
 
     def _call_padded(self, batch: Batch, size: int) -> Mapping[str, Tensor]:
         rows = len(next(iter(batch.inputs.values())))
         if rows > size:
-            raise ScoringError(Kind.INVALID, f"{self._model}: want at most {size} rows, got {rows}")
+            raise ScoringError(Kind.INVALID, f"{self._name}: want at most {size} rows, got {rows}")
         padded = {name: _pad(tensor, size) for name, tensor in batch.inputs.items()}
         return {name: tensor[:rows] for name, tensor in self._call(batch.outputs, padded).items()}
 
     def _call(self, outputs: tuple[str, ...], inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        assert self._run is not None
+        assert self._runner is not None
         try:
-            return self._run(outputs, inputs)
+            return self._runner.run(inputs, outputs)
         except ScoringError:
             raise
         except Exception as error:
             kind, reason = self._failures.kind(error), self._failures.words(error)
             if kind is Kind.DEVICE_LOST:
                 self._failures.note_lost(self.device, reason)
-            raise ScoringError(kind, f"{self._model}: {reason}") from error
+            raise ScoringError(kind, f"{self._name}: {reason}") from error
 
 
 def _pad(tensor: Tensor, rows: int) -> Tensor:

@@ -6,6 +6,9 @@ from types import MappingProxyType
 
 from google.protobuf.message import DecodeError
 
+from accelserve.backends.artifact_cache import digest_of
+from accelserve.backends.base import ModelArtifact
+from accelserve.backends.onnx_runtime.precision import content_digest
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import DEFAULT_SIGNATURE, DTYPES, Shape, Signature, TensorSpec
 from accelserve.wire.onnx_pb2 import GraphProto, ModelProto, ValueInfoProto
@@ -38,19 +41,31 @@ def inputs_of(graph: GraphProto) -> tuple[ValueInfoProto, ...]:
     return tuple(value for value in graph.input if value.name not in constants)
 
 
-def with_batch(proto: ModelProto, rows: int) -> ModelProto:
+def with_batch(model: str, proto: ModelProto, rows: int) -> ModelProto:
     """A copy for exactly that many rows: compilers for FPGAs take no open axis.
 
     The free first axis of inputs and outputs is fixed; what the file says of shapes in between is left out.
+    Raises ScoringError(PRECONDITION) for an input with another open axis.
     """
     fixed = ModelProto()
     fixed.CopyFrom(proto)
     fixed.graph.ClearField("value_info")
+    for value in inputs_of(fixed.graph):
+        shape = _shape(value)
+        if shape is None or -1 in shape[1:]:
+            message = f'{model} "{value.name}": want a fixed shape for an FPGA, got {_spec(model, value)}'
+            raise ScoringError(Kind.PRECONDITION, f"{message}; only the batch axis may be open")
     for value in (*inputs_of(fixed.graph), *fixed.graph.output):
         sizes = value.type.tensor_type.shape.dim
         if sizes and sizes[0].WhichOneof("value") != "dim_value":
             sizes[0].dim_value = rows
     return fixed
+
+
+def content_of(artifact: ModelArtifact, made_for: Mapping[str, object]) -> str:
+    """The digest of a plain file, with the weights beside it, or of a converted folder. made_for: as `digest_of`."""
+    digest = digest_of if artifact.path.is_dir() else content_digest
+    return digest(artifact.path, dict(made_for))
 
 
 def _specs(model: str, values: Iterable[ValueInfoProto]) -> Mapping[str, TensorSpec]:

@@ -3,10 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from accelserve.backends.accel_onnx.card_session import CardSession, Failures, OnCard
+from accelserve.backends.accel_onnx.accel_model import FORMAT, Part
+from accelserve.backends.accel_onnx.card_session import TAIL_PLACE, CardSession, Failures, OnCard, undivided
 from accelserve.backends.accel_onnx.card_states import CardStates
-from accelserve.backends.accel_onnx.model_file import read_model, signature_of
-from accelserve.backends.artifact_cache import digest_of
+from accelserve.backends.accel_onnx.model_file import content_of, read_model, signature_of, with_batch
+from accelserve.backends.accel_onnx.parts import AccelParts, read_parts
+from accelserve.backends.accel_onnx.running import Run
 from accelserve.backends.base import (
     API_VERSION,
     ArtifactCache,
@@ -33,16 +35,16 @@ from accelserve.backends.openvino.options import (
     target,
 )
 from accelserve.backends.openvino.placement import all_on, check_devices, check_layers, executed, split_layers
-from accelserve.backends.openvino.running import runner, types_of
+from accelserve.backends.openvino.running import join, runner, types_of
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
-from accelserve.tensors import Signature
 
+Properties = dict[str, Any]  # of the library, by its names
 _LOW = ("bf16", "f16")
 
 
 class OpenVinoBackend:
-    """Format "onnx" on "cpu:0" and on what OpenVINO lists as FPGA. Settings: see `OpenVinoOptions`."""
+    """Formats "onnx" and "accelonnx" on "cpu:0" and on what OpenVINO lists as FPGA. Settings: see `OpenVinoOptions`."""
 
     name = "openvino"
     api_version = API_VERSION
@@ -62,9 +64,9 @@ class OpenVinoBackend:
     def capabilities(self, device: Device, options: SessionOptions) -> Capabilities:
         chosen = read_options(self.name, options.extra)
         if device.kind is not DeviceKind.FPGA:
-            return Capabilities(frozenset({"onnx"}), chosen.numerics_on(device))
+            return Capabilities(frozenset({"onnx", FORMAT}), chosen.numerics_on(device))
         numerics, most = chosen.numerics_on(device), chosen.max_batch
-        return Capabilities(frozenset({"onnx"}), numerics, max_batch=most, models_per_device=1)
+        return Capabilities(frozenset({"onnx", FORMAT}), numerics, max_batch=most, models_per_device=1)
 
     def prepare(
         self,
@@ -80,27 +82,24 @@ class OpenVinoBackend:
         """
         model = label(artifact)
         read_options(model, options.extra)
-        if not artifact.path.is_file():
+        if not artifact.path.exists():
             raise ScoringError(Kind.PRECONDITION, f"{model}: there is no file {artifact.path}")
         made_for = {"openvino": str(self._core.get_versions("CPU")["CPU"].build_number), "device": device.name}
-        folder = cache.folder(digest_of(artifact.path, made_for), lambda folder: None)
+        folder = cache.folder(content_of(artifact, made_for), lambda folder: None)
         progress("ready to load", 1.0)
         return Prepared(artifact, folder)
 
     def load(
         self, prepared: Prepared, device: Device, options: SessionOptions, lease: DeviceLease | None
     ) -> CardSession:
-        model, path = label(prepared.artifact), prepared.artifact.path
+        artifact, model = prepared.artifact, label(prepared.artifact)
         chosen = read_options(model, options.extra)
         require_lease(model, device, lease)
         self._require(model, device)
-        signature = signature_of(model, read_model(model, path))
-        graph = self._read(model, path)
         if device.kind is DeviceKind.FPGA:
-            with self._states.programming(device, f"{model} is being compiled for {device.id}"):
-                loaded = self._on_fpga(model, graph, signature, device, chosen)
+            loaded = self._on_fpga(artifact, device, chosen, cpu_properties(chosen, options, None))
         else:
-            loaded = self._on_cpu(model, graph, signature, device, chosen, options, prepared.payload)
+            loaded = self._on_cpu(artifact, device, chosen, cpu_properties(chosen, options, prepared.payload))
         return CardSession(loaded, Failures(kind_of, one_line, self._states.note_lost))
 
     def health(self, device: Device) -> Health:
@@ -114,13 +113,13 @@ class OpenVinoBackend:
             why = "; ".join(inventory.missing.get(device.kind, ())) or f"this host has {', '.join(there)}"
             raise ScoringError(Kind.DEVICE_MISSING, f"{model} needs {device.id}: {why}")
 
-    def _read(self, model: str, path: Path) -> Any:
+    def _read(self, model: str, graph: Path | bytes) -> Any:
         try:
-            return self._core.read_model(str(path))
+            return self._core.read_model(graph if isinstance(graph, bytes) else str(graph))
         except Exception as error:
             raise _does_not_load(model, error) from error
 
-    def _compile(self, model: str, graph: Any, name: str, properties: dict[str, Any]) -> Any:
+    def _compile(self, model: str, graph: Any, name: str, properties: Properties) -> Any:
         try:
             return self._core.compile_model(graph, name, properties)
         except Exception as error:
@@ -131,53 +130,71 @@ class OpenVinoBackend:
             raise _does_not_load(model, error) from error
 
     def _on_cpu(
-        self,
-        model: str,
-        graph: Any,
-        signature: Signature,
-        device: Device,
-        chosen: OpenVinoOptions,
-        options: SessionOptions,
-        cache: Path,
+        self, artifact: ModelArtifact, device: Device, chosen: OpenVinoOptions, properties: Properties
     ) -> OnCard:
+        """A plain file undivided, read by the library with the weights beside it; a converted model in its parts."""
+        model = label(artifact)
+        if artifact.format == FORMAT:
+            parts = read_parts(artifact)
+            accel, graph = parts.model, self._read(model, parts.device.SerializeToString())
+            tail, tail_nodes = self._tail(model, parts, graph, chosen, properties)
+        else:
+            accel = undivided(signature_of(model, read_model(model, artifact.path)))
+            graph, tail, tail_nodes = self._read(model, artifact.path), None, {}
+        run, nodes = self._for_cpu(model, graph, accel.device, chosen, properties)
+        return OnCard(model, accel, device, Placement({"CPU": nodes, **tail_nodes}), run, tail)
+
+    def _for_cpu(
+        self, model: str, graph: Any, part: Part, chosen: OpenVinoOptions, properties: Properties
+    ) -> tuple[Run, int]:
+        """How it is run, and how many nodes it has; these compute in what is told."""
         own = types_of(model, graph)
-        compiled = self._compile(model, graph, "CPU", cpu_properties(chosen, options, cache))
+        compiled = self._compile(model, graph, "CPU", properties)
         check_devices(model, compiled, frozenset({"CPU"}))
         nodes = executed(compiled)
         _check_precision(model, compiled, set(nodes) - own, chosen)
-        placement = Placement({"CPU": sum(nodes.values())})
-        return OnCard(model, signature, device, placement, runner(model, compiled, signature))
+        return runner(model, compiled, part), sum(nodes.values())
 
-    def _on_fpga(self, model: str, graph: Any, signature: Signature, device: Device, chosen: OpenVinoOptions) -> OnCard:
-        name = fpga_name(device)
-        _fix_batch(model, graph, signature, chosen.max_batch)
-        remarks: tuple[str, ...] = ()
+    def _tail(
+        self, model: str, parts: AccelParts, device: Any, chosen: OpenVinoOptions, properties: Properties
+    ) -> tuple[Run | None, dict[str, int]]:
+        """What the host runs after the device's graph, and its nodes."""
+        if parts.tail is None or parts.model.tail is None:
+            return None, {}
+        graph = self._read(model, parts.tail.SerializeToString())
+        try:
+            join(device, parts.model.device, graph, parts.model.tail)
+        except Exception as error:
+            raise _does_not_load(model, error) from error
+        run, nodes = self._for_cpu(model, graph, parts.model.tail, chosen, properties)
+        return run, {TAIL_PLACE: nodes}
+
+    def _on_fpga(
+        self, artifact: ModelArtifact, device: Device, chosen: OpenVinoOptions, properties: Properties
+    ) -> OnCard:
+        """properties: of the host's tail."""
+        model, name = label(artifact), fpga_name(device)
+        parts = read_parts(artifact, chosen.device_outputs or None)
+        rows = chosen.max_batch if parts.model.signature.batched else 1
+        graph = self._read(model, with_batch(model, parts.device, rows).SerializeToString())
+        placement, remarks, allowed = self._asked(model, graph, name, chosen)
+        with self._states.programming(device, f"{model} is being compiled for {device.id}"):
+            compiled = self._compile(model, graph, target(chosen, name), dict(chosen.properties))
+        check_devices(model, compiled, allowed)
+        run = runner(model, compiled, parts.model.device)
+        tail, tail_nodes = self._tail(model, parts, graph, chosen, properties)
+        placement = Placement({**placement.nodes, **tail_nodes})
+        return OnCard(model, parts.model, device, placement, run, tail, rows, remarks)
+
+    def _asked(
+        self, model: str, graph: Any, name: str, chosen: OpenVinoOptions
+    ) -> tuple[Placement, tuple[str, ...], frozenset[str]]:
+        """What the plug-in says of the layers: where each will run, a remark, the devices that may be used."""
         if chosen.fallback == "forbid":
             check_layers(model, self._core, graph, name)
-            placement, allowed = all_on(graph, name), frozenset({name})
-        else:
-            placement, remarks = split_layers(model, self._core, graph, target(chosen, name))
-            allowed = frozenset({name, "CPU"})
-        compiled = self._compile(model, graph, target(chosen, name), dict(chosen.properties))
-        check_devices(model, compiled, allowed)
-        rows = chosen.max_batch if signature.batched else 1
-        return OnCard(model, signature, device, placement, runner(model, compiled, signature), rows, remarks)
-
-
-def _fix_batch(model: str, graph: Any, signature: Signature, rows: int) -> None:
-    """The model for exactly that many rows: the FPGA's compiler takes no open axis.
-
-    Raises ScoringError(PRECONDITION) for another open axis.
-    """
-    shapes = {}
-    for name, spec in signature.inputs.items():
-        if spec.shape is None or -1 in spec.shape[1:]:
-            raise ScoringError(Kind.PRECONDITION, f'{model} "{name}": want a fixed shape for an FPGA, got {spec}')
-        shapes[name] = [rows if size == -1 else size for size in spec.shape]
-    try:
-        graph.reshape(shapes)
-    except Exception as error:
-        raise _does_not_load(model, error) from error
+            return all_on(graph, name), (), frozenset({name})
+        placement, remarks = split_layers(model, self._core, graph, target(chosen, name))
+        return placement, remarks, frozenset({name, "CPU"})
 
 
 def _check_precision(model: str, compiled: Any, executed: set[str], options: OpenVinoOptions) -> None:

@@ -24,6 +24,7 @@ class OpenVinoOptions:
 
     precision: what the CPU computes in. The library's own choice is bf16 wherever the CPU has it, unasked.
     fallback: "partial" lets layers that the FPGA does not take run on the CPU; "forbid" refuses such a model.
+    device_outputs: where the device's part of a plain ONNX file ends; the rest is the host's.
     max_batch: rows of one run on an FPGA, which the model is compiled for. numerics: what the FPGA's architecture
     computes in, which the library cannot be asked. properties: given to the FPGA's plug-in as they are.
     """
@@ -33,6 +34,7 @@ class OpenVinoOptions:
     fallback: str = "forbid"
     max_batch: int = 1
     numerics: str = "bfp"
+    device_outputs: tuple[str, ...] = ()
     properties: Mapping[str, Any] = field(default_factory=dict)
 
     def numerics_on(self, device: Device) -> str:
@@ -44,7 +46,10 @@ def read_options(model: str, extra: Mapping[str, Any]) -> OpenVinoOptions:
     for key, value in extra.items():
         if problem := _problem(key, value):
             raise ScoringError(Kind.INVALID, f"{model}: {problem}")
-    return OpenVinoOptions(**extra)
+    values = dict(extra)
+    if "device_outputs" in values:
+        values["device_outputs"] = tuple(values["device_outputs"])
+    return OpenVinoOptions(**values)
 
 
 def _problem(key: str, value: Any) -> str:
@@ -54,6 +59,9 @@ def _problem(key: str, value: Any) -> str:
         fits, wanted = type(value) is int and value > 0, "a whole number above 0"
     elif key == "numerics":
         fits, wanted = type(value) is str and value != "", "a text"
+    elif key == "device_outputs":
+        fits = isinstance(value, list | tuple) and all(type(each) is str for each in value) and bool(value)
+        wanted = "a list of names"
     elif key == "properties":
         fits, wanted = isinstance(value, Mapping), "a table of properties of the FPGA's plug-in"
     else:

@@ -1,12 +1,11 @@
 """Which layers OpenVINO runs where, and in which numbers: asked before compiling, and read from what was compiled."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from accelserve.backends.base import Placement
 from accelserve.errors import Kind, ScoringError
 
-_NO_LAYER = frozenset({"Parameter", "Constant", "Result"})
 _NOT_EXECUTED = frozenset({"Input", "Const", "Output"})
 _SHOWN_LAYERS = 8
 _REMEDY = (
@@ -20,7 +19,7 @@ def check_layers(model: str, core: Any, graph: Any, name: str) -> None:
     Raises ScoringError(PRECONDITION) naming the others.
     """
     taken = core.query_model(graph, name)
-    left = [_layer(op) for op in graph.get_ordered_ops() if _counts(op) and op.get_friendly_name() not in taken]
+    left = [_layer(op) for op in _layers(graph) if op.get_friendly_name() not in taken]
     if left:
         raise ScoringError(Kind.PRECONDITION, f"{model}: {name} does not take {_listed(left)}: {_REMEDY}")
 
@@ -33,7 +32,7 @@ def split_layers(model: str, core: Any, graph: Any, target: str) -> tuple[Placem
     where: Mapping[str, str] = core.query_model(graph, target)
     nodes: dict[str, int] = {}
     on_cpu = []
-    for op in filter(_counts, graph.get_ordered_ops()):
+    for op in _layers(graph):
         device = where.get(op.get_friendly_name(), "nowhere")
         nodes[device] = nodes.get(device, 0) + 1
         if device == "CPU":
@@ -45,7 +44,7 @@ def split_layers(model: str, core: Any, graph: Any, target: str) -> tuple[Placem
 
 
 def all_on(graph: Any, name: str) -> Placement:
-    return Placement({name: sum(map(_counts, graph.get_ordered_ops()))})
+    return Placement({name: sum(1 for _ in _layers(graph))})
 
 
 def check_devices(model: str, compiled: Any, allowed: frozenset[str]) -> None:
@@ -73,8 +72,20 @@ def _text(told: Mapping[str, Any], key: str) -> str:
     return str(getattr(value, "value", value))
 
 
-def _counts(op: Any) -> bool:
-    return op.get_type_name() not in _NO_LAYER
+def _layers(graph: Any) -> Iterator[Any]:
+    """The operations that depend on what is fed. The others are computed when the model is compiled.
+
+    So is all that is made of fixed shapes, which the library's reader leaves in the graph.
+    """
+    fed: set[str] = set()
+    for op in graph.get_ordered_ops():
+        kind, name = op.get_type_name(), op.get_friendly_name()
+        if kind == "ShapeOf" and op.input(0).get_partial_shape().is_static:
+            continue
+        if kind == "Parameter" or any(value.get_node().get_friendly_name() in fed for value in op.input_values()):
+            fed.add(name)
+            if kind not in ("Parameter", "Result"):
+                yield op
 
 
 def _layer(op: Any) -> str:

@@ -1,12 +1,15 @@
 """ONNX models on AMD's FPGAs through ONNX Runtime's VitisAI provider, never silently on the CPU."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accelserve.backends.accel_onnx.card_session import CardSession, Failures, OnCard, Run
+from accelserve.backends.accel_onnx.accel_model import FORMAT
+from accelserve.backends.accel_onnx.card_session import TAIL_PLACE, CardSession, Failures, OnCard
 from accelserve.backends.accel_onnx.card_states import CardStates
-from accelserve.backends.accel_onnx.model_file import read_model, signature_of, with_batch
+from accelserve.backends.accel_onnx.model_file import content_of, with_batch
+from accelserve.backends.accel_onnx.parts import read_parts
+from accelserve.backends.accel_onnx.running import Run
 from accelserve.backends.artifact_cache import digest_of
 from accelserve.backends.base import (
     API_VERSION,
@@ -29,9 +32,11 @@ from accelserve.backends.onnx_runtime.session import placement_of
 from accelserve.backends.vitis_fpga.errors import kind_of
 from accelserve.backends.vitis_fpga.options import CPU, VitisOptions, encryption_key, provider_list, read_options
 from accelserve.backends.vitis_fpga.pieces import FIRMWARE, PROVIDER, VitisHost
+from accelserve.cpus import usable_cpus
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Tensor
+from accelserve.wire.onnx_pb2 import ModelProto
 
 _FATAL_ONLY = 4  # every failed run is raised and counted by the server
 _SHOWN_LAYERS = 8
@@ -43,7 +48,7 @@ _OTHER_LAYERS = (
 
 
 class VitisFpgaBackend:
-    """Format "onnx" on AMD's cards and boards. Settings (`SessionOptions.extra`): see `VitisOptions`."""
+    """Formats "onnx" and "accelonnx" on AMD's cards and boards. Settings: see `VitisOptions`."""
 
     name = "vitis_fpga"
     api_version = API_VERSION
@@ -60,7 +65,11 @@ class VitisFpgaBackend:
     def capabilities(self, device: Device, options: SessionOptions) -> Capabilities:
         chosen = read_options(self.name, options.extra)
         return Capabilities(
-            frozenset({"onnx"}), chosen.numerics, max_batch=chosen.max_batch, max_inflight=1, models_per_device=1
+            frozenset({"onnx", FORMAT}),
+            chosen.numerics,
+            max_batch=chosen.max_batch,
+            max_inflight=1,
+            models_per_device=1,
         )
 
     def prepare(
@@ -76,9 +85,9 @@ class VitisFpgaBackend:
         Raises ScoringError: INVALID for settings, PRECONDITION for a missing file.
         """
         model, chosen = label(artifact), read_options(label(artifact), options.extra)
-        if not artifact.path.is_file():
+        if not artifact.path.exists():
             raise ScoringError(Kind.PRECONDITION, f"{model}: there is no file {artifact.path}")
-        folder = chosen.cache_dir or self._compiled(artifact.path, device, chosen, cache)
+        folder = chosen.cache_dir or self._compiled(artifact, device, chosen, cache)
         progress("ready to load", 1.0)
         return Prepared(artifact, folder)
 
@@ -89,21 +98,24 @@ class VitisFpgaBackend:
         chosen = read_options(model, options.extra)
         require_lease(model, device, lease)
         xclbin = self._require(model, device, chosen)
-        proto = read_model(model, prepared.artifact.path)
-        signature = signature_of(model, proto)
-        rows = chosen.max_batch if signature.batched else 1
+        parts = read_parts(prepared.artifact, chosen.device_outputs or None)
+        rows = chosen.max_batch if parts.model.signature.batched else 1
+        graph = with_batch(model, parts.device, rows).SerializeToString()
         with self._states.programming(device, f"{xclbin} is being loaded for {model}"):
-            graph = with_batch(proto, rows).SerializeToString()
-            session = self._open(model, graph, prepared, device, chosen, xclbin)
+            session = self._open(model, graph, prepared.payload, device, chosen, xclbin)
         placement = placement_of(session)
         remarks = _check_placement(model, session, placement, chosen)
-        loaded = OnCard(model, signature, device, placement, _runner(session), rows, remarks)
+        tail = None if parts.tail is None else self._open_tail(model, parts.tail, options)
+        if tail is not None:
+            placement = Placement({**placement.nodes, TAIL_PLACE: sum(placement_of(tail).nodes.values())})
+        on_host = None if tail is None else _runner(tail)
+        loaded = OnCard(model, parts.model, device, placement, _runner(session), on_host, rows, remarks)
         return CardSession(loaded, Failures(kind_of, one_line, self._states.note_lost))
 
     def health(self, device: Device) -> Health:
         return self._states.health(device, any(found.id == device.id for found in self.inventory().devices))
 
-    def _compiled(self, path: Path, device: Device, options: VitisOptions, cache: ArtifactCache) -> Path:
+    def _compiled(self, artifact: ModelArtifact, device: Device, options: VitisOptions, cache: ArtifactCache) -> Path:
         """Where the provider keeps what it compiled for this model on this kind of card; it fills the folder itself."""
         runtime = self._host.runtime()
         made_for = {
@@ -111,10 +123,11 @@ class VitisFpgaBackend:
             "card": device.name,
             "rows": options.max_batch,
             "target": options.target,
+            "device_outputs": list(options.device_outputs),
             "xclbin": _content(options.xclbin or self._host.environ.get(FIRMWARE, "")),
             "config": _content(options.config_file or ""),
         }
-        return cache.folder(digest_of(path, made_for), lambda folder: None)
+        return cache.folder(content_of(artifact, made_for), lambda folder: None)
 
     def _require(self, model: str, device: Device, options: VitisOptions) -> Path:
         """The xclbin, when nothing lacks. Raises ScoringError(DEVICE_MISSING) naming all that does."""
@@ -128,7 +141,7 @@ class VitisFpgaBackend:
         return options.xclbin or Path(self._host.environ[FIRMWARE])
 
     def _open(
-        self, model: str, graph: bytes, prepared: Prepared, device: Device, options: VitisOptions, xclbin: Path
+        self, model: str, graph: bytes, compiled: Path, device: Device, options: VitisOptions, xclbin: Path
     ) -> Any:
         """The library's session on the provider or not at all. The library has three silent ways to the CPU."""
         runtime = self._host.runtime()
@@ -136,12 +149,10 @@ class VitisFpgaBackend:
         made = runtime.SessionOptions()
         made.log_severity_level = _FATAL_ONLY
         made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        folder = str(prepared.artifact.path.parent)
-        made.add_session_config_entry("session.model_external_initializers_file_folder_path", folder)
         if options.fallback == "forbid":
             made.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         key = encryption_key(options)
-        providers = provider_list(options, xclbin, prepared.payload, key)
+        providers = provider_list(options, xclbin, compiled, key)
         try:
             session = runtime.InferenceSession(graph, made, providers=providers, enable_fallback=False)
             session.disable_fallback()
@@ -155,11 +166,27 @@ class VitisFpgaBackend:
             raise ScoringError(Kind.DEVICE_MISSING, message)
         return session
 
+    def _open_tail(self, model: str, graph: ModelProto, options: SessionOptions) -> Any:
+        """The library's session of what the host does after the card, on the CPU."""
+        runtime = self._host.runtime()
+        assert runtime is not None  # the device's session is open
+        made = runtime.SessionOptions()
+        made.log_severity_level = _FATAL_ONLY
+        made.intra_op_num_threads = options.threads or usable_cpus()
+        made.inter_op_num_threads = 1
+        made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
+        try:
+            content = graph.SerializeToString()
+            return runtime.InferenceSession(content, made, providers=[(CPU, {})], enable_fallback=False)
+        except Exception as error:
+            message = f"{model} does not load: its tail on the host: {one_line(error)}"
+            raise ScoringError(Kind.PRECONDITION, message) from error
+
 
 def _runner(session: Any) -> Run:
     """The library's session as a function."""
 
-    def run(outputs: tuple[str, ...], inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    def run(outputs: Sequence[str], inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         return dict(zip(outputs, session.run(list(outputs), dict(inputs)), strict=True))
 
     return run

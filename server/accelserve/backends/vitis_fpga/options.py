@@ -26,6 +26,7 @@ class VitisOptions:
     compiled model; None: a place in the cache of prepared models, by content. encryption_key_file: holds the key, which
     is told to the provider and to nobody else.
     fallback: "partial" lets the provider leave nodes of the device's part to the CPU; "forbid" refuses such a model.
+    device_outputs: where the device's part of a plain ONNX file ends; the rest is the host's.
     max_batch: rows of one run, which the model is compiled for. numerics: what the compiled model computes in, which
     the provider cannot be asked.
     """
@@ -39,6 +40,7 @@ class VitisOptions:
     fallback: str = "forbid"
     max_batch: int = 1
     numerics: str = "int8"
+    device_outputs: tuple[str, ...] = ()
 
 
 def read_options(model: str, extra: Mapping[str, Any]) -> VitisOptions:
@@ -46,7 +48,10 @@ def read_options(model: str, extra: Mapping[str, Any]) -> VitisOptions:
     for key, value in extra.items():
         if problem := _problem(key, value):
             raise ScoringError(Kind.INVALID, f"{model}: {problem}")
-    values: dict[str, Any] = {key: Path(value).expanduser() if key in _PATHS else value for key, value in extra.items()}
+    values = dict(extra)
+    values |= {key: Path(values[key]).expanduser() for key in _PATHS if key in values}
+    if "device_outputs" in values:
+        values["device_outputs"] = tuple(values["device_outputs"])
     return VitisOptions(**values)
 
 
@@ -60,6 +65,9 @@ def _problem(key: str, value: Any) -> str:
         fits, wanted = type(value) is str and value != "", "a text"
     elif key == "fallback":
         fits, wanted = value in _FALLBACKS, " or ".join(f'"{each}"' for each in _FALLBACKS)
+    elif key == "device_outputs":
+        fits = isinstance(value, list | tuple) and all(type(each) is str for each in value) and bool(value)
+        wanted = "a list of names"
     elif key == "max_batch":
         fits, wanted = type(value) is int and value > 0, "a whole number above 0"
     else:
