@@ -13,7 +13,10 @@ from accelserve.backends.conformance import BackendConformance, PictureConforman
 from accelserve.backends.cuda.probe import find_devices
 from accelserve.backends.fpga_emulator.conformance_sample import FpgaEmulatorSample
 from accelserve.backends.onnx_runtime.conformance_sample import OnnxRuntimeOnGpuSample, OnnxRuntimeSample
+from accelserve.backends.saved_model_onnx.backend import SavedModelOnnxBackend
+from accelserve.backends.saved_model_onnx.conformance_sample import CutModelSample, SavedModelOnnxSample
 from accelserve.backends.synthetic.conformance_sample import ExclusiveSyntheticSample, SyntheticSample
+from accelserve.backends.tf_session.conformance_sample import TfSessionSample
 from accelserve.devices import DeviceKind
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Tensor
@@ -86,20 +89,8 @@ class TestOnnxRuntimeOnGpuWithGraphs(TestOnnxRuntimeOnGpu):
 
 
 @pytest.mark.tensorflow
-class TestTfSession(BackendConformance):
-    may_lack = (DeviceKind.GPU,)
-
-    def make_backend(self) -> Backend:
-        from accelserve.backends.tf_session.backend import TfSessionBackend
-
-        return TfSessionBackend()
-
-    def sample_artifact(self, folder: Path) -> ModelArtifact:
-        path = model_builders.saved_model_half_plus_two(folder)
-        return ModelArtifact("half_plus_two", 123, "saved_model", path)
-
-    def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
-        return {"x": rows_of_floats(rows, 1)}
+class TestTfSession(TfSessionSample):
+    pass
 
 
 @pytest.mark.tensorflow
@@ -120,8 +111,6 @@ class TestSavedModelOnnx(BackendConformance):
     may_lack = (DeviceKind.GPU,)
 
     def make_backend(self) -> Backend:
-        from accelserve.backends.saved_model_onnx.backend import SavedModelOnnxBackend
-
         return SavedModelOnnxBackend(convert=saved_models.convert_here)
 
     def sample_artifact(self, folder: Path) -> ModelArtifact:
@@ -134,15 +123,16 @@ class TestSavedModelOnnx(BackendConformance):
 
 
 @pytest.mark.tensorflow
-class TestDenseSavedModelOnnx(TestSavedModelOnnx):
-    """A SavedModel that is a network alone, in the memory that ONNX Runtime binds."""
+class TestDenseSavedModelOnnx(SavedModelOnnxSample):
+    """A SavedModel that is a network alone, in the memory that ONNX Runtime binds; converted in this process."""
 
-    def sample_artifact(self, folder: Path) -> ModelArtifact:
-        path = saved_models.mnist_checkpoint(folder)
-        return ModelArtifact("mnist", 1, "saved_model", path)
-
-    def sample_inputs(self, rows: int) -> Mapping[str, Tensor]:
-        return {"images": rows_of_floats(rows, 784)}
+    def make_backend(self) -> Backend:
+        return SavedModelOnnxBackend(convert=saved_models.convert_here)
 
     def options(self) -> SessionOptions:
         return SessionOptions(threads=1, max_batch_size=8, extra={"io_binding": True})
+
+
+@pytest.mark.tensorflow
+class TestCutModel(CutModelSample):
+    pass

@@ -62,3 +62,10 @@ def test_the_command_without_a_back_end_that_it_knows_is_a_usage_error(arguments
     done = run_kit(*arguments, folder=tmp_path)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "with samples: " in done.stderr
+
+
+def test_the_command_that_finds_no_device_does_not_pass(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    done = run_kit("--backend", "onnx_runtime", "-k", "onnx_runtime.gpu", folder=tmp_path)
+    assert done.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, done.stdout + done.stderr
+    assert "NOT TESTED: there is no gpu: " in done.stdout

@@ -61,7 +61,7 @@ class Matmul8Session:
     def run(self, batch):
         check_batch(self.model, self.signatures, batch)
         with self.gate:
-            values, cycles = np.nan_to_num(batch.inputs[self.source]), 0
+            values, cycles = np.nan_to_num(batch.inputs[self.source], posinf=0, neginf=0), 0
             bad = np.flatnonzero(~np.isfinite(batch.inputs[self.source][: batch.rows]).all(axis=1))
             errors = {int(row): ScoringError(Kind.INVALID, f"{self.model}: NaN or infinity in the row") for row in bad}
             for layer in self.layers:

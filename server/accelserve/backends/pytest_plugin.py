@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 KIT = "accelserve.backends.conformance"
+_NO_DEVICE = "NOT TESTED: there is no "  # as the kit's `device` begins when it skips
 _PLACE = "TestSamples"
 
 
@@ -23,6 +24,7 @@ class KitRun:
 
     def __init__(self) -> None:
         self._samples: dict[str, type] = {}
+        self._on_a_device = self._without_device = False
 
     def pytest_configure(self, config: pytest.Config) -> None:
         pytest.register_assert_rewrite(KIT)
@@ -37,6 +39,18 @@ class KitRun:
         if name != _PLACE or not getattr(obj, "__module__", "").startswith(f"{KIT}."):
             return None
         return [_collected(collector, each, sample) for each, sample in self._samples.items()]
+
+    def pytest_runtest_call(self, item: pytest.Item) -> None:
+        self._on_a_device |= "device" in getattr(item, "fixturenames", ())
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        self._without_device |= report.skipped and _NO_DEVICE in str(report.longrepr)
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """What was checked on no device at all has not passed."""
+        if self._without_device and not self._on_a_device and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
 
     def pytest_terminal_summary(self, terminalreporter: Any) -> None:
         """Every reason why a check was skipped, whether `-r` was given or not."""
