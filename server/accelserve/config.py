@@ -85,6 +85,7 @@ class ServerConfig:
     log_format: str = "plain"
     log_level: str = "info"
     backends: tuple[str, ...] = ()
+    lease_dir: str = ""
 
 
 def _whole(least: int, most: int, wanted: str) -> Callable[[str], int]:
@@ -291,6 +292,12 @@ OPTIONS: tuple[Option, ...] = (
     Option("drain_timeout_s", _seconds, "SECONDS", "after the grace period: how long accepted requests may take"),
     Option("strict", _flag, "", "exit as soon as one model fails to load"),
     Option("backends", parse_backends, "NAME[,NAME]", BACKENDS_HELP),
+    Option(
+        "lease_dir",
+        _folder,
+        "DIR",
+        "who holds which exclusive device; to be shared by all who can reach one (default: in the user's cache)",
+    ),
     Option("log_format", _one_of("plain", "json"), "FORMAT", "plain or json"),
     Option("log_level", _one_of("debug", "info", "warning", "error"), "LEVEL", "debug, info, warning or error"),
 )

@@ -139,7 +139,7 @@ class Runtime:
 
     def _models(self) -> ModelManager:
         config = self._config
-        loader = build_loader(config.device, config.threads, config.instances, config.backends)
+        loader = build_loader(config.device, config.threads, config.instances, config.backends, config.lease_dir)
         versions = VersionLoader(loader, self._clock, self._metrics, return_free_memory)
         # The front ends close first: a batch that runs when the models close runs for nobody.
         policy = KeeperPolicy(config.poll_interval_s, _FORCED_CLOSE_S, ReloadPolicy(attempts=config.reload_attempts))
@@ -272,15 +272,21 @@ async def _first(wanted: Coroutine[Any, Any, None], stop: "asyncio.Task[None]") 
 
 
 def build_loader(
-    device: str = "auto", threads: int | None = None, instances: int = 1, backends: Collection[str] = ()
+    device: str = "auto",
+    threads: int | None = None,
+    instances: int = 1,
+    backends: Collection[str] = (),
+    lease_dir: str = "",
 ) -> Loader:
     """A loader with our back ends, and the plug-ins that `backends` names.
 
-    device, threads, instances: for models that do not choose. Raises ScoringError(INVALID) for a name not installed.
+    device, threads, instances: for models that do not choose. lease_dir: "" for the one in the user's cache.
+    Raises ScoringError(INVALID) for a name not installed.
     """
     cache = _cache_folder()
     prepared = FolderArtifactCache(cache / "prepared")
-    return Loader(BackendPool(allow=backends), prepared, cache / "leases", check_round_trip, device, threads, instances)
+    leases = Path(lease_dir) if lease_dir else cache / "leases"
+    return Loader(BackendPool(allow=backends), prepared, leases, check_round_trip, device, threads, instances)
 
 
 def _devices(servable: Servable) -> str:

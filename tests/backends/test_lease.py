@@ -67,3 +67,17 @@ def test_the_kernel_gives_up_the_lease_of_a_process_that_dies(tmp_path):
             acquire_lease(tmp_path, "fpga:0", "m")
         process.communicate("die\n", timeout=30)
     assert acquire_lease(tmp_path, "fpga:0", "m").device_id == "fpga:0"
+
+
+def test_a_folder_that_cannot_be_used_is_named_with_the_setting(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ScoringError, match=r"the lease of fpga:0 cannot be taken: .*file.*--lease-dir") as refusal:
+        acquire_lease(tmp_path / "file" / "leases", "fpga:0", "m")
+    assert refusal.value.kind is Kind.PRECONDITION
+
+
+def test_a_file_that_names_nobody_is_read_again_and_then_said_to_be_anothers(tmp_path):
+    held = acquire_lease(tmp_path, "fpga:0", "m")
+    held.path.write_text("")
+    with pytest.raises(ScoringError, match="held by another process"):
+        acquire_lease(tmp_path, "fpga:0", "n")

@@ -12,7 +12,9 @@ GPUS = tuple(Device(f"gpu:{number}", DeviceKind.GPU, "made up") for number in ra
 
 
 def manager(*statuses, servables=()):
-    return SimpleNamespace(names=lambda: ["m"], statuses=lambda ref: statuses, servables=lambda: servables)
+    return SimpleNamespace(
+        names=lambda: ["m"], statuses=lambda ref: statuses, servables=lambda: servables, device_states=dict
+    )
 
 
 def values(models, name, *labels):
@@ -23,7 +25,7 @@ def on_two_gpus(lost):
     session = SimpleNamespace(placement=Placement({"CUDAExecutionProvider": 7}))
     instances = tuple(Instance(gpu, 0, number in lost) for number, gpu in enumerate(GPUS))
     scheduler = SimpleNamespace(instances=instances, queue_rows=3, queue_bytes=40, inflight=1)
-    model = SimpleNamespace(devices=GPUS, session=session, backend="played")
+    model = SimpleNamespace(devices=GPUS, session=session, sessions=[session], backend="played")
     return SimpleNamespace(name="m", version=2, model=model, scheduler=scheduler)
 
 

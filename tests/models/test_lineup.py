@@ -18,7 +18,9 @@ GONE = ScoringError(Kind.DEVICE_LOST, "m: gpu:0 fell off the bus")
 
 
 class Handle:
-    """Stands for a Servable, of which a line-up only keeps the reference."""
+    """Stands for a Servable, of which a line-up only keeps the reference and looks at its devices."""
+
+    device_ids = frozenset({"fpga:0"})
 
     def __init__(self, version):
         self.version = version
@@ -294,3 +296,58 @@ def test_the_first_version_settles_a_model():
     load(models)
     assert models.settled
     assert found(models) == 2
+
+
+def test_a_version_that_is_not_wanted_makes_room_on_its_device_and_comes_back_if_the_new_one_fails():
+    models = lineup()
+    see(models, 1)
+    load(models)
+    see(models, 2)
+    standing, _ = models.begin_load(0)
+    assert models.make_room("fpga:1") == []
+    (leaving,) = models.make_room("fpga:0")
+    assert leaving.version == 1
+    assert refused(models).kind is Kind.LOADING
+    leaving.state = ModelState.END
+    standing.took_over = True
+    standing.fail(ScoringError(Kind.DEVICE_MEMORY, "full"), 0, 1.0)
+    assert load(models) == 1
+    assert found(models) == 1
+    assert (models.wake_at_ns(), load(models, 10**6 * S)) == (None, None)
+    see(models, 2, stamp="later")
+    assert load(models) == 2
+
+
+def test_a_version_that_is_wanted_makes_room_for_nobody():
+    models = lineup()
+    see(models, 1, 2)
+    assert load(models) == 2
+    models.begin_load(0)
+    assert models.make_room("fpga:0") == []
+    assert found(models) == 2
+
+
+def test_who_made_room_for_a_version_that_serves_does_not_come_back_when_that_loses_its_device():
+    models = lineup()
+    see(models, 1)
+    load(models)
+    see(models, 2)
+    standing, _ = models.begin_load(0)
+    (leaving,) = models.make_room("fpga:0")
+    leaving.state = ModelState.END
+    standing.serve(Handle(2), 0)
+    models.moved()
+    standing.lose(GONE, 0, 1.0)
+    standing.state = ModelState.END
+    models.moved()
+    assert load(models, 0) is None
+    assert load(models, 10 * S) == 2
+
+
+def test_a_model_without_a_device_is_a_conflict_that_names_the_holder():
+    models = lineup()
+    see(models, 1)
+    load(models, fails=ScoringError(Kind.CONFLICT, "device fpga:0 is held by n (process 7)", reason="device_taken"))
+    error = refused(models)
+    assert (error.kind, error.reason) == (Kind.CONFLICT, "device_taken")
+    assert error.message == "model m has no device: device fpga:0 is held by n (process 7)"

@@ -5,7 +5,7 @@ result of slow, cacheable, device-family-specific work and may be made offline; 
 one device and answers batches. A back end sees tensors and never a protocol.
 
 What a back end may do beyond that is in protocols of their own (`Buffered`, `TakesPixels`,
-`DecodedFor`, `Remarked`, `Featured`): the
+`DecodedFor`, `Remarked`, `CountsNonFinite`, `Featured`): the
 server asks whether the methods are there.
 
 Discovery is by entry points (group `accelserve.backends`): each names a probe without arguments that returns an
@@ -82,8 +82,11 @@ class Capabilities:
 
 @dataclass(frozen=True, slots=True)
 class Health:
+    """ready_in_s: of a device that is being programmed, how long that takes yet, where it is known."""
+
     state: DeviceState
     reason: str = ""
+    ready_in_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +276,13 @@ class Remarked(Protocol):
     """Optional for a session: what a person who looks at the model should know, a sentence each; `show` prints them."""
 
     remarks: tuple[str, ...]
+
+
+@runtime_checkable
+class CountsNonFinite(Protocol):
+    """Optional for a session: whose numbers overflow. nonfinite_values: infinities and NaNs since it was opened."""
+
+    nonfinite_values: int
 
 
 @runtime_checkable

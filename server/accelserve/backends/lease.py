@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -10,7 +11,16 @@ from urllib.parse import quote
 from accelserve.backends.base import Device, DeviceLease
 from accelserve.errors import Kind, ScoringError
 
+_READS, _READ_AGAIN_S = 5, 0.002
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class DeviceTaken(ScoringError):
+    """Somebody else holds a device; who could make room for it catches this."""
+
+    def __init__(self, device_id: str, holder: str) -> None:
+        super().__init__(Kind.CONFLICT, f"device {device_id} is held by {holder}", reason="device_taken")
+        self.device_id = device_id
 
 
 class FileLease:
@@ -32,17 +42,27 @@ class FileLease:
 def acquire_lease(folder: Path, device_id: str, holder: str) -> FileLease:
     """Take a device for this process. folder: shared by all processes (and containers) that can reach the device.
 
-    holder: the model's name, told to whoever comes later. Raises ScoringError(CONFLICT) naming the present holder.
+    holder: the model's name, told to whoever comes later. Raises DeviceTaken naming the present holder,
+    ScoringError(PRECONDITION) where the folder cannot be used.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{quote(device_id, safe='')}.lease"
+    try:
+        return _acquire(path, device_id, holder)
+    except OSError as error:
+        message = f"the lease of {device_id} cannot be taken: {error.filename or path}: {error.strerror}"
+        remedy = "make the folder writable, or name another by --lease-dir or ACCELSERVE_LEASE_DIR"
+        raise ScoringError(Kind.PRECONDITION, f"{message}; {remedy}") from error
+
+
+def _acquire(path: Path, device_id: str, holder: str) -> FileLease:
+    path.parent.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         _write_holder(descriptor, {"device": device_id, "holder": holder, "pid": os.getpid(), "boot_id": boot_id()})
     except BlockingIOError:
         os.close(descriptor)
-        raise ScoringError(Kind.CONFLICT, f"device {device_id} is held by {_read_holder(path)}") from None
+        raise DeviceTaken(device_id, _read_holder(path)) from None
     except BaseException:
         os.close(descriptor)
         raise
@@ -63,12 +83,15 @@ def _write_holder(descriptor: int, entry: dict[str, Any]) -> None:
 
 
 def _read_holder(path: Path) -> str:
-    """Whom the file names; it is empty for the moment between the lock and the writing."""
-    try:
-        entry = json.loads(path.read_text())
-        return f"{entry['holder']} (process {entry['pid']})"
-    except (OSError, ValueError, KeyError, TypeError):
-        return "another process"
+    """Whom the file names; for the moment between the lock and the writing it names nobody, or the one before."""
+    for _ in range(_READS):
+        time.sleep(_READ_AGAIN_S)
+        try:
+            entry = json.loads(path.read_text())
+            return f"{entry['holder']} (process {entry['pid']})"
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return "another process"
 
 
 def boot_id() -> str:

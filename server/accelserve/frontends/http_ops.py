@@ -55,6 +55,8 @@ class Operations:
             about: dict[str, object] = {"version": status.version, "state": status.state}
             if status.error_message:
                 about["error"] = status.error_message
+            if (health := self.models.health(name, status.version)) is not None:
+                about |= {"device_state": health.state.value, "reason": health.reason}
             if (model := serving.get(status.version)) is not None:
                 about |= _placement(model)
             versions.append(about)

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from accelserve.backends.base import Device
+from accelserve.backends.base import CountsNonFinite, Device, DeviceState
 from accelserve.messages import ModelRef
 from accelserve.models.manager import ModelManager, ModelState
 from accelserve.models.servable import Servable
@@ -19,6 +19,7 @@ def model_gauges(models: ModelManager) -> Iterator[Gauge]:
         labels = {"model": servable.name, "version": str(servable.version)}
         yield from (_device(servable, device, labels) for device in servable.model.devices)
         yield from _instances(servable, labels)
+        yield from _nonfinite(servable, labels)
         for provider, count in servable.model.session.placement.nodes.items():
             where = {**labels, "provider": provider}
             yield Gauge("accelserve_nodes", "Graph nodes of an instance by where they run.", where, count)
@@ -26,6 +27,7 @@ def model_gauges(models: ModelManager) -> Iterator[Gauge]:
         yield Gauge("accelserve_queue_rows", "Rows waiting.", labels, queue.queue_rows)
         yield Gauge("accelserve_queue_bytes", "Bytes of tensors waiting.", labels, queue.queue_bytes)
         yield Gauge("accelserve_batches_running", "Batches that the model is running.", labels, queue.inflight)
+    yield from _device_states(models)
 
 
 def _states(models: ModelManager, name: str) -> Iterator[Gauge]:
@@ -41,6 +43,24 @@ def _instances(servable: Servable, labels: Labels) -> Iterator[Gauge]:
     for state, count in (("serving", lost.count(False)), ("lost", lost.count(True))):
         where = {**labels, "state": state}
         yield Gauge("accelserve_instances", "Instances of the model by whether they have their device.", where, count)
+
+
+def _device_states(models: ModelManager) -> Iterator[Gauge]:
+    for device_id, state in models.device_states().items():
+        for each in DeviceState:
+            where = {"device": device_id, "state": each.value}
+            yield Gauge(
+                "accelserve_device_state", "1 for the state that the device is in.", where, float(each is state)
+            )
+
+
+def _nonfinite(servable: Servable, labels: Labels) -> Iterator[Gauge]:
+    counting = [session for session in servable.model.sessions if isinstance(session, CountsNonFinite)]
+    if counting:
+        where = {**labels, "device": counting[0].device.id}
+        total = sum(session.nonfinite_values for session in counting)
+        told = "Infinities and NaNs that the device made since the version was loaded."
+        yield Gauge("accelserve_nonfinite_values", told, where, total)
 
 
 def _device(servable: Servable, device: Device, labels: Labels) -> Gauge:

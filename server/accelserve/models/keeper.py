@@ -6,11 +6,13 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from accelserve.backends.lease import DeviceTaken
 from accelserve.batching.scheduler import DRAIN_TIMEOUT_S
 from accelserve.cpus import usable_cpus
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.board import Board
 from accelserve.models.lineup import Lineup, Standing
+from accelserve.models.loading import LoadStage
 from accelserve.models.placement import placement_text
 from accelserve.models.reload import ReloadPolicy
 from accelserve.models.resident import Resident, VersionLoader
@@ -22,6 +24,7 @@ logger = logging.getLogger("accelserve.models")
 
 _HANDLES_S = 30.0  # reading and decoding a request takes less, or nobody waits for it any more
 _LOADS_PER_CPU = 4  # at a time, as TF Serving does at its start; a few that hang do not keep the others waiting
+_HEALTH_EVERY_S = 0.1  # of a device that is being programmed: seconds to minutes
 _S = 1e9
 
 
@@ -163,13 +166,57 @@ class Keeper:
         try:
             async with self._slots:
                 logger.info("loading %s:%d from %s", name, version, seen.place)
-                return await self._loader.bring_up(lineup.config, self._source_of[name], seen)
+                return await self._load(lineup, standing, seen)
         except ScoringError as error:
             self._fail(lineup, standing, error)
         except Exception as error:
             logger.exception("loading %s failed", name)
             self._fail(lineup, standing, ScoringError(Kind.INTERNAL, f"{type(error).__name__}: {error}"))
         return None
+
+    async def _load(self, lineup: Lineup, standing: Standing, seen: Seen) -> Resident:
+        """Where an older version has the device that only one can have, that one goes first: all that could be tried
+        before has been."""
+        try:
+            return await self._load_once(lineup, standing, seen)
+        except DeviceTaken as taken:
+            if not (leaving := lineup.make_room(taken.device_id)):
+                raise
+            await self._until_gone(lineup, leaving, standing, taken.device_id)
+        standing.took_over = True
+        return await self._load_once(lineup, standing, seen)
+
+    async def _until_gone(
+        self, lineup: Lineup, leaving: Sequence[Standing], standing: Standing, device_id: str
+    ) -> None:
+        for each in leaving:
+            told = "%s:%d answers what it has accepted and gives %s to version %d"
+            logger.info(told, lineup.name, each.version, device_id, standing.version)
+            self._retired[each].set()
+        await self._changed()
+        await asyncio.wait([self._lives[each] for each in leaving])
+
+    async def _load_once(self, lineup: Lineup, standing: Standing, seen: Seen) -> Resident:
+        stage = LoadStage()
+        following = asyncio.create_task(self._follow(standing, stage))
+        try:
+            return await self._loader.bring_up(lineup.config, self._source_of[lineup.name], seen, stage)
+        finally:
+            following.cancel()
+            standing.health = None
+
+    async def _follow(self, standing: Standing, stage: LoadStage) -> None:
+        """Keep what is told of the device on which a version is being loaded."""
+        while True:
+            await asyncio.sleep(_HEALTH_EVERY_S)
+            before = standing.health
+            try:
+                standing.device_id, standing.health = await in_thread(stage.health)
+            except Exception:
+                logger.exception("the health of %s cannot be asked", standing.device_id or "a device")
+                return
+            if standing.health != before:
+                await self._board.announce()
 
     def _fail(self, lineup: Lineup, standing: Standing, error: ScoringError) -> None:
         standing.fail(error, self._now_ns(), self._policy.chance())

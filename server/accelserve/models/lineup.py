@@ -3,7 +3,9 @@
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import chain
+from math import ceil
 
+from accelserve.backends.base import DeviceState, Health
 from accelserve.config import ModelConfig
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import ModelRef, VersionStatus
@@ -21,8 +23,10 @@ _LOADING_RETRY_S = 1
 class Standing:
     """One version as it moves through its states.
 
-    servable: while it is AVAILABLE. tried: the stamp of its files when it was last loaded. error: why it ended, or why
-    the last load failed. loss: how it lost its device, until it is AVAILABLE again. seen: as it was last loaded.
+    servable: while it is AVAILABLE. device_id, health: of the device on which it is LOADING, where that is told.
+    yielded: it went so that a newer version gets its device, and comes back if that fails. took_over: it is the newer
+    one. tried: the stamp of its files when it was last loaded. error: why it ended, or why the last load failed.
+    loss: how it lost its device, until it is AVAILABLE again. seen: as it was last loaded.
     """
 
     version: int
@@ -31,11 +35,16 @@ class Standing:
     error: ScoringError | None = None
     loss: ScoringError | None = None
     servable: Servable | None = None
+    device_id: str = ""
+    health: Health | None = None
+    yielded: bool = False
+    took_over: bool = False
     tried: Hashable = None
     seen: Seen | None = None
 
     def serve(self, servable: Servable, now_ns: int) -> None:
         self.state, self.servable, self.error, self.loss = ModelState.AVAILABLE, servable, None, None
+        self.health, self.yielded = None, False
         self.reload.available(now_ns)
 
     def lose(self, loss: ScoringError, now_ns: int, chance: float) -> None:
@@ -47,9 +56,12 @@ class Standing:
         self.state, self.servable = ModelState.UNLOADING, None
 
     def fail(self, error: ScoringError, now_ns: int, chance: float) -> None:
-        """It did not load. One that had served stays a device's loss to its clients."""
-        self.reload.fail(error.kind, now_ns, chance)
-        self.state, self.error = ModelState.END, error
+        """It did not load. One that had served stays a device's loss to its clients.
+
+        One that another made room for is not tried again before its files change: each try ends what serves.
+        """
+        self.reload.fail(error.kind, now_ns, chance, may_heal=not self.took_over)
+        self.state, self.error, self.health = ModelState.END, error, None
         if self.loss is not None:
             times = f"{self.reload.failures} failed reloads, the last: {error.message}"
             self.error = ScoringError(Kind.DEVICE_LOST, f"{self.loss.message}; {times}")
@@ -107,6 +119,9 @@ class Lineup:
     def moved(self) -> None:
         """A standing has changed."""
         self.current = self._highest_available()
+        if any(self.standings[version].servable is not None for version in self.wanted):
+            for standing in self.standings.values():
+                standing.yielded = False
         self.settled = self.settled or any(standing.state.settled for standing in self.standings.values())
 
     def _highest_available(self) -> Servable | None:
@@ -126,14 +141,16 @@ class Lineup:
         if self._candidate(version, seen, now_ns).changed:
             standing.reload.forget()
             standing.tried = seen.stamp
-        standing.state, standing.seen = ModelState.LOADING, seen
+        standing.state, standing.seen, standing.took_over = ModelState.LOADING, seen, False
         return standing, seen
 
     def _to_load(self) -> Mapping[int, Seen]:
-        """The wanted versions; while none of them serves, also those that stood in for them and lost their device."""
+        """The wanted versions; while none of them serves, also those that stood in for them and lost their device, and
+        those that made room for one of them."""
         if not self.wanted or any(self.standings[version].servable is not None for version in self.wanted):
             return self.wanted
-        stood_in = {v: s.seen for v, s in self.standings.items() if s.loss is not None and s.seen is not None}
+        standings = self.standings.items()
+        stood_in = {v: s.seen for v, s in standings if (s.loss is not None or s.yielded) and s.seen is not None}
         return {**stood_in, **self.wanted}
 
     @property
@@ -153,6 +170,22 @@ class Lineup:
             standing.retire()
         self.moved()
         return leaving
+
+    def make_room(self, device_id: str) -> list[Standing]:
+        """The versions that go so that a wanted one gets the device that they hold: UNLOADING from here on.
+
+        Only versions that are not wanted go; one that is wanted holds its device against all others.
+        """
+        held = [
+            s
+            for v, s in self.standings.items()
+            if v not in self.wanted and s.servable is not None and device_id in s.servable.device_ids
+        ]
+        for standing in held:
+            standing.retire()
+            standing.yielded = True
+        self.moved()
+        return held
 
     @property
     def is_over(self) -> bool:
@@ -208,6 +241,10 @@ class Lineup:
     def servables(self) -> Iterator[Servable]:
         return (s.servable for s in self.standings.values() if s.servable is not None)
 
+    def healths(self) -> Iterator[tuple[str, Health]]:
+        """Of the devices on which versions are being loaded, where that is told."""
+        return ((s.device_id, s.health) for s in self.standings.values() if s.health is not None)
+
     def statuses(self) -> list[VersionStatus]:
         """Every version, the newest first; version 0 stands for a model of which none is known."""
         if not self.standings:
@@ -215,7 +252,10 @@ class Lineup:
         return [_status(s.version, s.state, s.error) for s in self._by_number()]
 
     def find(self, ref: ModelRef) -> Servable:
-        """The version that a request means. Raises ScoringError: NOT_FOUND, LOADING, DEVICE_LOST."""
+        """The version that a request means.
+
+        Raises ScoringError: NOT_FOUND, LOADING, PROGRAMMING, DEVICE_LOST, CONFLICT.
+        """
         if ref.version is None:
             if self.current is not None:
                 return self.current
@@ -233,12 +273,17 @@ class Lineup:
         if error is not None and error.kind is Kind.DEVICE_LOST:
             message = f"model {self.name} is unavailable: {error.message}"
             return ScoringError(Kind.DEVICE_LOST, message, retry_after_s=_LOST_RETRY_S)
+        if standing is not None and standing.health is not None and standing.health.state is DeviceState.PROGRAMMING:
+            return _programming(self.name, standing.health)
         if state in (ModelState.START, ModelState.LOADING):
             message = f"model {self.name} is not ready yet: {state.value}"
             return ScoringError(Kind.LOADING, message, retry_after_s=_LOADING_RETRY_S)
         message = f"Servable not found for request: {asked(ref, self.name)}"
         if error is None:
             return ScoringError(Kind.NOT_FOUND, message)
+        if error.kind is Kind.CONFLICT:
+            message = f"model {self.name} has no device: {error.message}"
+            return ScoringError(Kind.CONFLICT, message, reason=error.reason)
         return ScoringError(Kind.NOT_FOUND, f"{message}; it failed to load: {error.message}", reason="load_failed")
 
     def _by_number(self) -> list[Standing]:
@@ -250,6 +295,12 @@ class Lineup:
         lost = (standing for standing in standings if standing.loss is not None)
         coming = (standing for standing in standings if standing.state in (ModelState.LOADING, ModelState.START))
         return next(chain(lost, coming, standings), None)
+
+
+def _programming(model: str, health: Health) -> ScoringError:
+    wait_s = _LOADING_RETRY_S if health.ready_in_s is None else max(_LOADING_RETRY_S, ceil(health.ready_in_s))
+    message = f"model {model} is not ready yet: {health.reason}"
+    return ScoringError(Kind.PROGRAMMING, message, retry_after_s=wait_s)
 
 
 def asked(ref: ModelRef, name: str) -> str:

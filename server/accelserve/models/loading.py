@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,12 +16,13 @@ from accelserve.backends.base import (
     DecodedInput,
     Device,
     DeviceLease,
+    Health,
     ModelArtifact,
     Session,
     SessionOptions,
 )
 from accelserve.backends.discovery import BackendPool
-from accelserve.backends.lease import acquire_lease
+from accelserve.backends.lease import DeviceTaken, acquire_lease
 from accelserve.batching.policy import BatchPolicy
 from accelserve.config import ModelConfig
 from accelserve.devices import DeviceKind, DeviceRequest, parse_device_request
@@ -44,6 +46,23 @@ class Source:
 
     artifact: ModelArtifact
     manifest: Manifest
+
+
+@dataclass(slots=True)
+class LoadStage:
+    """How far a load is: written by the thread that loads, read by whoever tells of it.
+
+    loading: the device on which the back end opens the model at this moment.
+    """
+
+    loading: tuple[Backend, Device] | None = None
+
+    def health(self) -> tuple[str, Health | None]:
+        """The device's id and what the back end says of it, when it is one that others cannot have; blocks."""
+        backend, device = self.loading or (None, None)
+        if backend is None or device is None or not device.exclusive:
+            return "", None
+        return device.id, backend.health(device)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,25 +91,33 @@ class Loader:
         found = find_version(name, version, place)
         return Source(found.versions[0], read_manifest(found.manifest))
 
-    def load(self, config: ModelConfig, source: Source) -> LoadedModel:
+    def load(self, config: ModelConfig, source: Source, stage: LoadStage | None = None) -> LoadedModel:
         """Make it resident, warmed and checked. Raises ScoringError; what was opened is closed again.
 
-        With `auto`, a model that could not be converted for the GPU is loaded on the CPU, and the log says why.
+        stage: told on which device the model is being loaded. With `auto`, a model that could not be
+        converted for the GPU is loaded on the CPU, and the log says why.
         """
         request = parse_device_request(config.device or source.manifest.device or self.device)
         backend, devices = self.backends.choose(source.artifact, request, source.manifest.runtime)
         try:
-            return self._load_on(backend, devices, config, source)
+            return self._load_on(backend, devices, request, config, source, stage)
         except ScoringError as error:
             if request.kind is not None or devices[0].kind is DeviceKind.CPU or error.reason != CONVERSION_FAILED:
                 raise
             name, where = source.artifact.name, devices[0].id
             logger.warning('model "%s" runs on the CPU: no device is required, and not on %s: %s', name, where, error)
-        on_cpu = self.backends.choose(source.artifact, DeviceRequest(DeviceKind.CPU), source.manifest.runtime)
-        return self._load_on(*on_cpu, config, source)
+        request = DeviceRequest(DeviceKind.CPU)
+        on_cpu = self.backends.choose(source.artifact, request, source.manifest.runtime)
+        return self._load_on(*on_cpu, request, config, source, stage)
 
     def _load_on(
-        self, backend: Backend, devices: tuple[Device, ...], config: ModelConfig, source: Source
+        self,
+        backend: Backend,
+        devices: tuple[Device, ...],
+        request: DeviceRequest,
+        config: ModelConfig,
+        source: Source,
+        stage: LoadStage | None,
     ) -> LoadedModel:
         manifest = source.manifest
         threads = config.threads or manifest.threads or self.threads
@@ -101,7 +128,9 @@ class Loader:
         sessions: list[Session] = []
         leases: list[DeviceLease] = []
         try:
-            spent = self._open(_Plan(backend, devices, instances, config.name), source, options, sessions, leases)
+            others = () if request.ids else _others(backend, devices)
+            plan = _Plan(backend, devices, others, instances, config.name, stage or LoadStage())
+            spent = self._open(plan, source, options, sessions, leases)
             return self._checked(backend, sessions, leases, capabilities, source, spent)
         except BaseException:
             close_all(sessions, leases)
@@ -115,19 +144,36 @@ class Loader:
         sessions: list[Session],
         leases: list[DeviceLease],
     ) -> tuple[float, float]:
-        """Fill `sessions` and `leases`. Returns the seconds that preparing and loading took."""
-        prepare_s = load_s = 0.0
-        for device in plan.devices:
-            lease = acquire_lease(self.leases, device.id, plan.holder) if device.exclusive else None
+        """Fill `sessions` and `leases`. Returns the seconds that preparing and loading took.
+
+        All is prepared before a device is asked for: what fails there takes no device from anybody.
+        """
+        started = time.monotonic()
+        progress = partial(_log_progress, source.artifact.name)
+        prepared = [
+            plan.backend.prepare(source.artifact, device, options, self.cache, progress) for device in plan.devices
+        ]
+        prepared_at = time.monotonic()
+        for wanted, ready in zip(plan.devices, prepared, strict=True):
+            device, lease = self._take(plan, wanted)
             if lease is not None:
                 leases.append(lease)
-            started = time.monotonic()
-            progress = partial(_log_progress, source.artifact.name)
-            prepared = plan.backend.prepare(source.artifact, device, options, self.cache, progress)
-            prepared_at = time.monotonic()
-            sessions += [plan.backend.load(prepared, device, options, lease) for _ in range(plan.instances)]
-            prepare_s, load_s = prepare_s + prepared_at - started, load_s + time.monotonic() - prepared_at
-        return prepare_s, load_s
+            plan.stage.loading = (plan.backend, device)
+            sessions += [plan.backend.load(ready, device, options, lease) for _ in range(plan.instances)]
+        plan.stage.loading = None
+        return prepared_at - started, time.monotonic() - prepared_at
+
+    def _take(self, plan: "_Plan", device: Device) -> tuple[Device, DeviceLease | None]:
+        """The device or, where any of its kind will do, the first that nobody has. Raises DeviceTaken of the former."""
+        if not device.exclusive:
+            return device, None
+        try:
+            return device, acquire_lease(self.leases, device.id, plan.holder)
+        except DeviceTaken:
+            for other in plan.others:
+                with suppress(DeviceTaken):
+                    return other, acquire_lease(self.leases, other.id, plan.holder)
+            raise
 
     def _checked(
         self,
@@ -191,12 +237,23 @@ class Loader:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    """instances: sessions on each device. holder: the model's name, for leases."""
+    """others: that will do as well. instances: sessions on each device. holder: the model's name, for leases."""
 
     backend: Backend
     devices: tuple[Device, ...]
+    others: tuple[Device, ...]
     instances: int
     holder: str
+    stage: LoadStage
+
+
+def _others(backend: Backend, devices: tuple[Device, ...]) -> tuple[Device, ...]:
+    """Exclusive devices like the first in kind and name, so that what is prepared for it runs on them too."""
+    first = devices[0]
+    if not first.exclusive:
+        return ()
+    there = (each for each in backend.inventory().devices if each not in devices)
+    return tuple(each for each in there if (each.kind, each.name) == (first.kind, first.name))
 
 
 def _check_instances(

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
+from accelserve.backends.base import DeviceState, Health
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import ModelRef, VersionStatus
 from accelserve.models.board import Board
@@ -120,6 +121,23 @@ class ModelManager:
     def servables(self) -> Iterator[Servable]:
         """Every AVAILABLE version."""
         return (servable for lineup in self._board.lineups.values() for servable in lineup.servables())
+
+    def device_states(self) -> dict[str, DeviceState]:
+        """Of the devices that models hold, or are being loaded on, by id."""
+        found: dict[str, DeviceState] = {}
+        for servable in self.servables():
+            for instance in servable.scheduler.instances:
+                device_id = instance.device.id
+                if not instance.lost or device_id not in found:
+                    found[device_id] = DeviceState.LOST if instance.lost else DeviceState.READY
+        for lineup in self._board.lineups.values():
+            found |= {device_id: health.state for device_id, health in lineup.healths()}
+        return found
+
+    def health(self, name: str, version: int) -> Health | None:
+        """Of the device on which a version of a name in `names` is being loaded, where that is told."""
+        standing = self._board.lineups[name].standings.get(version)
+        return standing.health if standing is not None else None
 
     def ready(self, name: str | None = None) -> bool:
         """One model: it has an AVAILABLE version. All: the first loads are over and at least one is AVAILABLE."""

@@ -65,11 +65,11 @@ class Reload:
         self.lost = True
         self._schedule(now_ns, chance)
 
-    def fail(self, kind: Kind, now_ns: int, chance: float) -> None:
-        """It did not load. What cannot heal by itself waits for other files (`at_ns` None)."""
+    def fail(self, kind: Kind, now_ns: int, chance: float, may_heal: bool = True) -> None:
+        """It did not load. What cannot heal by itself, or may not, waits for other files (`at_ns` None)."""
         self._failures += 1
         self.at_ns = None
-        if self.lost or kind in HEALING:
+        if self.lost or (may_heal and kind in HEALING):
             self._schedule(now_ns, chance)
 
     def forget(self) -> None:

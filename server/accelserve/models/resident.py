@@ -11,7 +11,7 @@ from accelserve.batching.scheduler import Scheduler
 from accelserve.clock import Clock
 from accelserve.config import ModelConfig
 from accelserve.errors import ScoringError
-from accelserve.models.loading import Loader
+from accelserve.models.loading import Loader, LoadStage
 from accelserve.models.servable import LoadedModel, Servable
 from accelserve.models.tasks import first_of, in_thread
 from accelserve.models.watch import Hold, ModelSource, Seen
@@ -73,9 +73,14 @@ class VersionLoader:
     metrics: BatchMetrics
     return_memory: Callable[[], None] = lambda: None
 
-    async def bring_up(self, config: ModelConfig, source: ModelSource, seen: Seen) -> "Resident":
-        """Hold, load, warm, check, open. Raises ScoringError; what was opened is closed again, also when cancelled."""
-        held = await in_thread(lambda: self._load(config, source, seen), _Held.close)
+    async def bring_up(
+        self, config: ModelConfig, source: ModelSource, seen: Seen, stage: LoadStage | None = None
+    ) -> "Resident":
+        """Hold, load, warm, check, open. stage: told how far it is.
+
+        Raises ScoringError; what was opened is closed again, also when cancelled.
+        """
+        held = await in_thread(lambda: self._load(config, source, seen, stage), _Held.close)
         try:
             scheduler = Scheduler(
                 held.model.sessions,
@@ -91,11 +96,11 @@ class VersionLoader:
             raise
         return Resident(held, scheduler)
 
-    def _load(self, config: ModelConfig, source: ModelSource, seen: Seen) -> _Held:
+    def _load(self, config: ModelConfig, source: ModelSource, seen: Seen, stage: LoadStage | None) -> _Held:
         hold = source.hold(config.name, seen.version)
         try:
             found = self.loader.find_version(config.name, seen.version, seen.place)
-            return _Held(self.loader.load(config, found), hold, self.return_memory)
+            return _Held(self.loader.load(config, found, stage), hold, self.return_memory)
         except BaseException:
             if hold is not None:
                 hold.release()

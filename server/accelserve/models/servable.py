@@ -91,6 +91,10 @@ class Servable:
         return self.model.artifact.version
 
     @property
+    def device_ids(self) -> frozenset[str]:
+        return frozenset(device.id for device in self.model.devices)
+
+    @property
     def signatures(self) -> Mapping[str, Signature]:
         return self.model.session.signatures
 

@@ -114,7 +114,7 @@ class FpgaEmulatorBackend:
         if ends_ns is not None:
             left_s = max(0.0, (ends_ns - self._clock.now_ns()) / 1e9)
             reason = f"{device.id} is being programmed with {self._programming}: {left_s:.0f} s left"
-            return Health(DeviceState.PROGRAMMING, reason)
+            return Health(DeviceState.PROGRAMMING, reason, left_s)
         return Health(DeviceState.READY)
 
     def lose(self, reason: str) -> None:

@@ -123,7 +123,7 @@ class EmulatorSession:
         if count and not self.nonfinite_values:
             logger.warning(
                 "%s: the emulated card made %d infinities or NaNs in one run: values are beyond its format; "
-                "accelserve_nonfinite_values_total counts them",
+                "accelserve_nonfinite_values counts them",
                 self._name,
                 count,
             )
