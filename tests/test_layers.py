@@ -56,6 +56,10 @@ ARROWS: dict[str, set[str]] = {
     "client": {"codecs", "wire"},
     "convert": {
         "models",
+        "wire",  # ONNX files, as the FPGA's back ends take them apart
+        "backends.accel_onnx",
+        "backends.artifact_cache",
+        "backends.onnx_runtime.files",
         "codecs.images",  # TensorFlow is there and only there, so the server's decoder is compared with it there
         "backends.base",
         "backends.onnx_runtime.precision",
@@ -70,11 +74,21 @@ ARROWS: dict[str, set[str]] = {
     },
     "recipes": {"wire", "convert.unfinished"},
     "demo": {"client", "builtin"},
-    "inspection": {"models", "backends.base", "backends.discovery", "backends.cuda.probe", "backends.cuda.nvml"},
+    "inspection": {
+        *("models", "backends.base", "backends.discovery", "backends.accel_onnx.accel_model"),
+        *("backends.cuda.probe", "backends.cuda.nvml"),
+    },
     "listing": {"inspection", "models.store"},
     "commands": {
         *("runtime", "client", "convert", "recipes", "demo", "inspection", "listing"),
-        *("models.store", "models.repository", "backends.artifact_cache", "backends.base", "backends.discovery"),
+        *(
+            "models.manifest",
+            "models.store",
+            "models.repository",
+            "backends.artifact_cache",
+            "backends.base",
+            "backends.discovery",
+        ),
         "backends.plug_ins",
     },
     "cli": {"commands"},

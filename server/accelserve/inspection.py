@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from accelserve.backends.accel_onnx.accel_model import FORMAT, read_accel
 from accelserve.backends.base import DecodedInput, Device, Featured, Offer, Remarked
 from accelserve.backends.cuda.nvml import open_monitor
 from accelserve.backends.cuda.probe import LoadLibrary, find_devices
@@ -48,6 +49,42 @@ def describe_model(loader: Loader, path: Path, device: str | None, name: str = "
         return _model(model, source.manifest.source)
     finally:
         model.close()
+
+
+def describe_accel(folder: Path, name: str = "") -> Description:
+    """What a model made for an FPGA says of itself, without a device. Raises ScoringError(PRECONDITION)."""
+    model = read_accel(folder)
+    signature = model.signature
+    return {
+        "name": name or name_of(folder),
+        "format": FORMAT,
+        "path": str(folder),
+        "signatures": {signature.name: _signature(signature)},
+        "preprocessing": {signature.name: asdict(model.pictures)} if model.pictures else {},
+        "files": {file: record.size_bytes for file, record in model.files.items()},
+        "report": dict(model.report),
+    }
+
+
+def accel_as_text(about: Mapping[str, Any]) -> str:
+    return "\n".join(_accel_lines(about))
+
+
+def _accel_lines(about: Mapping[str, Any]) -> Iterator[str]:
+    report = about["report"]
+    yield f"{about['name']} ({about['format']}) from {about['path']}"
+    if report.get("parent"):
+        yield f"parent         {report['parent']}"
+    yield from signature_lines(about["signatures"])
+    for name, steps in about["preprocessing"].items():
+        yield f"pictures       {name} (decoded by the server)"
+        for key in ("size", "resize", "channel_order", "layout", "mean", "scale"):
+            yield f"  {key:<12} {_plain(steps[key])}"
+    for part in ("device", "tail"):
+        if told := report.get(part):
+            operators = ", ".join(f"{count} {operator}" for operator, count in told["operators"].items())
+            yield f"{part:<14} {told['nodes']} nodes ({operators}), {told['weight_bytes']:,} bytes of weights"
+    yield "loaded         no: say --device fpga-emulator, or a card's, to load it and to see what it is there"
 
 
 def missing_backend(loader: Loader, model_format: str) -> str | None:

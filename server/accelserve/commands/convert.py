@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 
 from accelserve.backends.base import ModelArtifact, Progress
-from accelserve.commands.parsing import Commands, add_json, argument
+from accelserve.commands.convert_accel import EPILOG, add_accelonnx, convert_to_accelonnx, refuse_accelonnx_flags
+from accelserve.commands.parsing import MODEL_HELP, Commands, add_json, argument
 from accelserve.errors import ExitCode, Kind, ScoringError
 
 _OPSETS = range(13, 24)
@@ -20,15 +21,18 @@ _GIVES_WAY = 10
 def add(commands: Commands) -> None:
     convert = commands.add_parser(
         "convert",
-        help="convert a SavedModel to ONNX",
-        description="Cut a SavedModel at the first dense tensor, convert the dense part to ONNX, compare what comes "
-        "out with TensorFlow. What only TensorFlow has (decoding, strings, tables) is kept beside it.",
+        help="convert a SavedModel to ONNX, or a model for an FPGA",
+        description="To onnx: cut a SavedModel at the first dense tensor, convert the dense part to ONNX, compare what "
+        "comes out with TensorFlow. What only TensorFlow has (decoding, strings, tables) is kept beside it. To "
+        "accelonnx: divide a model into pictures, what an FPGA runs, and the host's tail.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     convert.add_argument(
-        "model", metavar="MODEL", type=Path, help="a SavedModel folder, or a folder of numeric version folders"
+        "model", metavar="MODEL", type=Path, help=MODEL_HELP + "; for accelonnx also NAME[:VERSION] of the store"
     )
-    convert.add_argument("--to", choices=["onnx"], default="onnx", help="what to make (only onnx in this release)")
-    convert.add_argument("--output", required=True, type=Path, metavar="DIR", help="folder to write; it must not exist")
+    convert.add_argument("--to", choices=["onnx", "accelonnx"], default="onnx", help="what to make (default: onnx)")
+    convert.add_argument("--output", type=Path, metavar="DIR", help="folder to write; it must not exist")
     convert.add_argument(
         "--signature", nargs="+", action="extend", default=[], metavar="NAME", help="which (default: all that can be)"
     )
@@ -44,6 +48,7 @@ def add(commands: Commands) -> None:
         "--end-with-stdin", action="store_true", help="end when standard input closes: for a parent process"
     )
     add_json(convert)
+    add_accelonnx(convert)
     convert.set_defaults(run=_convert)
 
 
@@ -83,6 +88,9 @@ def _convert(parsed: argparse.Namespace) -> ExitCode:
     if parsed.end_with_stdin:
         os.nice(_GIVES_WAY)  # a server that converts goes on answering beside it
         threading.Thread(target=_end_with_stdin, daemon=True).start()
+    if parsed.to == "accelonnx":
+        return convert_to_accelonnx(parsed, _json_progress if parsed.progress == "json" else _text_progress)
+    refuse_accelonnx_flags(parsed)
     artifact = _model(parsed.model)
     progress = _json_progress if parsed.progress == "json" else _text_progress
     convert = _convert_onnx if artifact.format == "onnx" else _convert_saved_model

@@ -93,12 +93,15 @@ def _unseen(_: Path) -> None:
 
 def _load_once(name: str, backends: Collection[str], folder: Path) -> Mapping[str, Any] | None:
     """The signatures of the one version in a folder; None, with a warning, when nothing here can load its format."""
-    from accelserve.inspection import describe_model, missing_backend
+    from accelserve.inspection import describe_accel, describe_model, missing_backend
     from accelserve.models.repository import find_models
     from accelserve.runtime import build_loader
 
-    loader = build_loader(backends=backends)
-    model_format = find_models(name, folder).versions[0].format
+    found = find_models(name, folder).versions[0]
+    if found.format == "accelonnx":  # no CPU runs it, and a card may be in use: it says by itself what it is
+        told: Mapping[str, Any] = describe_accel(found.path)["signatures"]
+        return told
+    loader, model_format = build_loader(backends=backends), found.format
     if missing := missing_backend(loader, model_format):
         print(f"accelserve: warning: {name} is not checked and its signatures are unknown: {missing}", file=sys.stderr)
         return None

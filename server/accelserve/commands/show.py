@@ -43,7 +43,8 @@ def add(commands: Commands) -> None:
 
 
 def _show(parsed: argparse.Namespace) -> ExitCode:
-    from accelserve.inspection import describe_model, model_as_text
+    from accelserve.inspection import accel_as_text, describe_accel, describe_model, model_as_text
+    from accelserve.models.repository import find_models, name_of
     from accelserve.runtime import build_loader
 
     path = Path(parsed.model)
@@ -51,9 +52,19 @@ def _show(parsed: argparse.Namespace) -> ExitCode:
         store = open_store(parsed)
         _tell_registered(_find_registered(store, parsed.model), store, parsed)
         return ExitCode.OK
+    found = find_models(name_of(path), path).versions[0]
+    if _is_told_unloaded(found.format, parsed):
+        told = describe_accel(found.path, found.name)
+        print(json.dumps(told, indent=2) if parsed.json else accel_as_text(told))
+        return ExitCode.OK
     description = describe_model(build_loader(backends=allowed_backends(parsed)), path, parsed.device)
     print(json.dumps(description, indent=2) if parsed.json else model_as_text(description))
     return ExitCode.OK
+
+
+def _is_told_unloaded(model_format: str, parsed: argparse.Namespace) -> bool:
+    """A model made for an FPGA runs on no device that `auto` takes."""
+    return model_format == "accelonnx" and parsed.device == "auto"
 
 
 def _is_there(path: Path) -> bool:
@@ -95,7 +106,7 @@ def _load(model: "StoredModel", parsed: argparse.Namespace) -> dict[str, Any] | 
     from accelserve.inspection import describe_model, missing_backend
     from accelserve.runtime import build_loader
 
-    if parsed.no_load:
+    if parsed.no_load or _is_told_unloaded(model.format, parsed):
         return None
     loader = build_loader(backends=allowed_backends(parsed))
     if missing_backend(loader, model.format) and parsed.device == "auto":
