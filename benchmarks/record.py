@@ -12,7 +12,18 @@ from typing import Any
 
 from benchmarks.harness import ROOT
 
-LIBRARIES = ("numpy", "onnxruntime", "fastapi", "uvicorn", "uvloop", "httptools", "grpcio", "protobuf", "orjson")
+LIBRARIES = (
+    "numpy",
+    "onnxruntime",
+    "openvino",
+    "fastapi",
+    "uvicorn",
+    "uvloop",
+    "httptools",
+    "grpcio",
+    "protobuf",
+    "orjson",
+)
 
 
 def machine() -> dict[str, Any]:
