@@ -32,6 +32,7 @@ _PACKAGES = (  # those that bring a back end or its libraries
     "nvidia-curand",
     "tensorrt-cu13",
     "onnx",
+    "openvino",
     "tensorflow-cpu",
     "tensorflow",
 )

@@ -135,6 +135,11 @@ def test_auto_takes_the_cpu_where_no_gpu_can_be_used_and_the_log_says_why(caplog
     assert "no GPU build, no driver" in caplog.text
 
 
+def test_auto_tells_which_devices_have_to_be_asked_for():
+    with pytest.raises(ScoringError, match="it has to be asked for by --device fpga or fpga-emulator"):
+        choose([offer(WithFpga)], "auto")
+
+
 class Heavy(CpuOnly):
     name = "heavy"
 

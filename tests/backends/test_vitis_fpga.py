@@ -111,7 +111,12 @@ def test_only_the_provider_is_listed_and_it_gets_its_settings(machine, mlp, tmp_
     (tmp_path / "c.json").write_text("{}")
     (tmp_path / "key").write_text("sesame\n")
     machine.load(
-        mlp, config_file=str(tmp_path / "c.json"), cache_key="k", target="X2", encryption_key_file=str(tmp_path / "key")
+        mlp,
+        xclbin=str(machine.xclbin),
+        config_file=str(tmp_path / "c.json"),
+        cache_key="k",
+        target="X2",
+        encryption_key_file=str(tmp_path / "key"),
     )
     assert machine.runtime.opened == [
         [
@@ -127,6 +132,13 @@ def test_only_the_provider_is_listed_and_it_gets_its_settings(machine, mlp, tmp_
                 },
             )
         ]
+    ]
+
+
+def test_an_xclbin_of_the_environment_is_left_to_the_library_underneath(machine, mlp):
+    machine.load(mlp)
+    assert machine.runtime.opened == [
+        [(PROVIDER, {"cache_dir": str(machine.xclbin.parent / "compiled"), "cache_key": "model"})]
     ]
 
 

@@ -130,7 +130,8 @@ class BackendPool:
         kind = DeviceKind.CPU if request.kind is None else request.kind
         reasons = "; ".join(self._reasons(offers, kind, _ids(request)))
         if kind is DeviceKind.CPU:
-            return ScoringError(Kind.PRECONDITION, f'model "{artifact.name}" cannot run here: {reasons}')
+            hint = _elsewhere(offers) if request.kind is None else ""
+            return ScoringError(Kind.PRECONDITION, f'model "{artifact.name}" cannot run here: {reasons}{hint}')
         message = f'model "{artifact.name}" needs {request}: {reasons}'
         return ScoringError(Kind.DEVICE_MISSING, "; ".join([message, *self._unknown()]))
 
@@ -155,6 +156,12 @@ class BackendPool:
             return f"{told}this host has {', '.join(there)}"
         missing = inventory.missing.get(kind, ()) or ((offer.unavailable,) if offer.unavailable else ())
         return ", ".join(missing) or f"it found no {kind.value}"
+
+
+def _elsewhere(offers: Sequence[Offer]) -> str:
+    """The devices that nobody gets unasked, and that are for this model."""
+    kinds = sorted({kind.value for offer in offers for kind in offer.device_kinds} - {"cpu", "gpu"})
+    return f"; it has to be asked for by --device {' or '.join(kinds)}" if kinds else ""
 
 
 def _ids(request: DeviceRequest) -> tuple[str, ...]:

@@ -102,7 +102,7 @@ class VitisFpgaBackend:
         rows = chosen.max_batch if parts.model.signature.batched else 1
         graph = with_batch(model, parts.device, rows).SerializeToString()
         with self._states.programming(device, f"{xclbin} is being loaded for {model}"):
-            session = self._open(model, graph, prepared.payload, device, chosen, xclbin)
+            session = self._open(model, graph, prepared.payload, device, chosen)
         placement = placement_of(session)
         remarks = _check_placement(model, session, placement, chosen)
         tail = None if parts.tail is None else self._open_tail(model, parts.tail, options)
@@ -140,9 +140,7 @@ class VitisFpgaBackend:
             raise ScoringError(Kind.DEVICE_MISSING, f"{model} needs {device.id}: {'; '.join(lacks)}")
         return options.xclbin or Path(self._host.environ[FIRMWARE])
 
-    def _open(
-        self, model: str, graph: bytes, compiled: Path, device: Device, options: VitisOptions, xclbin: Path
-    ) -> Any:
+    def _open(self, model: str, graph: bytes, compiled: Path, device: Device, options: VitisOptions) -> Any:
         """The library's session on the provider or not at all. The library has three silent ways to the CPU."""
         runtime = self._host.runtime()
         assert runtime is not None  # `_require` has asked
@@ -152,7 +150,7 @@ class VitisFpgaBackend:
         if options.fallback == "forbid":
             made.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
         key = encryption_key(options)
-        providers = provider_list(options, xclbin, compiled, key)
+        providers = provider_list(options, compiled, key)
         try:
             session = runtime.InferenceSession(graph, made, providers=providers, enable_fallback=False)
             session.disable_fallback()

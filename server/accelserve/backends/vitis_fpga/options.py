@@ -75,9 +75,14 @@ def _problem(key: str, value: Any) -> str:
     return "" if fits else f'setting "{key}" wants {wanted}, got {value!r}'
 
 
-def provider_list(options: VitisOptions, xclbin: Path, cache_dir: Path, key: str) -> list[tuple[str, dict[str, str]]]:
-    """The provider with its settings; the CPU's beside it only where it may take over. key: "" without encryption."""
-    settings = {"xclbin": str(xclbin), "cache_dir": str(cache_dir), "cache_key": options.cache_key}
+def provider_list(options: VitisOptions, cache_dir: Path, key: str) -> list[tuple[str, dict[str, str]]]:
+    """The provider with its settings; the CPU's beside it only where it may take over. key: "" without encryption.
+
+    An xclbin, or a folder of them, that only the environment names is read by the library underneath.
+    """
+    settings = {"cache_dir": str(cache_dir), "cache_key": options.cache_key}
+    if options.xclbin is not None:
+        settings["xclbin"] = str(options.xclbin)
     if options.config_file is not None:
         settings["config_file"] = str(options.config_file)
     if options.target:
