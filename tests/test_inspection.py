@@ -121,3 +121,11 @@ def test_devices_names_a_plug_in_that_does_not_run_and_why():
     assert about["backends"]["npu"]["unavailable"] == "not allowed: say --backends npu"
     assert "npu\n  unavailable      not allowed: say --backends npu" in devices_as_text(about)
     json.dumps(about)
+
+
+def test_devices_labels_an_emulated_device_and_one_that_only_one_process_can_have():
+    device = {"id": "fpga-emulator:0", "name": "card", "memory_bytes": None, "exclusive": True, "emulated": True}
+    backend = {"formats": ["onnx"], "devices": [device], "missing": {}, "features": {}, "unavailable": None}
+    nvidia = {"missing": ["no driver"], "gpus": {}}
+    text = devices_as_text({"nvidia": nvidia, "packages": {}, "backends": {"emulator": backend}})
+    assert "  fpga-emulator:0  card, exclusive, emulated" in text

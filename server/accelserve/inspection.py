@@ -268,7 +268,8 @@ def devices_as_text(description: Mapping[str, Any]) -> str:
             lines.append(f"  unavailable      {backend['unavailable']}")
         for device in backend["devices"]:
             memory = f", {device['memory_bytes'] / 2**30:.1f} GiB" if device["memory_bytes"] else ""
-            lines.append(f"  {device['id']:<16} {device['name']}{memory}")
+            labels = "".join(f", {label}" for label in ("exclusive", "emulated") if device[label])
+            lines.append(f"  {device['id']:<16} {device['name']}{memory}{labels}")
         lines.extend(f"  no {kind:<13} {'; '.join(pieces)}" for kind, pieces in backend["missing"].items())
         for feature, lacks in backend["features"].items():
             lines.append(f"  no {feature:<13} {'; '.join(lacks)}" if lacks else f"  {feature:<16} can be used")

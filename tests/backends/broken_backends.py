@@ -85,6 +85,19 @@ class WritesIntoTheModel(SoundBackend):
         return super().prepare(artifact, device, options, cache, progress)
 
 
+class ClosesToPrepare(SoundBackend):
+    serving: Any = None
+
+    def prepare(self, artifact: Any, device: Any, options: Any, cache: Any, progress: Any) -> Any:
+        if self.serving is not None:
+            self.serving.close()
+        return super().prepare(artifact, device, options, cache, progress)
+
+    def load(self, prepared: Any, device: Device, options: Any, lease: Any) -> Any:
+        self.serving = super().load(prepared, device, options, lease)
+        return self.serving
+
+
 class FindsNoFile(SoundBackend):
     def prepare(self, artifact: Any, device: Any, options: Any, cache: Any, progress: Any) -> Any:
         artifact.path.read_text()

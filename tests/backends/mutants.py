@@ -56,6 +56,7 @@ MUTANTS = (
     Mutant("test_progress_goes_from_0_to_1_and_never_back", backends.ProgressBackwards),
     Mutant("test_what_was_prepared_once_comes_from_the_cache", backends.PreparesAgain),
     Mutant("test_preparing_leaves_the_model_as_it_was", backends.WritesIntoTheModel),
+    Mutant("test_preparing_leaves_a_session_that_serves_alone", backends.ClosesToPrepare),
     Mutant("test_a_missing_model_is_refused_with_a_reason", backends.FindsNoFile),
     Mutant("test_an_unknown_setting_is_refused_by_name", backends.TakesAnySetting),
     Mutant("test_the_session_runs_on_the_device_that_was_asked_for", backends.ElsewhereThanAsked),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from accelserve.backends.base import Backend, Device, ModelArtifact, Prepared
-from accelserve.backends.conformance.fixtures import Checks, CountingCache
+from accelserve.backends.base import Backend, Capabilities, Device, ModelArtifact, Prepared, Session
+from accelserve.backends.conformance.fixtures import Checks, CountingCache, copies
 from accelserve.backends.lease import FileLease
 from accelserve.errors import Kind, ScoringError
 
@@ -44,6 +44,14 @@ class PreparationChecks(Checks):
         before = _files(artifact.path)
         prepare()
         assert _files(artifact.path) == before
+
+    def test_preparing_leaves_a_session_that_serves_alone(
+        self, session: Session, prepare: Callable[[], Prepared], limits: Capabilities
+    ) -> None:
+        """The next version is prepared while the old one has the device."""
+        before = copies(self._run(session, self.sample_inputs(1)))
+        prepare()
+        self._assert_same(self._run(session, self.sample_inputs(1)), before, limits)
 
     def test_a_missing_model_is_refused_with_a_reason(
         self, backend: Backend, device: Device, artifact: ModelArtifact, cache: CountingCache, tmp_path: Path
