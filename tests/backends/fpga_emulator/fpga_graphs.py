@@ -38,13 +38,13 @@ def node(operator: str, inputs: str, output: str, **attributes: Any) -> Any:
     return helper.make_node(operator, inputs.split(), [output], name=f"{operator}_{output}", **attributes)
 
 
-def run(whole: onnx_pb2.ModelProto, x: Any, level: str = "ORT_ENABLE_ALL", threads: int = 1) -> Any:
+def run(whole: onnx_pb2.ModelProto, x: Any, level: str = "ORT_ENABLE_ALL", output: str = "y") -> Any:
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
+    options.intra_op_num_threads = 1
     options.log_severity_level = 3
     options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, level)
     session = onnxruntime.InferenceSession(whole.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(["y"], {"x": np.asarray(x, np.float32)})[0]
+    return session.run([output], {"x": np.asarray(x, np.float32)})[0]
 
 
 def rewritten(whole: onnx_pb2.ModelProto, format: str, elementwise: Any = "fp32", overflow: Any = "ieee") -> Any:

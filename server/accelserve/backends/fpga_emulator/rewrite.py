@@ -7,6 +7,7 @@ Nothing needs a shape: the batch and the picture's size may change with the requ
 
 from dataclasses import dataclass
 
+from accelserve.backends.fpga_emulator.exactness import EXACT, ORDER_DEPENDENT, always_exact
 from accelserve.backends.fpga_emulator.folding import fold_batch_norm
 from accelserve.backends.fpga_emulator.formats import Fp32, Numerics
 from accelserve.backends.fpga_emulator.rewrite_elementwise import Results
@@ -23,7 +24,7 @@ LEAST_OPSET = 13
 class EmulatedLayer:
     """A convolution or matrix product. block: how many values share an exponent. weight_bits: packed, all together.
 
-    numerics: "exact" where no order of summation can change a bit, else "order-dependent".
+    numerics: "exact" where no order of summation can change a bit, whatever the input, else "order-dependent".
     """
 
     name: str
@@ -76,4 +77,5 @@ def _layer(node: onnx_pb2.NodeProto, multiplied: Multiplied, numerics: Numerics)
     assert not isinstance(format, Fp32)
     block = min(format.block, multiplied.run)
     bits = multiplied.weights.size // multiplied.run * format.packed_bits(multiplied.run)
-    return EmulatedLayer(layer_name(node), node.op_type, block, bits, "order-dependent")
+    exact = always_exact(multiplied.weights, multiplied.run, format)
+    return EmulatedLayer(layer_name(node), node.op_type, block, bits, EXACT if exact else ORDER_DEPENDENT)

@@ -47,11 +47,22 @@ def quantized(graph: Graph, blocked: Blocked, format: BlockFloat | MxFloat) -> s
     return _round_codes(graph, blocked, magnitude, unit, format)
 
 
-def reduce_max(graph: Graph, x: str, output: str) -> str:
-    """Over axis 2, which stays with size 1."""
+def least_steps(graph: Graph, largest: str, stem: str, format: BlockFloat | MxFloat) -> str:
+    """The finest step that values of a quantized block are multiples of; largest: their largest magnitude."""
+    unit = _unit(graph, largest, stem)
+    if isinstance(format, MxFloat):
+        element = format.element
+        return _times(graph, unit, _UNIT * 2.0 ** (element.emin - element.emax - element.mantissa), f"{stem}/step")
+    # The code -2^m has the next exponent.
+    digits = format.mantissa - 1 + (format.codes == "twos-complement")
+    return _times(graph, unit, _UNIT * 2.0**-digits, f"{stem}/step")
+
+
+def reduce_max(graph: Graph, x: str, output: str, axis: int = 2) -> str:
+    """Over an axis, which stays with size 1."""
     if graph.opset < 18:
-        return graph.add("ReduceMax", [x], output, axes=[2], keepdims=1)
-    return graph.add("ReduceMax", [x, graph.shape(2)], output, keepdims=1)
+        return graph.add("ReduceMax", [x], output, axes=[axis], keepdims=1)
+    return graph.add("ReduceMax", [x, graph.shape(axis)], output, keepdims=1)
 
 
 def _times(graph: Graph, x: str, factor: float, output: str) -> str:

@@ -127,6 +127,7 @@ class Layers:
     def _replaced(self, node: onnx_pb2.NodeProto, activations: str, weights: Floats) -> onnx_pb2.NodeProto:
         made = onnx_pb2.NodeProto()
         made.CopyFrom(node)
+        made.name = layer_name(node)
         made.input[:] = [activations, self.graph.weight(f"{layer_name(node)}/weights", weights), *node.input[2:]]
         return made
 
