@@ -114,6 +114,7 @@ def test_flags_that_do_not_go_together_are_all_told(run, tmp_path):
         "accelserve: --seed goes with --weights seeded",
     ]
     assert run("build", "ssd-vgg", "--weights", "seeded", "--definition", "keras")[0] == 2
+    assert run("build", "vgg16", "--weights", "seeded", tmp_path / "w.npz")[0] == 2
 
 
 def test_weights_of_keras_are_not_put_into_slims_network(run, tmp_path):

@@ -160,7 +160,7 @@ def test_a_checkpoint_answers_as_slims_network_does_in_tensorflow(tmp_path, netw
     prefix = save(network.parameters, tmp_path / "model.ckpt")
     pictures = np.random.default_rng(3).normal(scale=spread, size=(2, size, size, 3)).astype(np.float32)
     with opened(tmp_path / "model.ckpt-7.index") as arrays:
-        weights = FileWeights(tmp_path / "model.ckpt-7", arrays)
+        weights = FileWeights(arrays, tmp_path / "model.ckpt-7")
         weights.check(network.parameters, quiet)
         write_model(network, weights, {}, tmp_path, quiet)
     assert prefix.endswith("model.ckpt-7")
@@ -186,3 +186,14 @@ def test_a_broken_checkpoint_is_refused_by_name(tmp_path):
         pass
     assert caught.value.kind is Kind.PRECONDITION
     assert caught.value.message.startswith(f"weights {tmp_path / 'model.ckpt'} cannot be read: ")
+
+
+def test_a_checkpoint_whose_values_are_damaged_is_refused_by_name(tmp_path):
+    parameters = resnet(ResNet("resnet_v1_50", (1,), width=2, size=32), 3).parameters
+    save(parameters, tmp_path / "model.ckpt")
+    data = tmp_path / "model.ckpt-7.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[: data.stat().st_size // 2])
+    with opened(tmp_path) as arrays, pytest.raises(ScoringError) as caught:
+        FileWeights(arrays, tmp_path).check(parameters, quiet)
+    assert caught.value.kind is Kind.PRECONDITION
+    assert caught.value.message.startswith(f"weights {tmp_path} cannot be read: ")

@@ -31,7 +31,7 @@ def arrays_of(parameters, seed=5):
 
 def check(path):
     with opened(path) as arrays:
-        weights = FileWeights(path, arrays)
+        weights = FileWeights(arrays, path)
         weights.check(network().parameters, quiet)
         return {parameter.name: weights.array(parameter) for parameter in network().parameters}
 
@@ -52,7 +52,7 @@ def test_an_npz_is_read_with_and_without_the_colon_zero(tmp_path):
 def test_the_classes_are_the_files_own(tmp_path):
     np.savez(tmp_path / "w.npz", **arrays_of(network().parameters))
     with opened(tmp_path / "w.npz") as arrays:
-        assert FileWeights(tmp_path / "w.npz", arrays).classes(RECIPE) == CLASSES
+        assert FileWeights(arrays, tmp_path / "w.npz").classes(RECIPE) == CLASSES
 
 
 def test_halves_and_doubles_become_float32(tmp_path):
@@ -161,3 +161,46 @@ def test_names_of_keras(slim, keras):
 def test_every_parameter_has_a_name_of_its_own_in_keras(name):
     parameters = RECIPES[name].build(Wanted(1000, "keras")).parameters
     assert len({keras_name(parameter.name) for parameter in parameters}) == len(parameters)
+
+
+def test_a_featurizer_and_a_classifier_are_read_as_one(tmp_path):
+    wanted = arrays_of(network().parameters)
+    head = {name: value for name, value in wanted.items() if "logits" in name}
+    np.savez(tmp_path / "body.npz", **{name: value for name, value in wanted.items() if name not in head})
+    np.savez(tmp_path / "head.npz", **head)
+    with opened(tmp_path / "body.npz", tmp_path / "head.npz") as arrays:
+        weights = FileWeights(arrays, tmp_path / "body.npz", tmp_path / "head.npz")
+        weights.check(network().parameters, quiet)
+        assert weights.description == "body.npz, head.npz"
+        assert all(np.array_equal(weights.array(p), wanted[p.name]) for p in network().parameters)
+
+
+def test_an_array_in_two_files_is_refused(tmp_path):
+    for name in ("a.npz", "b.npz"):
+        np.savez(tmp_path / name, x=np.zeros(2), y=np.zeros(2))
+    with pytest.raises(ScoringError) as caught, opened(tmp_path / "a.npz", tmp_path / "b.npz"):
+        pass
+    wanted = f"weights {tmp_path / 'b.npz'}: x and 1 more arrays are in an earlier file already"
+    assert (caught.value.kind, caught.value.message) == (Kind.PRECONDITION, wanted)
+
+
+def test_a_file_of_keras_2_is_read_by_its_attributes(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "w.h5", "w") as file:
+        file.attrs["layer_names"] = [b"conv1/bn", b"relu"]
+        file.create_group("relu").attrs["weight_names"] = np.zeros(0, "S1")
+        layer = file.create_group("conv1/bn")
+        layer.attrs["weight_names"] = [b"conv1/bn/gamma:0", b"conv1/bn/moving_mean:0"]
+        layer["conv1/bn/gamma:0"], layer["conv1/bn/moving_mean:0"] = np.ones(3), np.zeros(3)
+    with opened(tmp_path / "w.h5") as arrays:
+        assert arrays.shapes == {"conv1_bn/gamma": (3,), "conv1_bn/moving_mean": (3,)}
+        assert arrays.read("conv1_bn/gamma").tolist() == [1, 1, 1]
+
+
+def test_a_file_that_breaks_off_in_its_values_is_refused_by_name(tmp_path):
+    np.savez_compressed(tmp_path / "w.npz", **arrays_of(network().parameters))
+    content = bytearray((tmp_path / "w.npz").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 400] = bytes(400)
+    (tmp_path / "w.npz").write_bytes(content)
+    assert refused(tmp_path / "w.npz").message.startswith(f"weights {tmp_path / 'w.npz'} cannot be read: ")

@@ -56,7 +56,7 @@ def compare(model, network, path, folder, size):
     pictures = np.random.default_rng(1).normal(size=(2, size, size, 3)).astype(np.float32)
     pictures[1] = 6 * np.abs(pictures[1])  # unlike the first even to a network of random weights
     with opened(path) as arrays:
-        weights = FileWeights(path, arrays)
+        weights = FileWeights(arrays, path)
         weights.check(network.parameters, quiet)
         write_model(network, weights, {}, folder, quiet)
     (answered,) = onnxruntime.InferenceSession(folder / "model.onnx").run(None, {"InputImage:0": pictures})

@@ -34,7 +34,8 @@ weights:
   FILE.npz                           arrays by the names of slim's variables: resnet_v1_50/conv1/weights, ...
   model.ckpt-1000, a folder          a TensorFlow checkpoint, or a SavedModel, with those names (needs tensorflow)
   FILE.weights.h5, .h5, .keras       of keras.applications: ResNet50, ResNet152, DenseNet121, VGG16 (needs h5py)
-Everything that does not fit is told at once, with the shapes wanted and got. The number of classes is the file's.
+Several files are read as one: a featurizer's and a classifier's. Everything that does not fit is told at once, with the
+shapes wanted and got.
 
 examples:
   accelserve recipes build resnet50 --weights seeded --seed 7
@@ -76,13 +77,14 @@ def _add_build(actions: Commands) -> None:
     build.add_argument(
         "--weights",
         required=True,
+        nargs="+",
         metavar="FILE|seeded",
         help="yours (see below), or `seeded`: random ones, for trying things",
     )
     build.add_argument(
         "--seed", type=argument(_seed), metavar="N", help="of seeded weights (default: 0); the same bytes everywhere"
     )
-    build.add_argument("--classes", type=argument(_classes), metavar="N", help="how many (default: the original's)")
+    build.add_argument("--classes", type=argument(_classes), metavar="N", help="how many (default: the file's)")
     build.add_argument(
         "--definition",
         choices=["slim", "keras"],
@@ -140,7 +142,9 @@ def _check_flags(recipe: "Recipe", parsed: argparse.Namespace) -> None:
         problems.append(f"--detections: {recipe.name} finds no boxes; ssd-vgg does")
     if parsed.definition and parsed.definition not in recipe.definitions:
         problems.append(f"--definition {parsed.definition}: {recipe.name} has only {', '.join(recipe.definitions)}")
-    if parsed.seed is not None and parsed.weights != _SEEDED:
+    if _SEEDED in parsed.weights[1:] or parsed.weights[0] == _SEEDED != parsed.weights[-1]:
+        problems.append("--weights: `seeded` goes with no file")
+    if parsed.seed is not None and parsed.weights != [_SEEDED]:
         problems.append("--seed goes with --weights seeded")
     if problems:
         raise ConfigError(problems)
@@ -157,14 +161,14 @@ def _weights(recipe: "Recipe", parsed: argparse.Namespace, told: "Told") -> Iter
     from accelserve.recipes.seeded import SeededWeights
     from accelserve.recipes.weight_files import opened
 
-    if parsed.weights == _SEEDED:
+    if parsed.weights == [_SEEDED]:
         definition = parsed.definition or recipe.definitions[0]
         wanted = Wanted(parsed.classes or recipe.classes, definition, parsed.detections)
         yield SeededWeights(parsed.seed or 0), wanted
         return
-    path = Path(parsed.weights)
-    with opened(path) as arrays:
-        weights = FileWeights(path, arrays)
+    paths = [Path(text) for text in parsed.weights]
+    with opened(*paths) as arrays:
+        weights = FileWeights(arrays, *paths)
         definition = _definition(recipe, parsed, arrays.keras)
         classes = parsed.classes or weights.classes(recipe) or recipe.classes
         wanted = Wanted(classes, definition, parsed.detections)
@@ -178,7 +182,7 @@ def _definition(recipe: "Recipe", parsed: argparse.Namespace, keras: bool) -> st
         return str(parsed.definition or recipe.definitions[0])
     if parsed.definition == "slim" or "keras" not in recipe.definitions:
         whose = f"Keras has no {recipe.title}" if "keras" not in recipe.definitions else "they belong to Keras' network"
-        raise ConfigError([f"--weights {parsed.weights} are of Keras: {whose}"])
+        raise ConfigError([f"--weights {' '.join(parsed.weights)} are of Keras: {whose}"])
     return "keras"
 
 

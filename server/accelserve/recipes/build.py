@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accelserve.convert.unfinished import appearing
+from accelserve.durable_files import flush_tree
 from accelserve.recipes.catalog import Recipe, Wanted
 from accelserve.recipes.network import Network
 from accelserve.recipes.writing import Told, Weights, write_model
@@ -15,7 +16,7 @@ INPUT_NAME, INPUT_KEY, OUTPUT_KEY = "Placeholder:0", "images", "output_alias"
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """What was made. input, outputs: the graph's tensors, with shapes as the signature says."""
+    """What was made. macs: for one picture. bytes: on disk. outputs, device_outputs: tensors of the graph."""
 
     recipe: str
     folder: Path
@@ -58,6 +59,7 @@ def build(
         if labels:
             (folder / "labels.txt").write_text("".join(f"{label}\n" for label in labels), encoding="utf-8")
         (folder / "accelserve.toml").write_text(manifest(recipe, bool(labels)), encoding="utf-8")
+        flush_tree(folder)
     return Built(
         recipe.name,
         output,

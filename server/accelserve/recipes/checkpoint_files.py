@@ -5,11 +5,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 
 def read_checkpoint(prefix: Path) -> tuple[Mapping[str, tuple[int, ...]], Callable[[str], NDArray[Any]]]:
-    """Shapes of all variables by name, and a function that reads one. Raises ValueError for a broken file."""
+    """Shapes of all variables by name, and a function that reads one. Both raise ValueError for a broken file."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
     import tensorflow as tf
@@ -19,4 +20,11 @@ def read_checkpoint(prefix: Path) -> tuple[Mapping[str, tuple[int, ...]], Callab
         shapes = {name: tuple(shape) for name, shape in reader.get_variable_to_shape_map().items()}
     except (tf.errors.OpError, RuntimeError) as error:
         raise ValueError(str(error)) from error
-    return shapes, reader.get_tensor
+
+    def read(name: str) -> NDArray[Any]:
+        try:
+            return np.asarray(reader.get_tensor(name))
+        except tf.errors.OpError as error:
+            raise ValueError(str(error)) from error
+
+    return shapes, read

@@ -30,9 +30,9 @@ class FileWeights:
 
     description: str
 
-    def __init__(self, path: Path, arrays: Arrays) -> None:
+    def __init__(self, arrays: Arrays, *paths: Path) -> None:
         self._arrays = arrays
-        self.description = path.name
+        self.description = ", ".join(path.name or str(path) for path in paths)
 
     def classes(self, recipe: Recipe) -> int | None:
         """How many the file's classifier tells apart; None when it has none."""

@@ -1,8 +1,9 @@
 """Files that weights come in: what arrays are in them, by name, and each read when it is asked for."""
 
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,6 +16,7 @@ from accelserve.errors import Kind, ScoringError
 KERAS_SUFFIXES = (".h5", ".hdf5", ".keras")
 _CHECKPOINT_PARTS = (".index", ".meta")
 _WEIGHTS_IN_KERAS = "model.weights.h5"
+_BROKEN = (OSError, ValueError, LookupError, RuntimeError, AttributeError, EOFError, zlib.error, zipfile.BadZipFile)
 _KERNEL, _NORM = ("kernel", "bias"), ("gamma", "beta", "moving_mean", "moving_variance")
 
 
@@ -30,26 +32,54 @@ class Arrays:
     keras: bool = False
 
 
-def opened(path: Path) -> AbstractContextManager[Arrays]:
+@contextmanager
+def opened(*paths: Path) -> Iterator[Arrays]:
     """Open weights: .npz, a Keras file (.h5, .weights.h5, .keras), a TensorFlow checkpoint or a SavedModel's variables.
 
-    Entering raises ScoringError: NOT_FOUND when there is nothing, PRECONDITION when it cannot be read or a library for
-    it is not installed.
+    Several are read as one; if one is Keras', the others have Keras' names too.
+    Entering raises ScoringError: NOT_FOUND when there is nothing, PRECONDITION when it cannot be read, a library for it
+    is not installed, or two hold the same array. Reading raises PRECONDITION.
     """
+    with ExitStack() as stack:
+        opened = [stack.enter_context(_reading(path, _source(path))) for path in paths]
+        shapes: dict[str, tuple[int, ...]] = {}
+        place: dict[str, Arrays] = {}
+        for path, arrays in zip(paths, opened, strict=True):
+            if twice := sorted(place.keys() & arrays.shapes.keys()):
+                message = f"weights {path}: {twice[0]} and {len(twice) - 1} more arrays are in an earlier file already"
+                raise ScoringError(Kind.PRECONDITION, message)
+            shapes.update(arrays.shapes)
+            place.update(dict.fromkeys(arrays.shapes, arrays))
+        yield Arrays(shapes, lambda name: place[name].read(name), any(arrays.keras for arrays in opened))
+
+
+def _source(path: Path) -> AbstractContextManager[Arrays]:
     if path.suffix == ".npz" and path.is_file():
-        return _reading(path, _npz(path))
+        return _npz(path)
     if path.suffix in KERAS_SUFFIXES and path.is_file():
-        return _reading(path, _keras(path))
-    return _reading(path, _checkpoint(path, _prefix(path)))
+        return _keras(path)
+    return _checkpoint(path, _prefix(path))
 
 
 @contextmanager
 def _reading(path: Path, source: AbstractContextManager[Arrays]) -> Iterator[Arrays]:
-    """What libraries raise for broken files, in words."""
+    with ExitStack() as stack:
+        with _in_words(path):
+            arrays = stack.enter_context(source)
+
+        def read(name: str) -> NDArray[Any]:
+            with _in_words(path):
+                return arrays.read(name)
+
+        yield Arrays(arrays.shapes, read, arrays.keras)
+
+
+@contextmanager
+def _in_words(path: Path) -> Iterator[None]:
+    """What libraries raise for broken files."""
     try:
-        with source as arrays:
-            yield arrays
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        yield
+    except _BROKEN as error:
         message = f"weights {path} cannot be read: {str(error).strip() or type(error).__name__}"
         raise ScoringError(Kind.PRECONDITION, message) from error
 
@@ -110,10 +140,10 @@ def _keras_3(file: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _keras_legacy(root: Any) -> Iterator[tuple[str, Any]]:
-    """Keras 1 and 2, and .h5 of Keras 3: names of layers and of their weights are attributes."""
+    """Keras 2, and .h5 of Keras 3: names of layers and of their weights are attributes; conv1/bn is now conv1_bn."""
     for layer in map(_text, root.attrs.get("layer_names", ())):
         for weight in map(_text, root[layer].attrs.get("weight_names", ())):
-            yield f"{layer}/{weight.rpartition('/')[2].partition(':')[0]}", root[layer][weight]
+            yield f"{layer.replace('/', '_')}/{weight.rpartition('/')[2].partition(':')[0]}", root[layer][weight]
 
 
 def _text(name: bytes | str) -> str:

@@ -1,6 +1,5 @@
 """A network with its weights as a model folder: NAME/1/model.onnx and NAME/accelserve.toml."""
 
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import BinaryIO, Protocol
@@ -55,10 +54,8 @@ def write_model(network: Network, weights: Weights, metadata: Mapping[str, str],
         with (folder / DATA_FILE).open("wb") as stream:
             model.graph.initializer.extend(_beside(network, weights, stream, told, total))
             total = stream.tell()
-            _flush(stream)
     with path.open("wb") as stream:
         total += stream.write(model.SerializeToString(deterministic=True))
-        _flush(stream)
     return total
 
 
@@ -100,8 +97,3 @@ def _model(network: Network, metadata: Mapping[str, str]) -> ModelProto:
     graph.node.extend(network.nodes)
     graph.initializer.extend(network.constants)
     return model
-
-
-def _flush(stream: BinaryIO) -> None:
-    stream.flush()
-    os.fsync(stream.fileno())
