@@ -114,7 +114,7 @@ def blaming_another_row(self: Sound, batch: Batch) -> BatchResult:
 def for_a_while(self: Sound, batch: Batch) -> BatchResult:
     if self.kept == "closed":
         raise ScoringError(Kind.DRAINING, "closed")
-    PASSED_ON.wait(0.2)
+    PASSED_ON.wait(0.5)
     return BatchResult({"y": x_of(batch) * 2})
 
 
@@ -147,7 +147,7 @@ def close_by_one_thread_at_a_time(self: Sound) -> None:
     if self.kept == "closing":
         raise RuntimeError("somebody is closing it")
     self.kept = "closing"
-    PASSED_ON.wait(0.05)
+    PASSED_ON.wait(0.5)
     self.kept = None
     self.inner.close()
 

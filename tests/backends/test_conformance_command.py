@@ -64,6 +64,13 @@ def test_the_command_without_a_back_end_that_it_knows_is_a_usage_error(arguments
     assert "with samples: " in done.stderr
 
 
+def test_the_command_works_where_pytest_loads_no_plug_in_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    plug_in = ("-p", "accelserve.backends.pytest_plugin")
+    done = run_kit(*plug_in, "--backend", "synthetic", "-k", "speaks_this_version", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_the_command_that_finds_no_device_does_not_pass(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     done = run_kit("--backend", "onnx_runtime", "-k", "onnx_runtime.gpu", folder=tmp_path)

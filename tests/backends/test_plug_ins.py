@@ -145,9 +145,9 @@ def test_a_probe_that_fails_becomes_an_unavailable_offer_and_the_others_go_on(fu
 
 def test_a_probe_that_hangs_is_left_alone_and_the_others_go_on():
     points = [entry(f"hangs-{number}", "hangs") for number in range(3)]
-    found = discover(found=[*points, entry("plain", "plain")], limit_s=0.2)  # for all of them together
+    found = discover(found=[*points, entry("plain", "plain")], limit_s=1.0)  # for all of them together
     assert found[-1] == plain()
-    assert [offer.unavailable.partition(" did not")[2] for offer in found[:-1]] == [" answer within 0.2 s"] * 3
+    assert [offer.unavailable.partition(" did not")[2] for offer in found[:-1]] == [" answer within 1 s"] * 3
 
 
 def test_a_process_with_a_hanging_probe_ends():

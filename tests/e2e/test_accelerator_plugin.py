@@ -62,10 +62,11 @@ def test_devices_tells_of_it_and_runs_it_only_when_it_is_allowed(environ, tmp_pa
     assert (device["id"], device["exclusive"], device["emulated"]) == ("fpga-emulator:matmul8", True, True)
 
 
-def test_it_is_served_over_http_and_labelled_as_emulated(environ, tmp_path):
+def test_it_is_served_over_http_labelled_as_emulated_and_by_one_server_only(environ, tmp_path):
     rows = np.random.default_rng(1).normal(size=(20, 16)).astype(np.float32)  # more than the unit takes at once
     arguments = ("--backends", "matmul8", "--device", "fpga-emulator", chain(tmp_path))
-    with serving(*arguments, log=tmp_path / "log", environ={**environ, "XDG_CACHE_HOME": str(tmp_path)}) as server:
+    environ = {**environ, "XDG_CACHE_HOME": str(tmp_path)}
+    with serving(*arguments, log=tmp_path / "log", environ=environ) as server:
         answer = ask(server, "/v1/models/chain:predict", json.dumps({"instances": rows.tolist()}).encode())
         assert answer.status == 200, answer
         assert answer.headers["x-accelserve-device"] == "fpga-emulator:matmul8; emulated"
@@ -73,6 +74,8 @@ def test_it_is_served_over_http_and_labelled_as_emulated(environ, tmp_path):
         got = np.array(answer.json["predictions"])
         alone = ask(server, "/v1/models/chain:predict", json.dumps({"instances": rows[3:4].tolist()}).encode())
         assert alone.json["predictions"] == [got[3].tolist()]
+        assert run_to_end(arguments, tmp_path / "second", environ) == 5  # the unit is exclusive
+        assert "device fpga-emulator:matmul8 is held by chain" in (tmp_path / "second").read_text()
     np.testing.assert_allclose(got, in_floats(tmp_path / "chain.onnx", rows), atol=0.05)
 
 
