@@ -6,6 +6,7 @@ from onnx import TensorProto, helper, numpy_helper
 from reference_formats import Bfp, Floats, Mx
 
 from accelserve.backends.base import SessionOptions
+from accelserve.backends.fpga_emulator.exactness import exact_for, watched
 from accelserve.backends.fpga_emulator.formats import BlockFloat, Format, MxFloat, Numerics
 from accelserve.backends.fpga_emulator.rewrite import Emulated, emulate
 from accelserve.backends.onnx_runtime.options import OnnxOptions, session_options
@@ -68,16 +69,24 @@ def emulated(plain: bytes, numerics: Numerics) -> Emulated:
     return emulate(onnx_pb2.ModelProto.FromString(plain), numerics)
 
 
-def run(graph: bytes, x: Floats) -> Floats:
-    """`y` for `x`, in a session made as the server makes it."""
+def run(graph: bytes, x: Floats, output: str = "y") -> Floats:
+    """An output for `x`, in a session made as the server makes it."""
     options = session_options(onnxruntime, OnnxOptions(), SessionOptions(threads=1))
     session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
-    (y,) = session.run(["y"], {"x": x})
-    return y
+    (found,) = session.run([output], {"x": x})
+    return found
 
 
 def run_emulated(plain: bytes, x: Floats, numerics: Numerics) -> Floats:
     return run(emulated(plain, numerics).model.SerializeToString(), x)
+
+
+def run_watched(plain: bytes, x: Floats, numerics: Numerics) -> tuple[Floats, bool]:
+    """`y`, and whether the emulator calls its layer exact for these inputs."""
+    made = watched(emulated(plain, numerics).model, numerics.format, ("layer",))
+    graph = made.model.SerializeToString()
+    steps = {layer: run(graph, x, output).item() for layer, output in made.steps.items()}
+    return run(graph, x), "layer" in exact_for(steps)
 
 
 def quantized_by_the_graph(rows: Floats, form: Format, relu: bool = False) -> Floats:

@@ -12,6 +12,7 @@ from emulated_graphs import (
     residual_model,
     run,
     run_emulated,
+    run_watched,
 )
 from golden_vectors import golden_blocks, golden_inputs, golden_layers, same_values
 from reference_formats import FORMATS, SMALLEST_NORMAL, Bfp, quantize
@@ -244,6 +245,16 @@ class TestReports:
         assert layer.numerics in ("exact", "order-dependent")
         if layer.numerics == "exact":
             assert conv(x, weights, reference_of(form), **attributes).order_is_free().all()
+
+    def test_a_layer_is_called_exact_for_its_inputs_only_where_it_gives_the_exact_sum(self, text: str, case: str):
+        channels, outputs, size, attributes = CONVOLUTIONS[case]
+        x, weights, plain = convolution(channels, outputs, size, **attributes)
+        form = parse_format(text)
+        y, exact = run_watched(plain, x, Numerics(form))
+        if exact:
+            assert_same(y, channels_first(conv(x, weights, reference_of(form), **attributes).exact()), y)
+        else:
+            assert text.startswith("mx") or case == "depthwise"  # where values of any size meet in one sum
 
 
 ELEMENTWISE = {"fp32": np.float32, "fp16": np.float16, "bf16": ml_dtypes.bfloat16}
