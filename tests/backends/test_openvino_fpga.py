@@ -1,5 +1,6 @@
 """OpenVINO's FPGA device, played: layers asked before compiling, devices checked after, nothing on the CPU unseen."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -94,9 +95,11 @@ def test_the_plug_ins_that_the_environment_names_are_registered(tmp_path):
     assert [each.plugins for each in made] == ["/opt/p.xml"]
 
 
-def test_a_model_is_compiled_for_the_fpga_alone_with_its_plug_ins_properties(host, cache, mlp):
+def test_a_model_is_compiled_for_the_fpga_alone_with_its_plug_ins_properties(host, cache, mlp, tmp_path):
     session = host.load(mlp, cache, properties={"ARCH": "/opt/a.arch"})
-    assert host.core.compiled == [("FPGA", {"ARCH": "/opt/a.arch"})]
+    ((target, properties),) = host.core.compiled
+    assert (target, properties["ARCH"]) == ("FPGA", "/opt/a.arch")
+    assert Path(properties["CACHE_DIR"]).is_relative_to(tmp_path / "cache")
     assert list(session.placement.nodes) == ["FPGA", TAIL_PLACE]
     assert session.remarks == ()
 
@@ -160,6 +163,22 @@ def test_a_batch_is_padded_to_the_size_that_the_model_was_compiled_for(host, cac
     np.testing.assert_allclose(
         ask(session, rows(3)), np.concatenate([ask(session, rows(3)[i : i + 1]) for i in (0, 1, 2)])
     )
+
+
+def test_a_compiled_model_that_was_changed_on_disk_is_not_used(host, cache, mlp):
+    found = []
+
+    def compile_here() -> None:
+        kept = Path(host.core.compiled[-1][1]["CACHE_DIR"]) / "1.blob"
+        found.append(kept.exists())
+        kept.write_bytes(b"compiled")
+
+    host.core.compiling = compile_here
+    for _ in range(2):
+        host.load(mlp, cache).close()
+    (Path(host.core.compiled[-1][1]["CACHE_DIR"]) / "1.blob").write_bytes(b"compiler")
+    host.load(mlp, cache).close()
+    assert found == [False, True, False]
 
 
 def test_an_fpga_takes_one_row_and_one_model_unless_told_otherwise(host):

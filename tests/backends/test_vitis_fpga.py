@@ -152,7 +152,7 @@ def test_the_encryption_key_is_never_told(machine, mlp, tmp_path, caplog):
 
 def test_a_model_with_layers_that_the_card_does_not_take_is_refused(machine, mlp):
     machine.runtime.taken = frozenset({"Gemm"})
-    with pytest.raises(ScoringError, match=r'fallback = "partial"') as refusal:
+    with pytest.raises(ScoringError, match=r'the FPGA does not take ".*" \(Relu\): .*fallback = "partial"') as refusal:
         machine.load(mlp)
     assert refusal.value.kind is Kind.PRECONDITION
 

@@ -6,6 +6,7 @@ from typing import Any
 from accelserve.backends.accel_onnx.accel_model import FORMAT, Part
 from accelserve.backends.accel_onnx.card_session import TAIL_PLACE, CardSession, Failures, OnCard, undivided
 from accelserve.backends.accel_onnx.card_states import CardStates
+from accelserve.backends.accel_onnx.compiled_folder import kept_whole
 from accelserve.backends.accel_onnx.model_file import content_of, read_model, signature_of, with_batch
 from accelserve.backends.accel_onnx.parts import AccelParts, read_parts
 from accelserve.backends.accel_onnx.running import Run
@@ -31,6 +32,7 @@ from accelserve.backends.openvino.options import (
     PRECISIONS,
     OpenVinoOptions,
     cpu_properties,
+    fpga_properties,
     read_options,
     target,
 )
@@ -76,16 +78,15 @@ class OpenVinoBackend:
         cache: ArtifactCache,
         progress: Progress,
     ) -> Prepared:
-        """Finds the place where the library keeps the compiled model; it compiles when the model is loaded.
+        """For an FPGA finds the place where the library keeps the compiled model; it compiles when that is loaded.
 
         Raises ScoringError: INVALID for settings, PRECONDITION for a missing file.
         """
         model = label(artifact)
-        read_options(model, options.extra)
+        chosen = read_options(model, options.extra)
         if not artifact.path.exists():
             raise ScoringError(Kind.PRECONDITION, f"{model}: there is no file {artifact.path}")
-        made_for = {"openvino": str(self._core.get_versions("CPU")["CPU"].build_number), "device": device.name}
-        folder = cache.folder(content_of(artifact, made_for), lambda folder: None)
+        folder = None if device.kind is not DeviceKind.FPGA else self._compiled(artifact, device, chosen, cache)
         progress("ready to load", 1.0)
         return Prepared(artifact, folder)
 
@@ -97,13 +98,26 @@ class OpenVinoBackend:
         require_lease(model, device, lease)
         self._require(model, device)
         if device.kind is DeviceKind.FPGA:
-            loaded = self._on_fpga(artifact, device, chosen, cpu_properties(chosen, options, None))
+            loaded = self._on_fpga(prepared, device, chosen, cpu_properties(chosen, options))
         else:
-            loaded = self._on_cpu(artifact, device, chosen, cpu_properties(chosen, options, prepared.payload))
+            loaded = self._on_cpu(artifact, device, chosen, cpu_properties(chosen, options))
         return CardSession(loaded, Failures(kind_of, one_line, self._states.note_lost))
 
     def health(self, device: Device) -> Health:
         return self._states.health(device, any(found.id == device.id for found in find_devices(self._core)))
+
+    def _compiled(
+        self, artifact: ModelArtifact, device: Device, options: OpenVinoOptions, cache: ArtifactCache
+    ) -> Path:
+        made_for = {
+            "openvino": str(self._core.get_versions("CPU")["CPU"].build_number),
+            "device": device.name,
+            "rows": options.max_batch,
+            "fallback": options.fallback,
+            "device_outputs": list(options.device_outputs),
+            "properties": {key: str(value) for key, value in options.properties.items()},
+        }
+        return cache.folder(content_of(artifact, made_for), lambda folder: None)
 
     def _require(self, model: str, device: Device) -> None:
         """Raises ScoringError(DEVICE_MISSING)."""
@@ -169,17 +183,15 @@ class OpenVinoBackend:
         run, nodes = self._for_cpu(model, graph, parts.model.tail, chosen, properties)
         return run, {TAIL_PLACE: nodes}
 
-    def _on_fpga(
-        self, artifact: ModelArtifact, device: Device, chosen: OpenVinoOptions, properties: Properties
-    ) -> OnCard:
+    def _on_fpga(self, prepared: Prepared, device: Device, chosen: OpenVinoOptions, properties: Properties) -> OnCard:
         """properties: of the host's tail."""
-        model, name = label(artifact), fpga_name(device)
-        parts = read_parts(artifact, chosen.device_outputs or None)
+        model, name, folder = label(prepared.artifact), fpga_name(device), prepared.payload
+        parts = read_parts(prepared.artifact, chosen.device_outputs or None)
         rows = chosen.max_batch if parts.model.signature.batched else 1
         graph = self._read(model, with_batch(model, parts.device, rows).SerializeToString())
         placement, remarks, allowed = self._asked(model, graph, name, chosen)
-        with self._states.programming(device, f"{model} is being compiled for {device.id}"):
-            compiled = self._compile(model, graph, target(chosen, name), dict(chosen.properties))
+        with self._states.programming(device, f"{model} is being compiled for {device.id}"), kept_whole(folder):
+            compiled = self._compile(model, graph, target(chosen, name), fpga_properties(chosen, folder))
         check_devices(model, compiled, allowed)
         run = runner(model, compiled, parts.model.device)
         tail, tail_nodes = self._tail(model, parts, graph, chosen, properties)

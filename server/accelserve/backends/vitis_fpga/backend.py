@@ -1,12 +1,15 @@
 """ONNX models on AMD's FPGAs through ONNX Runtime's VitisAI provider, never silently on the CPU."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from accelserve.backends.accel_onnx.accel_model import FORMAT
 from accelserve.backends.accel_onnx.card_session import TAIL_PLACE, CardSession, Failures, OnCard
 from accelserve.backends.accel_onnx.card_states import CardStates
+from accelserve.backends.accel_onnx.compiled_folder import kept_whole
 from accelserve.backends.accel_onnx.model_file import content_of, with_batch
 from accelserve.backends.accel_onnx.parts import read_parts
 from accelserve.backends.accel_onnx.running import Run
@@ -32,6 +35,7 @@ from accelserve.backends.onnx_runtime.session import placement_of
 from accelserve.backends.vitis_fpga.errors import kind_of
 from accelserve.backends.vitis_fpga.options import CPU, VitisOptions, encryption_key, provider_list, read_options
 from accelserve.backends.vitis_fpga.pieces import FIRMWARE, PROVIDER, VitisHost
+from accelserve.backends.vitis_fpga.placement import check_placement, left_to_cpu, refusal
 from accelserve.cpus import usable_cpus
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
@@ -39,12 +43,7 @@ from accelserve.tensors import Tensor
 from accelserve.wire.onnx_pb2 import ModelProto
 
 _FATAL_ONLY = 4  # every failed run is raised and counted by the server
-_SHOWN_LAYERS = 8
 _FALLBACK_DISABLED = "fallback to CPU EP has been explicitly disabled"
-_OTHER_LAYERS = (
-    "the FPGA does not take every layer: leave the rest to the host (accelserve convert --to accelonnx), "
-    'or allow the CPU by fallback = "partial" in [backend]'
-)
 
 
 class VitisFpgaBackend:
@@ -101,10 +100,11 @@ class VitisFpgaBackend:
         parts = read_parts(prepared.artifact, chosen.device_outputs or None)
         rows = chosen.max_batch if parts.model.signature.batched else 1
         graph = with_batch(model, parts.device, rows).SerializeToString()
-        with self._states.programming(device, f"{xclbin} is being loaded for {model}"):
+        ours = kept_whole(prepared.payload) if chosen.cache_dir is None else nullcontext()
+        with self._states.programming(device, f"{xclbin} is being loaded for {model}"), ours:
             session = self._open(model, graph, prepared.payload, device, chosen)
         placement = placement_of(session)
-        remarks = _check_placement(model, session, placement, chosen)
+        remarks = check_placement(model, session, placement, chosen)
         tail = None if parts.tail is None else self._open_tail(model, parts.tail, options)
         if tail is not None:
             placement = Placement({**placement.nodes, TAIL_PLACE: sum(placement_of(tail).nodes.values())})
@@ -155,6 +155,8 @@ class VitisFpgaBackend:
             session = runtime.InferenceSession(graph, made, providers=providers, enable_fallback=False)
             session.disable_fallback()
         except Exception as error:
+            if _FALLBACK_DISABLED in str(error):
+                raise refusal(model, self._left_to_cpu(model, graph, compiled, device, options)) from error
             if key and key in str(error):  # neither the message nor the log's traceback may tell it
                 raise _load_error(model, device, RuntimeError(str(error).replace(key, "(the key)"))) from None
             raise _load_error(model, device, error) from error
@@ -163,6 +165,15 @@ class VitisFpgaBackend:
             message = f"{model} needs {device.id}: ONNX Runtime could not start {PROVIDER} and took {took}; see its log"
             raise ScoringError(Kind.DEVICE_MISSING, message)
         return session
+
+    def _left_to_cpu(
+        self, model: str, graph: bytes, compiled: Path, device: Device, options: VitisOptions
+    ) -> list[str]:
+        """The layers that the library leaves to the CPU; none where a session that may do so does not open either."""
+        try:
+            return left_to_cpu(self._open(model, graph, compiled, device, replace(options, fallback="partial")))
+        except ScoringError:
+            return []
 
     def _open_tail(self, model: str, graph: ModelProto, options: SessionOptions) -> Any:
         """The library's session of what the host does after the card, on the CPU."""
@@ -190,30 +201,6 @@ def _runner(session: Any) -> Run:
     return run
 
 
-def _check_placement(model: str, session: Any, placement: Placement, options: VitisOptions) -> tuple[str, ...]:
-    """What a person should know of nodes on the CPU. Raises ScoringError(PRECONDITION) where there may be none.
-
-    The provider compiles what it can and says nothing of the rest (a wrong cache key: all of it).
-    """
-    if not placement.nodes.get(PROVIDER):
-        why = "ONNX Runtime does not tell" if not placement.nodes else "a wrong cache_key or xclbin does that"
-        raise ScoringError(Kind.PRECONDITION, f"{model}: no node is known to run on the FPGA ({why})")
-    left = [
-        f'"{node.name}" ({node.op_type})'
-        for part in session.get_provider_graph_assignment_info()
-        if part.ep_name == CPU
-        for node in part.get_nodes()
-    ]
-    if not left:
-        return ()
-    layers = ", ".join(left[:_SHOWN_LAYERS]) + (
-        f" and {len(left) - _SHOWN_LAYERS} more" if len(left) > _SHOWN_LAYERS else ""
-    )
-    if options.fallback == "forbid":
-        raise ScoringError(Kind.PRECONDITION, f"{model}: the FPGA takes no {layers}: {_OTHER_LAYERS}")
-    return (f"{len(left)} layers run on the CPU and not on the FPGA: {layers}",)
-
-
 def _file_gaps(options: VitisOptions) -> list[str]:
     named = {"config_file": options.config_file, "encryption_key_file": options.encryption_key_file}
     return [f"{key} {path} is not there" for key, path in named.items() if path is not None and not path.is_file()]
@@ -230,5 +217,5 @@ def _load_error(model: str, device: Device, error: Exception) -> ScoringError:
         return ScoringError(Kind.DEVICE_MISSING, f"{model} needs {device.id}: {reason}")
     if kind is Kind.DEVICE_MEMORY:
         return ScoringError(kind, f"{model} does not fit on {device.id}: {reason}")
-    what_to_do = _OTHER_LAYERS if _FALLBACK_DISABLED in str(error) else remedy(error)
+    what_to_do = remedy(error)
     return ScoringError(Kind.PRECONDITION, f"{model} does not load: {reason}{f' ({what_to_do})' if what_to_do else ''}")
