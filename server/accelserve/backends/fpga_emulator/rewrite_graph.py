@@ -58,6 +58,8 @@ def array(tensor: onnx_pb2.TensorProto) -> NDArray[Any]:
         raise _unreadable(tensor, f"has ONNX's data type {tensor.data_type}, want float32 (1) or int64 (7)")
     dtype = np.dtype(_DTYPES[tensor.data_type])
     if tensor.raw_data:
+        if len(tensor.raw_data) % dtype.itemsize:
+            raise _unreadable(tensor, f"has {len(tensor.raw_data)} bytes, want {list(tensor.dims)} of {dtype.name}")
         values = np.frombuffer(tensor.raw_data, dtype)
     else:
         values = np.array(getattr(tensor, _ARRAYS[tensor.data_type]), dtype)
