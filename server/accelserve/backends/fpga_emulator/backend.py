@@ -7,7 +7,7 @@ from typing import Any
 
 import onnxruntime as ort
 
-from accelserve.backends.accel_onnx.accel_model import FORMAT, AccelModel
+from accelserve.backends.accel_onnx.accel_model import FORMAT
 from accelserve.backends.accel_onnx.running import Run
 from accelserve.backends.base import (
     API_VERSION,
@@ -26,8 +26,6 @@ from accelserve.backends.base import (
 )
 from accelserve.backends.batch_check import label
 from accelserve.backends.fpga_emulator.compiling import CompiledModel, compile_model
-from accelserve.backends.fpga_emulator.latency_model import LayerWork
-from accelserve.backends.fpga_emulator.measuring import layer_work
 from accelserve.backends.fpga_emulator.options import read_options
 from accelserve.backends.fpga_emulator.self_test import check_arithmetic
 from accelserve.backends.fpga_emulator.session import EmulatorSession, Resident
@@ -40,7 +38,6 @@ from accelserve.cpus import usable_cpus
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Tensor
-from accelserve.wire.onnx_pb2 import ModelProto
 
 DEVICE = Device(
     "fpga-emulator:0", DeviceKind.FPGA_EMULATOR, "block floating point on the CPU", exclusive=True, emulated=True
@@ -88,7 +85,8 @@ class FpgaEmulatorBackend:
         chosen = read_options(label(artifact), options.extra)
         if not artifact.path.exists():
             raise ScoringError(Kind.PRECONDITION, f"{label(artifact)}: there is no file {artifact.path}")
-        return Prepared(artifact, compile_model(artifact, chosen, cache, progress, _layer_work))
+        run_once = partial(_run_once, label(artifact), options.threads or usable_cpus())
+        return Prepared(artifact, compile_model(artifact, chosen, cache, progress, run_once))
 
     def load(
         self, prepared: Prepared, device: Device, options: SessionOptions, lease: DeviceLease | None
@@ -171,7 +169,3 @@ def _run_once(
 ) -> Sequence[Tensor]:
     made: list[Tensor] = _open(model, graph, threads).run(list(names), dict(inputs))
     return made
-
-
-def _layer_work(device: ModelProto, model: AccelModel) -> tuple[LayerWork, ...] | None:
-    return layer_work(device, model, partial(_run_once, "the model", usable_cpus()))

@@ -16,8 +16,9 @@ from accelserve.backends.accel_onnx.parts import AccelParts, read_parts
 from accelserve.backends.artifact_cache import check_unchanged, digest_of
 from accelserve.backends.base import ArtifactCache, ModelArtifact, Progress
 from accelserve.backends.batch_check import label
+from accelserve.backends.fpga_emulator.formats import Fp32
 from accelserve.backends.fpga_emulator.latency_model import LayerWork
-from accelserve.backends.fpga_emulator.measuring import LayerShapes
+from accelserve.backends.fpga_emulator.measuring import RunOnce, exact_for_noise, layer_work
 from accelserve.backends.fpga_emulator.options import EmulatorOptions
 from accelserve.backends.fpga_emulator.rewrite import Emulated, EmulatedLayer, emulate
 from accelserve.backends.onnx_runtime.precision import content_digest
@@ -26,20 +27,24 @@ from accelserve.installed import installed_versions
 
 logger = logging.getLogger("accelserve.backends")
 
-_LAYOUT = 1  # of what is kept
+_LAYOUT = 2  # of what is kept
 _TOOLS = ("accelserve", "onnxruntime", "onnxruntime-gpu")
 _KEY = "emulated"  # in the report
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledModel:
-    """folder: where its files are. work: for the latency model, None where the sizes of pictures are open."""
+    """folder: where its files are. work: for the latency model, None where the sizes of pictures are open.
+
+    exact_for_noise: the layers that were exact for one row of noise, None where that was not tried.
+    """
 
     folder: Path
     model: AccelModel
     layers: tuple[EmulatedLayer, ...]
     work: tuple[LayerWork, ...] | None
     weight_bytes: int
+    exact_for_noise: frozenset[str] | None = None
 
 
 def compile_model(
@@ -47,9 +52,9 @@ def compile_model(
     options: EmulatorOptions,
     cache: ArtifactCache,
     progress: Progress,
-    shapes: LayerShapes,
+    run_once: RunOnce,
 ) -> CompiledModel:
-    """From the cache, or made now. shapes: runs a graph once. Raises ScoringError(PRECONDITION)."""
+    """From the cache, or made now. Raises ScoringError(PRECONDITION)."""
     settings = {
         "emulator": _LAYOUT,
         "numerics": str(options.numerics),
@@ -60,7 +65,7 @@ def compile_model(
     before = digest(artifact.path, settings)
 
     def build(folder: Path) -> None:
-        _compile(artifact, options, folder, progress, shapes)
+        _compile(artifact, options, folder, progress, run_once)
         check_unchanged(label(artifact), artifact.path, before, lambda: digest(artifact.path, settings))
 
     found = partial(cache.folder, before, build)
@@ -89,13 +94,14 @@ def read_compiled(folder: Path) -> CompiledModel:
         told = model.report[_KEY]
         layers = tuple(EmulatedLayer(**each) for each in told["layers"])
         work = None if told["work"] is None else tuple(LayerWork(**each) for each in told["work"])
-        return CompiledModel(folder, model, layers, work, told["weight_bytes"])
+        exact = None if told["exact_for_noise"] is None else frozenset(told["exact_for_noise"])
+        return CompiledModel(folder, model, layers, work, told["weight_bytes"], exact)
     except (ScoringError, KeyError, TypeError) as error:
         raise _Damaged(folder, f"the entry {folder} of the cache is damaged: {error}") from error
 
 
 def _compile(
-    artifact: ModelArtifact, options: EmulatorOptions, folder: Path, progress: Progress, shapes: LayerShapes
+    artifact: ModelArtifact, options: EmulatorOptions, folder: Path, progress: Progress, run_once: RunOnce
 ) -> None:
     progress("reading the model", 0.0)
     parts = read_parts(artifact, options.device_outputs or None)
@@ -105,22 +111,26 @@ def _compile(
     except ScoringError as error:
         raise ScoringError(error.kind, f"{label(artifact)}: {error.message}") from error
     progress("sizing its layers", 0.6)
-    work = shapes(parts.device, parts.model)
+    work, exact = layer_work(parts.device, parts.model, run_once), None
+    if not isinstance(options.numerics.format, Fp32):
+        progress("watching its sums", 0.7)
+        exact = exact_for_noise(parts.device, parts.model, emulated, options.numerics.format, run_once)
+    told: dict[str, Any] = {
+        "layers": [asdict(layer) for layer in emulated.layers],
+        "work": None if work is None else [asdict(each) for each in work],
+        "weight_bytes": sum(_bytes(parts.device).values()),
+        "exact_for_noise": exact,
+    }
     progress("writing it", 0.8)
-    _write(folder, parts, emulated, work)
+    _write(folder, parts, emulated, told)
 
 
-def _write(folder: Path, parts: AccelParts, emulated: Emulated, work: tuple[LayerWork, ...] | None) -> None:
+def _write(folder: Path, parts: AccelParts, emulated: Emulated, told: Mapping[str, Any]) -> None:
     model = parts.model
     device = replace(model.device, file=DEVICE_FILE)
     (folder / device.file).write_bytes(emulated.model.SerializeToString())
     if parts.tail is not None and model.tail is not None:
         (folder / model.tail.file).write_bytes(parts.tail.SerializeToString())
-    told: dict[str, Any] = {
-        "layers": [asdict(layer) for layer in emulated.layers],
-        "work": None if work is None else [asdict(each) for each in work],
-        "weight_bytes": sum(_bytes(parts.device).values()),
-    }
     write_accel(folder, replace(model, device=device, report={_KEY: told}))
 
 

@@ -1,4 +1,4 @@
-"""How large a card's work is: each layer's output sizes, found by one run of the graph on a row of zeros."""
+"""What one run of a graph tells: how large a card's work is, layer by layer, and which layers were exact for noise."""
 
 from collections.abc import Callable, Mapping, Sequence
 from math import prod
@@ -8,27 +8,29 @@ import numpy as np
 from accelserve.backends.accel_onnx.accel_model import AccelModel
 from accelserve.backends.accel_onnx.model_file import inputs_of
 from accelserve.backends.accel_onnx.operators import MULTIPLIERS, layer_name
+from accelserve.backends.fpga_emulator.exactness import exact_for, watched
+from accelserve.backends.fpga_emulator.formats import BlockFloat, MxFloat
 from accelserve.backends.fpga_emulator.latency_model import LayerWork
+from accelserve.backends.fpga_emulator.rewrite import Emulated
 from accelserve.tensors import Shape, Tensor
 from accelserve.wire.onnx_pb2 import ModelProto, NodeProto
 
 RunOnce = Callable[[bytes, Sequence[str], Mapping[str, Tensor]], Sequence[Tensor]]
 """(a serialized graph, names of outputs, inputs) -> those outputs."""
-LayerShapes = Callable[[ModelProto, AccelModel], tuple[LayerWork, ...] | None]
 
 _INT64 = 7  # TensorProto.DataType
+_SEED = 0
+_MOST_WATCHED_BYTES = 700 * 2**20  # the copy holds each weight twice, and a message 2 GiB
 
 
 def layer_work(device: ModelProto, model: AccelModel, run_once: RunOnce) -> tuple[LayerWork, ...] | None:
     """Of every convolution and matrix product; None where that cannot be told: an input
     has open sizes besides the batch, or weights are computed in the graph.
     """
-    inputs = {}
-    for value in inputs_of(device.graph):
-        shape = _row_of(device, value.name) or _told_by(model, value.name)
-        if shape is None:
-            return None
-        inputs[value.name] = np.zeros(shape, np.float32)
+    shapes = _row_shapes(device, model)
+    if shapes is None:
+        return None
+    inputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     layers = [node for node in device.graph.node if node.op_type in MULTIPLIERS]
     weights = {tensor.name: tuple(tensor.dims) for tensor in device.graph.initializer}
     if any(node.input[1] not in weights for node in layers):
@@ -37,6 +39,34 @@ def layer_work(device: ModelProto, model: AccelModel, run_once: RunOnce) -> tupl
     names = [f"{node.output[0]}/shape of the layer" for node in layers]
     found = run_once(asked.SerializeToString(), names, inputs)
     return tuple(_work(n, tuple(s.tolist()), weights[n.input[1]]) for n, s in zip(layers, found, strict=True))
+
+
+def exact_for_noise(
+    device: ModelProto, model: AccelModel, emulated: Emulated, format: BlockFloat | MxFloat, run_once: RunOnce
+) -> tuple[str, ...] | None:
+    """The layers that no order of adding could change for a row of normally distributed values.
+
+    None where that was not tried: open sizes, or a model so large that a copy to watch would not fit into a message.
+    """
+    shapes = _row_shapes(device, model)
+    if shapes is None or device.ByteSize() > _MOST_WATCHED_BYTES:
+        return None
+    noise = np.random.default_rng(_SEED)
+    inputs = {name: noise.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+    seen = watched(emulated.model, format, tuple(layer.name for layer in emulated.layers))
+    most = run_once(seen.model.SerializeToString(), list(seen.steps.values()), inputs)
+    return tuple(sorted(exact_for({name: float(steps) for name, steps in zip(seen.steps, most, strict=True)})))
+
+
+def _row_shapes(device: ModelProto, model: AccelModel) -> dict[str, Shape] | None:
+    """Of one row of every input, None where one has open sizes besides the batch."""
+    shapes = {}
+    for value in inputs_of(device.graph):
+        shape = _row_of(device, value.name) or _told_by(model, value.name)
+        if shape is None:
+            return None
+        shapes[value.name] = shape
+    return shapes
 
 
 def _row_of(device: ModelProto, name: str) -> Shape | None:

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 
 from accelserve.backends.fpga_emulator.compiling import CompiledModel
+from accelserve.backends.fpga_emulator.exactness import EXACT
 from accelserve.backends.fpga_emulator.formats import Fp32
 from accelserve.backends.fpga_emulator.options import EmulatorOptions
 
 _MIB = 2**20
+_SHOWN = 8
 
 
 def remarks_of(compiled: CompiledModel, options: EmulatorOptions) -> tuple[str, ...]:
@@ -18,12 +20,8 @@ def _sentences(compiled: CompiledModel, options: EmulatorOptions) -> Iterator[st
     if isinstance(format, Fp32):
         yield "emulated: nothing is quantized, the card's limits and states are emulated alone"
     else:
-        exact = sum(layer.numerics == "exact" for layer in compiled.layers)
         packed = sum(layer.weight_bits for layer in compiled.layers) / 8
-        yield (
-            f"emulated in {options.numerics}: {exact} of {len(compiled.layers)} layers are exact whatever the order of "
-            f"their sums, the others to float32's rounding"
-        )
+        yield f"emulated in {options.numerics}: {_exactness(compiled)}"
         yield (
             f"weights of the device's part: {packed / _MIB:.1f} MiB packed, {compiled.weight_bytes / _MIB:.1f} MiB in "
             f"float32"
@@ -38,3 +36,18 @@ def _sentences(compiled: CompiledModel, options: EmulatorOptions) -> Iterator[st
         yield (
             f"modelled, not measured: {macs / 1e9:.2f} GMAC a row take the card {modelled_ms:.2f} ms without transfers"
         )
+
+
+def _exactness(compiled: CompiledModel) -> str:
+    """Of which layers no order of adding could change a bit: proved, and seen."""
+    count, proved = len(compiled.layers), sum(layer.numerics == EXACT for layer in compiled.layers)
+    always = f"{proved} of {count} layers are exact for every input"
+    seen = compiled.exact_for_noise
+    if seen is None:
+        return f"{always}, the others depend on the order of their sums in float32's last bits"
+    told = f"{always}, {len(seen)} were for a row of noise"
+    others = [layer.name for layer in compiled.layers if layer.name not in seen]
+    if not others:
+        return told
+    more = f" and {len(others) - _SHOWN} more" if others[_SHOWN:] else ""
+    return f"{told}; order-dependent in float32's last bits: {', '.join(others[:_SHOWN])}{more}"
