@@ -166,8 +166,9 @@ def test_every_parameter_has_a_name_of_its_own_in_keras(name):
 def test_a_featurizer_and_a_classifier_are_read_as_one(tmp_path):
     wanted = arrays_of(network().parameters)
     head = {name: value for name, value in wanted.items() if "logits" in name}
-    np.savez(tmp_path / "body.npz", **{name: value for name, value in wanted.items() if name not in head})
-    np.savez(tmp_path / "head.npz", **head)
+    body = {name: value for name, value in wanted.items() if name not in head}
+    np.savez(tmp_path / "body.npz", global_step=1, **body)
+    np.savez(tmp_path / "head.npz", global_step=2, **head)
     with opened(tmp_path / "body.npz", tmp_path / "head.npz") as arrays:
         weights = FileWeights(arrays, tmp_path / "body.npz", tmp_path / "head.npz")
         weights.check(network().parameters, quiet)
@@ -204,3 +205,11 @@ def test_a_file_that_breaks_off_in_its_values_is_refused_by_name(tmp_path):
     content[middle : middle + 400] = bytes(400)
     (tmp_path / "w.npz").write_bytes(content)
     assert refused(tmp_path / "w.npz").message.startswith(f"weights {tmp_path / 'w.npz'} cannot be read: ")
+
+
+def test_of_several_checkpoints_in_a_folder_one_has_to_be_named(tmp_path):
+    for step in (1, 20):
+        (tmp_path / f"model.ckpt-{step}.index").touch()
+    error = refused(tmp_path)
+    assert error.kind is Kind.PRECONDITION
+    assert error.message == f"weights {tmp_path}: want one checkpoint, got model.ckpt-1, model.ckpt-20; name one"

@@ -1,7 +1,6 @@
 """The user's weights, fitted to a network: everything that does not fit is told at once."""
 
 import math
-import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,6 @@ from accelserve.recipes.network import Parameter
 from accelserve.recipes.weight_files import Arrays
 from accelserve.recipes.writing import Told
 
-# What training leaves in a checkpoint and no network wants: counters, optimizers' memories, averages, slim's own means.
-_LEFTOVERS = re.compile(
-    r"(.*/)?(global_step|learning_rate|beta[12]_power|mean_rgb|is_training)"
-    r"|.*/(Momentum|Adam(_\d)?|RMSProp(_\d)?|Adagrad|Ftrl(_\d)?|ExponentialMovingAverage)"
-    r"|(.*/)?(save_counter|_CHECKPOINTABLE_OBJECT_GRAPH)(/.*)?"
-)
 _TOLD = 20  # of one kind of problem
 
 
@@ -45,11 +38,7 @@ class FileWeights:
         wanted = {self._name(parameter.name): parameter for parameter in parameters}
         shapes = self._arrays.shapes
         missing = [f"missing: {name} {_shape(wanted[name].shape)}" for name in wanted if name not in shapes]
-        extra = [
-            f"not in the network: {name} {_shape(shapes[name])}"
-            for name in sorted(shapes.keys() - wanted.keys())
-            if not _LEFTOVERS.fullmatch(name)
-        ]
+        extra = [f"not in the network: {name} {_shape(shapes[name])}" for name in sorted(shapes.keys() - wanted.keys())]
         found = {name: parameter for name, parameter in wanted.items() if name in shapes}
         wrong = [
             f"{name}: want {_shape(parameter.shape)}, got {_shape(shapes[name])}"

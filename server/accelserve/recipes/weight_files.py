@@ -1,5 +1,6 @@
 """Files that weights come in: what arrays are in them, by name, and each read when it is asked for."""
 
+import re
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -19,10 +20,17 @@ _WEIGHTS_IN_KERAS = "model.weights.h5"
 _BROKEN = (OSError, ValueError, LookupError, RuntimeError, AttributeError, EOFError, zlib.error, zipfile.BadZipFile)
 _KERNEL, _NORM = ("kernel", "bias"), ("gamma", "beta", "moving_mean", "moving_variance")
 
+# What training leaves in a checkpoint and no network wants: counters, optimizers' memories, averages, slim's own means.
+_LEFTOVERS = re.compile(
+    r"(.*/)?(global_step|learning_rate|beta[12]_power|mean_rgb|is_training)"
+    r"|.*/(Momentum|Adam(_\d)?|RMSProp(_\d)?|Adagrad|Ftrl(_\d)?|ExponentialMovingAverage)"
+    r"|(.*/)?(save_counter|_CHECKPOINTABLE_OBJECT_GRAPH)(/.*)?"
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """shapes: of all arrays, by the file's own names; Keras' are LAYER/VARIABLE. read: any of them, as it is stored.
+    """shapes: of all arrays but what training left, by the file's own names; Keras' are LAYER/VARIABLE. read: any of them, as it is stored.
 
     keras: the names are Keras'.
     """
@@ -71,7 +79,8 @@ def _reading(path: Path, source: AbstractContextManager[Arrays]) -> Iterator[Arr
             with _in_words(path):
                 return arrays.read(name)
 
-        yield Arrays(arrays.shapes, read, arrays.keras)
+        shapes = {name: shape for name, shape in arrays.shapes.items() if not _LEFTOVERS.fullmatch(name)}
+        yield Arrays(shapes, read, arrays.keras)
 
 
 @contextmanager
@@ -151,13 +160,19 @@ def _text(name: bytes | str) -> str:
 
 
 def _prefix(path: Path) -> Path:
-    """The name that a checkpoint goes by, whichever of its files or folders was named."""
+    """The name that a checkpoint goes by, whichever of its files or folders was named.
+
+    Raises ScoringError(PRECONDITION) for a folder of several.
+    """
     if path.is_dir():
         for inner in (path / "variables" / "variables", path / "variables"):
             if inner.with_name(inner.name + ".index").is_file():
                 return inner
         found = sorted(path.glob("*.index"))
-        if len(found) == 1:
+        if len(found) > 1:
+            message = f"weights {path}: want one checkpoint, got {', '.join(inner.stem for inner in found)}; name one"
+            raise ScoringError(Kind.PRECONDITION, message)
+        if found:
             return found[0].with_suffix("")
     shard = path.name.partition(".data-")[0]
     return path.with_suffix("") if path.suffix in _CHECKPOINT_PARTS else path.with_name(shard)
