@@ -30,9 +30,9 @@ _LEFTOVERS = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Arrays:
-    """shapes: of all arrays but what training left, by the file's own names; Keras' are LAYER/VARIABLE. read: any of them, as it is stored.
+    """shapes: of all arrays but what training left, by the file's own names; Keras' are LAYER/VARIABLE.
 
-    keras: the names are Keras'.
+    read: any of them, as it is stored. keras: the names are Keras'.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
