@@ -32,7 +32,7 @@ def test_every_setting_that_is_listed_is_taken():
 @pytest.mark.parametrize(
     ("extra", "named"),
     [
-        ({"formt": "msfp12"}, 'm:1: fpga_emulator: setting "formt": want one of format, '),
+        ({"formt": "msfp12"}, 'm:1: the FPGA emulator has no setting "formt"; it has format, '),
         ({"format": "bfp(m=0,e=8,b=16)"}, "m:1: number format: mantissa (m): want a whole number from 1"),
         ({"format": "bfp(m=3,e=8,b=0)"}, "block (b)"),
         ({"format": "bfp(m=3,e=9,b=16)"}, "exponent (e): want 5 or 8 bits, got 9"),

@@ -50,7 +50,8 @@ def read_options(model: str, extra: Mapping[str, Any]) -> EmulatorOptions:
             if key in given:
                 rest[key] = _checked(key, given.pop(key))
         if given:
-            raise _refused(next(iter(given)), f"one of {', '.join(SETTINGS)}", "an unknown setting")
+            unknown, known = next(iter(given)), ", ".join(SETTINGS)
+            raise ScoringError(Kind.INVALID, f'the FPGA emulator has no setting "{unknown}"; it has {known}')
     except ScoringError as error:
         raise ScoringError(Kind.INVALID, f"{model}: {error.message}") from error
     return EmulatorOptions(numerics, card, **rest)
@@ -101,7 +102,7 @@ def _number(key: str, value: Any, least: float) -> Any:
 
 
 def _refused(key: str, wanted: str, got: object) -> ScoringError:
-    return ScoringError(Kind.INVALID, f'fpga_emulator: setting "{key}": want {wanted}, got {got!r}')
+    return ScoringError(Kind.INVALID, f'setting "{key}": want {wanted}, got {got!r}')
 
 
 SETTINGS = (
