@@ -1,7 +1,10 @@
 """A vendor's compiled model: used as it was written, or made again."""
 
+import errno
+
 import pytest
 
+from accelserve.backends.accel_onnx import compiled_folder
 from accelserve.backends.accel_onnx.compiled_folder import kept_whole
 from accelserve.errors import Kind, ScoringError
 
@@ -63,4 +66,27 @@ def test_what_a_failed_compilation_left_is_not_used(folder):
 def test_a_folder_that_is_gone_is_refused(tmp_path):
     with pytest.raises(ScoringError, match="cannot be used") as refusal:
         compile_into(tmp_path / "absent" / "abc")
+    assert refusal.value.kind is Kind.PRECONDITION
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    def refuse(path):
+        raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+    return lambda: monkeypatch.setattr(compiled_folder, "locked", refuse)
+
+
+def test_a_folder_of_a_read_only_image_is_used_where_it_is_whole(folder, read_only):
+    compile_into(folder)
+    read_only()
+    assert not compile_into(folder)
+
+
+def test_a_damaged_folder_of_a_read_only_image_is_refused(folder, read_only):
+    compile_into(folder)
+    (folder / "key" / "model.bin").write_bytes(b"compiler")
+    read_only()
+    with pytest.raises(ScoringError, match="Read-only file system") as refusal:
+        compile_into(folder)
     assert refusal.value.kind is Kind.PRECONDITION

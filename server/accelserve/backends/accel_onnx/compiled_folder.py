@@ -4,6 +4,7 @@ The libraries look at the heads of their files at most: a compiled model with ch
 answers wrongly (seen with OpenVINO's).
 """
 
+import errno
 import json
 import logging
 import shutil
@@ -18,36 +19,42 @@ from accelserve.errors import Kind, ScoringError
 logger = logging.getLogger("accelserve.backends")
 
 _RECORD = ".accelserve.json"
+_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
 @contextmanager
 def kept_whole(folder: Path) -> Iterator[None]:
     """The block may read and fill `folder`; it finds it empty where a file is not what the last block left.
 
-    One process at a time. What the block raises passes, and what it wrote is not used again.
-    Raises ScoringError(PRECONDITION) where the folder cannot be written.
+    One process at a time. What the block raises passes, and what it wrote is not used again. A folder that cannot be
+    written, as of an image with a compiled model, is used where it is whole.
+    Raises ScoringError(PRECONDITION) where the folder cannot be used.
     """
     with ExitStack() as stack:
+        writable = True
         try:
             stack.enter_context(locked(folder.parent / f".{folder.name}.compiled.lock"))
             _empty_unless_whole(folder)
         except OSError as error:
-            message = f"the compiled model's folder {folder} cannot be used: {error}"
-            raise ScoringError(Kind.PRECONDITION, f"{message}; make room there, or see who owns it") from error
+            writable = False
+            if error.errno not in _NOT_WRITABLE or not _is_whole(folder):
+                message = f"the compiled model's folder {folder} cannot be used: {error}"
+                raise ScoringError(Kind.PRECONDITION, f"{message}; make room there, or see who owns it") from error
         yield
-        try:
-            _record(folder)
-        except OSError as error:
-            logger.warning("%s: the compiled model is not kept: %s", folder, error)
+        if writable:
+            _keep(folder)
 
 
-def _empty_unless_whole(folder: Path) -> None:
-    found = _digests(folder)
+def _is_whole(folder: Path) -> bool:
     try:
         told = json.loads((folder / _RECORD).read_text())
     except (OSError, ValueError):
         told = {}
-    if found == told:
+    return bool(_digests(folder) == told)
+
+
+def _empty_unless_whole(folder: Path) -> None:
+    if _is_whole(folder):
         return
     logger.warning("%s: files are not as they were written; the model is compiled again", folder)
     for path in folder.iterdir():
@@ -57,8 +64,11 @@ def _empty_unless_whole(folder: Path) -> None:
             path.unlink()
 
 
-def _record(folder: Path) -> None:
-    (folder / _RECORD).write_text(json.dumps(_digests(folder)))
+def _keep(folder: Path) -> None:
+    try:
+        (folder / _RECORD).write_text(json.dumps(_digests(folder)))
+    except OSError as error:
+        logger.warning("%s: the compiled model is not kept: %s", folder, error)
 
 
 def _digests(folder: Path) -> dict[str, str]:

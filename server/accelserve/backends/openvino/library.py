@@ -1,7 +1,8 @@
 """The OpenVINO library: imported here and nowhere else, when it is chosen, without its telemetry.
 
-`import openvino` makes an id for Google Analytics in ~/intel, starts a thread and counts the import. Where the package
-`openvino_telemetry` cannot be imported it uses a stub of its own that does nothing; so it is hidden for that moment.
+`import openvino` makes an id for Google Analytics in ~/intel, counts the import there, and starts a thread to send
+from. Where the package `openvino_telemetry` cannot be imported it uses a stub of its own that does nothing; so it is
+hidden for that moment.
 """
 
 import sys
