@@ -92,6 +92,7 @@ class Image:
 IMAGES = (
     Image("Dockerfile.gpu", {"ACCEL": "gpu"}, "gpu"),
     Image("Dockerfile.gpu", {"ACCEL": "cpu"}, "cpu"),
+    Image("Dockerfile.fpga", {}, "fpga-emulator"),
 )
 
 

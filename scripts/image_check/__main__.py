@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from image_check.build import BASE, build, make_stand_in, tell_sizes
-from image_check.checks import ImageChecks
+from image_check.checks import ImageChecks, digits
+from image_check.fpga_checks import FpgaImageChecks, seeded_network
 from image_check.progress import CheckFailed, tell
 from image_check.workplace import Workplace, install_tools
 
@@ -17,8 +18,10 @@ BUILTIN = CHECKOUT / "server" / "accelserve" / "builtin"
 def parse(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/image-check", description=__doc__)
     parser.add_argument("--file", default="Dockerfile.gpu", help="the Dockerfile (default: %(default)s)")
-    parser.add_argument("--accel", default="cpu", help="its ACCEL: cpu, or gpu with 1.6 GB to download (default: cpu)")
-    parser.add_argument("--extras", default="", help="its EXTRAS, such as tensorflow")
+    parser.add_argument(
+        "--accel", default="cpu", help="Dockerfile.gpu's ACCEL: cpu, or gpu with 1.6 GB to download (default: cpu)"
+    )
+    parser.add_argument("--extras", default="", help="its EXTRAS, such as tensorflow or openvino")
     parser.add_argument("--pull", action="store_true", help=f"take {BASE} from its registry, not a stand-in made here")
     parser.add_argument("--keep", action="store_true", help="leave the image and its folder behind")
     where = CHECKOUT / ".cache" / "image-check"
@@ -33,8 +36,10 @@ def revision() -> str:
 
 def main(arguments: list[str]) -> int:
     asked = parse(arguments)
-    tag = f"accelserve:{asked.accel}"
-    given = [f"ACCEL={asked.accel}", f"EXTRAS={asked.extras}", f"REVISION={revision()}"]
+    for_fpga = asked.file.endswith(".fpga")
+    flavour = "fpga" if for_fpga else asked.accel
+    tag = f"accelserve:{flavour}"
+    given = [*([] if for_fpga else [f"ACCEL={asked.accel}"]), f"EXTRAS={asked.extras}", f"REVISION={revision()}"]
     try:
         install_tools()
         with Workplace(asked.work.resolve(), asked.keep) as place:
@@ -42,12 +47,15 @@ def main(arguments: list[str]) -> int:
                 make_stand_in(place)
             build(place, CHECKOUT, asked.file, tag, given, asked.pull)
             tell_sizes(place, tag)
-            ImageChecks(place, tag, BUILTIN, BUILTIN / "pictures").run()
+            if for_fpga:
+                FpgaImageChecks(place, tag, seeded_network(place, tag, BUILTIN / "pictures")).run()
+            else:
+                ImageChecks(place, tag, digits(BUILTIN)).run()
             tell("leaving what it made ..." if asked.keep else "removing what it made ...")
     except CheckFailed as error:
         tell(f"FAILED: {error}")
         return 1
-    tell(f"{asked.file} with ACCEL={asked.accel} keeps its promises")
+    tell(f"{asked.file} ({flavour}) keeps its promises")
     return 0
 
 

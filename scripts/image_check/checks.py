@@ -4,6 +4,7 @@ import json
 import os
 import signal
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 
 from image_check.container import HARDENED, Container, run_to_end, wait_until
@@ -37,24 +38,50 @@ command -v cc gcc g++ make || true
 """
 
 
-class ImageChecks:
-    """models: holds `digits`; pictures: digit-0.jpg to digit-9.jpg."""
+@dataclass(frozen=True)
+class Subject:
+    """What an image is asked to serve. models: a folder that holds `model`. device: where it has to run.
 
-    def __init__(self, place: Workplace, image: str, models: Path, pictures: Path) -> None:
+    labels: of the ten pictures digit-0.jpg to digit-9.jpg in `pictures`. told: what the device is called in answers.
+    absent: a device that is not here, and a word of what the refusal names.
+    """
+
+    models: Path
+    model: str
+    pictures: Path
+    labels: tuple[str, ...]
+    device: str
+    told: str
+    absent: tuple[str, str]
+
+    def picture(self, digit: int) -> Path:
+        return self.pictures / f"digit-{digit}.jpg"
+
+
+def digits(builtin: Path) -> Subject:
+    """The built-in model, on the CPU."""
+    return Subject(builtin, "digits", builtin / "pictures", LABELS, "cpu", "cpu:0", ("gpu", "libcuda.so.1"))
+
+
+class ImageChecks:
+    """The promises of every image."""
+
+    def __init__(self, place: Workplace, image: str, subject: Subject) -> None:
         self._place = place
         self._image = image
-        self._models = models
-        self._pictures = pictures
+        self._subject = subject
 
     def run(self) -> None:
         self._a_hardened_container()
         self._any_user()
         self._a_killed_container()
-        self._a_missing_gpu()
+        self._a_missing_device()
         self._what_is_inside()
 
     def _container(self, *options: str) -> Container:
-        return Container(self._place, self._image, self._models, *options, environ={"MODEL_NAME": "digits"})
+        subject = self._subject
+        environ = {"MODEL_NAME": subject.model, "ACCELSERVE_DEVICE": subject.device}
+        return Container(self._place, self._image, subject.models, *options, environ=environ)
 
     def _a_hardened_container(self) -> None:
         with step(f"running it with {' '.join(HARDENED)}"), self._container(*HARDENED) as container:
@@ -79,11 +106,12 @@ class ImageChecks:
         require(written == wanted, "nothing but /tmp can be written", written)
 
     def _pictures_are_scored(self, container: Container) -> None:
-        found = tuple(container.best_label(self._picture(digit)) for digit in range(len(LABELS)))
-        require(found == LABELS, f"{len(LABELS)} JPEGs are scored right", found)
-
-    def _picture(self, digit: int) -> Path:
-        return self._pictures / f"digit-{digit}.jpg"
+        subject = self._subject
+        found = tuple(container.best_label(subject.picture(digit)) for digit in range(len(subject.labels)))
+        require(found == subject.labels, f"{len(found)} JPEGs are scored right", found)
+        _, headers, _ = container.exchange("POST", "/score", subject.picture(0).read_bytes())
+        told = headers.get("x-accelserve-device")
+        require(told == subject.told, f"an answer says where it was computed: {subject.told}", told)
 
     def _devices(self, container: Container) -> None:
         text = container.command("accelserve", "devices")
@@ -99,8 +127,8 @@ class ImageChecks:
 
     def _a_stop_under_load(self, container: Container) -> None:
         digit = 7
-        picture = self._picture(digit).read_bytes()
-        clients = [LoadClient(container.http_port, picture, LABELS[digit]) for _ in range(_CLIENTS)]
+        picture, label = self._subject.picture(digit).read_bytes(), self._subject.labels[digit]
+        clients = [LoadClient(container.http_port, picture, label) for _ in range(_CLIENTS)]
         for client in clients:
             client.start()
         wait_until(lambda: all(client.answered > 20 for client in clients), "the clients are answered")
@@ -112,8 +140,8 @@ class ImageChecks:
     def _any_user(self) -> None:
         options = (*HARDENED, f"--user={_ANY_UID}:0")
         with step(f"running it as user {_ANY_UID} of group 0"), self._container(*options) as container:
-            label = container.best_label(self._picture(3))
-            require(label == "three", "it serves as any user", label)
+            label = container.best_label(self._subject.picture(3))
+            require(label == self._subject.labels[3], "it serves as any user", label)
 
     def _a_killed_container(self) -> None:
         options = (*HARDENED, "--restart=always")
@@ -121,20 +149,22 @@ class ImageChecks:
             os.kill(int(container.state("State.Pid")), signal.SIGKILL)
             wait_until(lambda: container.state("RestartCount") == "1", "the container is started again")
             wait_until(container.is_ready, "it serves again")
-            label = container.best_label(self._picture(4))
-            require(label == "four", "it serves again after kill -9", label)
+            label = container.best_label(self._subject.picture(4))
+            require(label == self._subject.labels[4], "it serves again after kill -9", label)
 
-    def _a_missing_gpu(self) -> None:
-        with step("asking it for a GPU that it is not given"):
+    def _a_missing_device(self) -> None:
+        device, named = self._subject.absent
+        with step(f"asking it for a {device} that it is not given"):
             code, said = run_to_end(
                 self._place,
                 self._image,
                 *HARDENED,
-                f"--volume={self._models}:/models:ro",
-                *("--env=MODEL_NAME=digits", "--env=ACCELSERVE_DEVICE=gpu", "--env=ACCELSERVE_HOST=127.0.0.1"),
+                f"--volume={self._subject.models}:/models:ro",
+                *(f"--env=MODEL_NAME={self._subject.model}", f"--env=ACCELSERVE_DEVICE={device}"),
+                "--env=ACCELSERVE_HOST=127.0.0.1",
                 *("--env=ACCELSERVE_HTTP_PORT=0", "--env=ACCELSERVE_GRPC_PORT=0"),
             )
-            require(code == 6 and "libcuda.so.1" in said, "it ends with 6 and names the driver's library", (code, said))
+            require(code == 6 and named in said, f"it ends with 6 and names what lacks ({named})", (code, said))
             tell(f"        {said.strip().splitlines()[-1]}")
 
     def _what_is_inside(self) -> None:

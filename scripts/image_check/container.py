@@ -57,7 +57,6 @@ class Container:
             "ACCELSERVE_HOST": "127.0.0.1",
             "ACCELSERVE_HTTP_PORT": str(self.http_port),
             "ACCELSERVE_GRPC_PORT": str(grpc_port),
-            "ACCELSERVE_DEVICE": "cpu",
             **(environ or {}),
         }
         self._options = (
@@ -88,11 +87,16 @@ class Container:
 
     def ask(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         """One request on a connection of its own; the status and the body."""
+        status, _, answer = self.exchange(method, path, body)
+        return status, answer
+
+    def exchange(self, method: str, path: str, body: bytes | None = None) -> tuple[int, Mapping[str, str], bytes]:
+        """As `ask`, with the headers, whose names are in lower case."""
         connection = http.client.HTTPConnection("127.0.0.1", self.http_port, timeout=_PATIENCE_S)
         try:
             connection.request(method, path, body)
             answer = connection.getresponse()
-            return answer.status, answer.read()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
         finally:
             connection.close()
 

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 from server_process import READY, START_LIMIT_S, Server, end, line_of
-from talk import ask
+from talk import ask, instances
 
 from accelserve.models.store import ModelStore
 from dockerfiles import CHECKOUT, IMAGES, Image
+from model_builders import onnx_mlp
 
 BUILTIN = CHECKOUT / "server" / "accelserve" / "builtin"
 TINI = ["/usr/bin/tini", "--"]
@@ -24,7 +25,8 @@ HERE = {
     "MODEL_NAME": "digits",
     "MODEL_BASE_PATH": str(BUILTIN),
 }
-NO_GPU = [image for image in IMAGES if image.device != "gpu"]
+CPU = [image for image in IMAGES if image.device == "cpu"]
+FPGA = [image for image in IMAGES if image.device == "fpga-emulator"]
 GPU = [image for image in IMAGES if image.device == "gpu"]
 
 
@@ -58,7 +60,7 @@ def is_healthy(image: Image, changes: Mapping[str, str]) -> bool:
     return done.returncode == 0
 
 
-@pytest.mark.parametrize("image", NO_GPU, ids=str)
+@pytest.mark.parametrize("image", CPU, ids=str)
 def test_an_images_command_serves_is_healthy_and_stops_with_0(tmp_path, image):
     process = start(image, tmp_path / "log")
     try:
@@ -76,7 +78,7 @@ def test_an_images_command_serves_is_healthy_and_stops_with_0(tmp_path, image):
         end(process)
 
 
-@pytest.mark.parametrize("image", NO_GPU, ids=str)
+@pytest.mark.parametrize("image", CPU, ids=str)
 @pytest.mark.parametrize("told", ["variable", "variable with a model", "flag", "file"])
 def test_a_store_wins_over_the_model_that_an_image_names(tmp_path, image, told):
     store = tmp_path / "store"
@@ -123,5 +125,42 @@ def test_without_a_model_in_its_place_an_image_says_where_it_looked(tmp_path, im
     try:
         assert process.wait(START_LIMIT_S) == 4
         assert str(tmp_path / "models" / "model") in (tmp_path / "log").read_text()
+    finally:
+        end(process)
+
+
+@pytest.mark.parametrize("image", FPGA, ids=str)
+def test_the_fpga_images_command_serves_on_the_emulated_card_and_says_so(tmp_path, image):
+    onnx_mlp(tmp_path / "m.onnx", features=16)
+    changes = {"ACCELSERVE_MODEL": f"m={tmp_path / 'm.onnx'}", "ACCELSERVE_LEASE_DIR": str(tmp_path / "leases")}
+    process = start(image, tmp_path / "log", **changes)
+    try:
+        found = READY.search(line_of(process))
+        assert found, (tmp_path / "log").read_text()
+        server = Server(process, found["http"], found["grpc"], tmp_path / "log")
+        assert is_healthy(image, {"ACCELSERVE_HTTP_PORT": str(server.http_port)})
+        answer = ask(server, "/v1/models/m:predict", instances([0.5] * 16))
+        assert answer.headers["x-accelserve-device"] == "fpga-emulator:0; emulated"
+        second = start(image, tmp_path / "second", **changes)
+        try:
+            assert second.wait(START_LIMIT_S) == 5
+            assert "held by m" in (tmp_path / "second").read_text()
+        finally:
+            end(second)
+        assert server.stop() == 0
+    finally:
+        end(process)
+
+
+@pytest.mark.parametrize("image", FPGA, ids=str)
+def test_the_fpga_images_command_ends_with_6_where_a_card_is_required_and_none_is_there(tmp_path, image):
+    if Path("/dev/xclmgmt0").exists():
+        pytest.skip("this machine has a card")
+    onnx_mlp(tmp_path / "m.onnx", features=16)
+    changes = {"ACCELSERVE_MODEL": f"m={tmp_path / 'm.onnx'}", "ACCELSERVE_DEVICE": "fpga"}
+    process = start(image, tmp_path / "log", **changes)
+    try:
+        assert process.wait(START_LIMIT_S) == 6
+        assert "fpga" in (tmp_path / "log").read_text()
     finally:
         end(process)

@@ -14,6 +14,7 @@ EXTRAS = PYPROJECT["project"]["optional-dependencies"]
 FLAVOURS = {
     "cpu": ["cpu"],
     "cpu-tensorflow": ["cpu", "tensorflow", "convert"],
+    "cpu-openvino": ["cpu", "openvino"],
     "gpu": ["gpu", "gpu-jpeg"],
     "gpu-tensorflow": ["gpu", "gpu-jpeg", "tensorflow", "convert"],
 }

@@ -3,7 +3,9 @@
 import fcntl
 import json
 import os
+import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -11,6 +13,7 @@ from urllib.parse import quote
 from accelserve.backends.base import Device, DeviceLease
 from accelserve.errors import Kind, ScoringError
 
+_FOR_ALL = 0o666  # servers of several users may share a device
 _READS, _READ_AGAIN_S = 5, 0.002
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -56,10 +59,21 @@ def acquire_lease(folder: Path, device_id: str, holder: str) -> FileLease:
 
 def _acquire(path: Path, device_id: str, holder: str) -> FileLease:
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _FOR_ALL)
+    with suppress(PermissionError):  # another user's, who has done the same
+        os.fchmod(descriptor, _FOR_ALL)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        _write_holder(descriptor, {"device": device_id, "holder": holder, "pid": os.getpid(), "boot_id": boot_id()})
+        _write_holder(
+            descriptor,
+            {
+                "device": device_id,
+                "holder": holder,
+                "pid": os.getpid(),
+                "host": socket.gethostname(),
+                "boot_id": boot_id(),
+            },
+        )
     except BlockingIOError:
         os.close(descriptor)
         raise DeviceTaken(device_id, _read_holder(path)) from None
@@ -88,7 +102,8 @@ def _read_holder(path: Path) -> str:
         time.sleep(_READ_AGAIN_S)
         try:
             entry = json.loads(path.read_text())
-            return f"{entry['holder']} (process {entry['pid']})"
+            where = "" if entry["host"] == socket.gethostname() else f" on {entry['host']}"
+            return f"{entry['holder']} (process {entry['pid']}{where})"
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return "another process"
