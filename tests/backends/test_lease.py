@@ -19,6 +19,22 @@ sys.stdin.readline()
 os._exit(1)
 """
 
+FORKS_HOLDING = """
+import os, sys
+from pathlib import Path
+from accelserve.backends.lease import acquire_lease
+lease = acquire_lease(Path(sys.argv[1]), "fpga:0", "parent")
+end, keep = os.pipe()
+if os.fork() == 0:
+    os.close(keep)
+    os.read(end, 1)
+    os._exit(0)
+lease.release()
+acquire_lease(Path(sys.argv[1]), "fpga:0", "next").release()
+os.close(keep)
+os.wait()
+"""
+
 
 def test_a_second_holder_is_refused_with_the_name_of_the_first(tmp_path):
     acquire_lease(tmp_path, "gpu:0", "resnet50")
@@ -67,6 +83,13 @@ def test_the_kernel_gives_up_the_lease_of_a_process_that_dies(tmp_path):
             acquire_lease(tmp_path, "fpga:0", "m")
         process.communicate("die\n", timeout=30)
     assert acquire_lease(tmp_path, "fpga:0", "m").device_id == "fpga:0"
+
+
+def test_a_forked_child_that_lives_on_does_not_keep_a_released_device(tmp_path):
+    environment = {**os.environ, "PYTHONPATH": str(Path(accelserve.__file__).parents[1])}
+    command = [sys.executable, "-c", FORKS_HOLDING, str(tmp_path)]
+    done = subprocess.run(command, env=environment, timeout=30, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_folder_that_cannot_be_used_is_named_with_the_setting(tmp_path):

@@ -39,6 +39,7 @@ class FileLease:
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.ftruncate(descriptor, 0)
+            fcntl.flock(descriptor, fcntl.LOCK_UN)  # for a child that was forked with it too
             os.close(descriptor)
 
 

@@ -189,12 +189,13 @@ class Keeper:
     async def _until_gone(
         self, lineup: Lineup, leaving: Sequence[Standing], standing: Standing, device_id: str
     ) -> None:
+        lives = [self._lives[each] for each in leaving]
         for each in leaving:
             told = "%s:%d answers what it has accepted and gives %s to version %d"
             logger.info(told, lineup.name, each.version, device_id, standing.version)
             self._retired[each].set()
         await self._changed()
-        await asyncio.wait([self._lives[each] for each in leaving])
+        await asyncio.wait(lives)
 
     async def _load_once(self, lineup: Lineup, standing: Standing, seen: Seen) -> Resident:
         stage = LoadStage()
