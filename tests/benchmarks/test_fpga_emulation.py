@@ -7,7 +7,8 @@ from benchmarks.fpga_emulation import GOALS, RESULT, missed, numerics, ratio, ta
 
 def row(network: str, times: float, prepare_s: float = 1.0) -> dict[str, object]:
     best = {"fp32": 10.0, "msfp12": 10 * times}
-    return {"network": network, "best_ms": best, "ratio": {"msfp12": times}, "prepare_s": {"msfp12": prepare_s}}
+    told = {"ratio": {"msfp12": times}, "prepare_s": {"msfp12": prepare_s}, "exact_layers": {"msfp12": [14, 15]}}
+    return {"network": network, "best_ms": best, **told}
 
 
 def test_a_ratio_is_the_median_of_the_rounds_own():
@@ -22,8 +23,8 @@ def test_goals_that_are_missed_are_named():
 
 def test_the_table_has_a_line_for_each_numerics():
     assert table([row("vgg16", 1.1)]).splitlines()[2:] == [
-        "| vgg16 | fp32 | 10.0 | 1 | | |",
-        "| vgg16 | msfp12 | 11.0 | 1.10 | 1.2 | 1.0 |",
+        "| vgg16 | fp32 | 10.0 | 1 |  |  |  |",
+        "| vgg16 | msfp12 | 11.0 | 1.10 | 1.2 | 14 of 15 | 1.0 |",
     ]
 
 
