@@ -4,6 +4,7 @@ For blocks along axis 2 of x, M the largest magnitude of each, all in float32 wi
 
 - the unit in the first place (Rump, Ogita, Oishi 2008), scaled so that it can neither overflow nor miss the smallest
   normal number: q = M * (1 + 2^-23), U = q - q * (1 - 2^-24) is 2^(E-23) for 2^E <= M < 2^(E+1), 0 for a subnormal M;
+  Tried for every float32: the two largest give NaN, all others what they should;
 - (x + C) - C with C = 1.5 * 2^(24-m) * 2^E rounds x to even on the grid 2^(E-(m-1)), since the sum's last bit is that.
 
 A block whose U is 0 is clamped to 0. M from 2^(104+m) on has no finite C: with 8 bits of exponent such blocks become
