@@ -23,8 +23,9 @@ check: ## style and types: ruff, mypy
 bench: ## the benchmarks behind our claims, one after the other (a few minutes on a quiet machine with two cores)
 	@scripts/bench
 
-image-check: ## build the container image and run it hardened (root, apt and a package index; a few minutes)
+image-check: ## build the container images and run them hardened (root, apt and a package index; a few minutes)
 	@scripts/image-check
+	@scripts/image-check --file Dockerfile.fpga
 
 proto: ## generate server/accelserve/wire from protos/
 	@scripts/proto
