@@ -65,10 +65,10 @@ class FpgaImageChecks:
         require(held == (_PORTS, "50051", "fpga-emulator"), "gRPC is at 50051, and the card is an emulated one", held)
 
     def _one_holder(self) -> None:
-        shared = (*HARDENED, "--volume=fpga-leases:/tmp/leases")  # new: the image says who may write there
+        shared = (*HARDENED, "--volume=fpga-leases:/leases")  # new: the image says who may write there
         models, model = self._subject.models, self._subject.model
         here = {"ACCELSERVE_HOST": "127.0.0.1", "ACCELSERVE_HTTP_PORT": "0", "ACCELSERVE_GRPC_PORT": "0"}
-        environ = {"MODEL_NAME": model}
+        environ = {"MODEL_NAME": model, "ACCELSERVE_LEASE_DIR": "/leases"}
         with (
             step("running a second one with the same volume of leases"),
             Container(self._place, self._image, models, *shared, environ=environ) as first,
