@@ -351,3 +351,17 @@ def test_a_model_without_a_device_is_a_conflict_that_names_the_holder():
     error = refused(models)
     assert (error.kind, error.reason) == (Kind.CONFLICT, "device_taken")
     assert error.message == "model m has no device: device fpga:0 is held by n (process 7)"
+
+
+def test_a_version_whose_device_a_third_got_meanwhile_is_tried_again():
+    models = lineup()
+    see(models, 1)
+    load(models)
+    see(models, 2)
+    standing, _ = models.begin_load(0)
+    (leaving,) = models.make_room("fpga:0")
+    leaving.state = ModelState.END
+    standing.took_over = True
+    standing.fail(ScoringError(Kind.CONFLICT, "device fpga:0 is held by n (process 7)"), 0, 1.0)
+    assert load(models, fails=ScoringError(Kind.CONFLICT, "still held")) == 1
+    assert load(models, 10 * S) == 2

@@ -58,9 +58,10 @@ class Standing:
     def fail(self, error: ScoringError, now_ns: int, chance: float) -> None:
         """It did not load. One that had served stays a device's loss to its clients.
 
-        One that another made room for is not tried again before its files change: each try ends what serves.
+        One that another made room for is not tried again before its files change, since each try ends what serves;
+        unless a third got the device meanwhile, so that nothing does.
         """
-        self.reload.fail(error.kind, now_ns, chance, may_heal=not self.took_over)
+        self.reload.fail(error.kind, now_ns, chance, may_heal=not self.took_over or error.kind is Kind.CONFLICT)
         self.state, self.error, self.health = ModelState.END, error, None
         if self.loss is not None:
             times = f"{self.reload.failures} failed reloads, the last: {error.message}"
