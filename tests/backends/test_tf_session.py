@@ -221,9 +221,9 @@ def test_loading_says_nothing_that_is_no_news(tmp_path, caplog):
     assert caplog.records == []
 
 
-def test_a_required_gpu_is_refused_with_the_way_out():
+def test_a_required_gpu_is_refused_without_asking_tensorflow():
     pool = BackendPool([tf_session()])
-    with pytest.raises(ScoringError, match="saved_model_onnx takes SavedModels to a GPU") as refusal:
+    with pytest.raises(ScoringError, match="tf_session: it drives no gpu") as refusal:
         pool.choose(artifact(Path("m")), parse_device_request("gpu"))
     assert refusal.value.kind is Kind.DEVICE_MISSING
 

@@ -111,7 +111,7 @@ def test_verify_of_strangers_says_what_differs(words, tmp_path, capsys):
     [
         (["--opset", "99"], 2, "from 13 to 23"),
         (["--tolerance", "2"], 2, "from 0 to 1"),
-        (["--to", "accelonnx"], 2, "onnx"),
+        (["--to", "tflite"], 2, "accelonnx"),
     ],
 )
 def test_flags_that_make_no_sense_end_with_2(tmp_path, capsys, arguments, code, words):

@@ -52,12 +52,13 @@ def _show(parsed: argparse.Namespace) -> ExitCode:
         store = open_store(parsed)
         _tell_registered(_find_registered(store, parsed.model), store, parsed)
         return ExitCode.OK
+    loader = build_loader(backends=allowed_backends(parsed))
     found = find_models(name_of(path), path).versions[0]
     if _is_told_unloaded(found.format, parsed):
         told = describe_accel(found.path, found.name)
         print(json.dumps(told, indent=2) if parsed.json else accel_as_text(told))
         return ExitCode.OK
-    description = describe_model(build_loader(backends=allowed_backends(parsed)), path, parsed.device)
+    description = describe_model(loader, path, parsed.device)
     print(json.dumps(description, indent=2) if parsed.json else model_as_text(description))
     return ExitCode.OK
 
