@@ -111,8 +111,8 @@ def unsupported(model: ModelProto) -> tuple[Refusal, ...]:
     )
 
 
-def in_words(refusals: Iterable[Refusal]) -> str:
-    """The first eight, and how many more there are."""
-    told = [str(each) for each in refusals]
+def in_words(layers: Iterable[object]) -> str:
+    """Of layers or refusals, the first eight, and how many more there are."""
+    told = [str(each) for each in layers]
     more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     return ", ".join(told[:_SHOWN]) + more

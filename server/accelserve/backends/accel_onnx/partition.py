@@ -111,9 +111,7 @@ def _check_rest(rest: Sequence[NodeProto], constants: set[str]) -> None:
     if not left:
         return
     causes = tuple(Refusal(layer_name(node), node.op_type, why) for node in rest if (why := refusal(node, constants)))
-    layers = ", ".join(f'"{layer_name(node)}"' for node in left[:3]) + (
-        f" and {len(left) - 3} more" if left[3:] else ""
-    )
+    layers = in_words(f'"{layer_name(node)}"' for node in left)
     raise _refused(causes, f": {layers} would be left to the host")
 
 

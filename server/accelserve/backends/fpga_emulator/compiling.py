@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from accelserve.backends.accel_onnx.accel_model import DEVICE_FILE, FORMAT, AccelModel, read_accel, write_accel
+from accelserve.backends.accel_onnx.accel_model import DEVICE_FILE, AccelModel, read_accel, write_accel
+from accelserve.backends.accel_onnx.model_file import content_of
 from accelserve.backends.accel_onnx.parts import AccelParts, read_parts
-from accelserve.backends.artifact_cache import check_unchanged, digest_of
+from accelserve.backends.artifact_cache import check_unchanged
 from accelserve.backends.base import ArtifactCache, ModelArtifact, Progress
 from accelserve.backends.batch_check import label
 from accelserve.backends.fpga_emulator.formats import Fp32
@@ -21,7 +22,6 @@ from accelserve.backends.fpga_emulator.latency_model import LayerWork
 from accelserve.backends.fpga_emulator.measuring import RunOnce, exact_for_noise, layer_work
 from accelserve.backends.fpga_emulator.options import EmulatorOptions
 from accelserve.backends.fpga_emulator.rewrite import Emulated, EmulatedLayer, emulate
-from accelserve.backends.onnx_runtime.precision import content_digest
 from accelserve.errors import Kind, ScoringError
 from accelserve.installed import installed_versions
 
@@ -61,12 +61,11 @@ def compile_model(
         "device_outputs": list(options.device_outputs),
         "tools": installed_versions(_TOOLS),
     }
-    digest = digest_of if artifact.format == FORMAT else content_digest
-    before = digest(artifact.path, settings)
+    before = content_of(artifact, settings)
 
     def build(folder: Path) -> None:
         _compile(artifact, options, folder, progress, run_once)
-        check_unchanged(label(artifact), artifact.path, before, lambda: digest(artifact.path, settings))
+        check_unchanged(label(artifact), artifact.path, before, lambda: content_of(artifact, settings))
 
     found = partial(cache.folder, before, build)
     try:

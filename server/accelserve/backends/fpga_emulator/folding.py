@@ -3,6 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from accelserve.backends.accel_onnx.operators import layer_name
 from accelserve.backends.fpga_emulator.rewrite_graph import Graph, attributes
 from accelserve.wire import onnx_pb2
 
@@ -33,7 +34,7 @@ def _fold(graph: Graph, conv: onnx_pb2.NodeProto, norm: onnx_pb2.NodeProto) -> b
         return False
     factor = scale / np.sqrt(variance.astype(np.float64) + attributes(norm).get("epsilon", _EPSILON))
     wide = factor.reshape(-1, *[1] * (weight.ndim - 1))
-    name = conv.name or conv.output[0]
+    name = layer_name(conv)
     new = [
         graph.weight(f"{name}/folded_weight", (weight * wide).astype(np.float32)),
         graph.weight(f"{name}/folded_bias", ((bias - mean) * factor + shift).astype(np.float32)),

@@ -16,7 +16,7 @@ from accelserve.tensors import Shape, Tensor
 from accelserve.wire.onnx_pb2 import ModelProto, NodeProto
 
 RunOnce = Callable[[bytes, Sequence[str], Mapping[str, Tensor]], Sequence[Tensor]]
-"""(a serialized graph, names of outputs, inputs) -> those outputs."""
+"""(a serialized graph, names of outputs, inputs) -> those outputs, by a session with the options of models."""
 
 _INT64 = 7  # TensorProto.DataType
 _SEED = 0

@@ -7,12 +7,13 @@ Nothing needs a shape: the batch and the picture's size may change with the requ
 
 from dataclasses import dataclass
 
+from accelserve.backends.accel_onnx.operators import MULTIPLIERS, layer_name
 from accelserve.backends.fpga_emulator.exactness import EXACT, ORDER_DEPENDENT, always_exact
 from accelserve.backends.fpga_emulator.folding import fold_batch_norm
 from accelserve.backends.fpga_emulator.formats import Fp32, Numerics
 from accelserve.backends.fpga_emulator.rewrite_elementwise import Results
 from accelserve.backends.fpga_emulator.rewrite_graph import Graph
-from accelserve.backends.fpga_emulator.rewrite_layers import MULTIPLIERS, Layers, Multiplied, layer_name
+from accelserve.backends.fpga_emulator.rewrite_layers import Layers, Multiplied
 from accelserve.backends.fpga_emulator.signs import unsigned_values
 from accelserve.errors import Kind, ScoringError
 from accelserve.wire import onnx_pb2

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from accelserve.backends.accel_onnx.operators import layer_name
 from accelserve.backends.fpga_emulator.formats import BlockFloat, MxFloat
 from accelserve.backends.fpga_emulator.quantize import quantize
 from accelserve.backends.fpga_emulator.rewrite_blocks import Blocked, quantized
@@ -13,7 +14,6 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.wire import onnx_pb2
 
 Floats = NDArray[np.float32]
-MULTIPLIERS = ("Conv", "Gemm", "MatMul")
 _LAST = np.iinfo(np.int64).max  # "to the end" of a Slice
 
 
@@ -193,10 +193,6 @@ def _widened(values: Floats, axis: int, size: int) -> Floats:
     """With zeros behind `axis`, which is `size` long then."""
     more = [(0, size - length if place == axis else 0) for place, length in enumerate(values.shape)]
     return np.pad(values, more) if values.shape[axis] != size else values
-
-
-def layer_name(node: onnx_pb2.NodeProto) -> str:
-    return node.name or node.output[0]
 
 
 def _refused(node: onnx_pb2.NodeProto, why: str) -> ScoringError:

@@ -4,7 +4,7 @@ An optimizer that turns (x + C) - C into x, a fused multiply-add, numbers flushe
 would change results without a word. Golden blocks go through the same rewrite and the same kind of session as models.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,14 +12,13 @@ from numpy.typing import NDArray
 
 from accelserve.backends.fpga_emulator.formats import BlockFloat, Fp32, MxFloat, Numerics
 from accelserve.backends.fpga_emulator.golden_blocks import golden_blocks
+from accelserve.backends.fpga_emulator.measuring import RunOnce
 from accelserve.backends.fpga_emulator.rewrite import emulate
 from accelserve.backends.fpga_emulator.rewrite_graph import FLOAT, tensor
 from accelserve.errors import Kind, ScoringError
 from accelserve.wire import onnx_pb2
 
 Floats = NDArray[np.float32]
-RunOnce = Callable[[bytes, Sequence[str], Mapping[str, NDArray[Any]]], Sequence[NDArray[Any]]]
-"""(a serialized graph, names of outputs, inputs) -> those outputs, by a session with the options of models."""
 
 _OPSET, _IR_VERSION = 17, 8
 # (a, b, a + b in the element-wise unit): ties to even both ways, negative, what overflows, what is not on the grid.

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
+from accelserve.backends.accel_onnx.operators import in_words
 from accelserve.backends.fpga_emulator.compiling import CompiledModel
 from accelserve.backends.fpga_emulator.exactness import EXACT
 from accelserve.backends.fpga_emulator.formats import Fp32
 from accelserve.backends.fpga_emulator.options import EmulatorOptions
 
 _MIB = 2**20
-_SHOWN = 8
 
 
 def remarks_of(compiled: CompiledModel, options: EmulatorOptions) -> tuple[str, ...]:
@@ -49,5 +49,4 @@ def _exactness(compiled: CompiledModel) -> str:
     others = [layer.name for layer in compiled.layers if layer.name not in seen]
     if not others:
         return told
-    more = f" and {len(others) - _SHOWN} more" if others[_SHOWN:] else ""
-    return f"{told}; order-dependent in float32's last bits: {', '.join(others[:_SHOWN])}{more}"
+    return f"{told}; order-dependent in float32's last bits: {in_words(others)}"

@@ -3,11 +3,11 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from accelserve.backends.accel_onnx.operators import in_words
 from accelserve.backends.base import Placement
 from accelserve.errors import Kind, ScoringError
 
 _NOT_EXECUTED = frozenset({"Input", "Const", "Output"})
-_SHOWN_LAYERS = 8
 _REMEDY = (
     'leave them to the host (accelserve convert --to accelonnx), or allow the CPU by fallback = "partial" in [backend]'
 )
@@ -21,7 +21,7 @@ def check_layers(model: str, core: Any, graph: Any, name: str) -> None:
     taken = core.query_model(graph, name)
     left = [_layer(op) for op in _layers(graph) if op.get_friendly_name() not in taken]
     if left:
-        raise ScoringError(Kind.PRECONDITION, f"{model}: {name} does not take {_listed(left)}: {_REMEDY}")
+        raise ScoringError(Kind.PRECONDITION, f"{model}: {name} does not take {in_words(left)}: {_REMEDY}")
 
 
 def split_layers(model: str, core: Any, graph: Any, target: str) -> tuple[Placement, tuple[str, ...]]:
@@ -39,7 +39,7 @@ def split_layers(model: str, core: Any, graph: Any, target: str) -> tuple[Placem
             on_cpu.append(_layer(op))
     if not any("FPGA" in device for device in nodes):
         raise ScoringError(Kind.PRECONDITION, f"{model}: {target} would run no layer on the FPGA")
-    remark = (f"{len(on_cpu)} layers run on the CPU and not on the FPGA: {_listed(on_cpu)}",) if on_cpu else ()
+    remark = (f"{len(on_cpu)} layers run on the CPU and not on the FPGA: {in_words(on_cpu)}",) if on_cpu else ()
     return Placement(nodes), remark
 
 
@@ -90,8 +90,3 @@ def _layers(graph: Any) -> Iterator[Any]:
 
 def _layer(op: Any) -> str:
     return f'"{op.get_friendly_name()}" ({op.get_type_name()})'
-
-
-def _listed(layers: list[str]) -> str:
-    more = f" and {len(layers) - _SHOWN_LAYERS} more" if len(layers) > _SHOWN_LAYERS else ""
-    return ", ".join(layers[:_SHOWN_LAYERS]) + more

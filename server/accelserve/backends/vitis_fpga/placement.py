@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
+from accelserve.backends.accel_onnx.operators import in_words
 from accelserve.backends.base import Placement
 from accelserve.backends.vitis_fpga.options import CPU, VitisOptions
 from accelserve.backends.vitis_fpga.pieces import PROVIDER
 from accelserve.errors import Kind, ScoringError
 
-_SHOWN_LAYERS = 8
 _REMEDY = (
     "leave them to the host (accelserve convert --to accelonnx, or device_outputs), "
     'or allow the CPU by fallback = "partial" in [backend]'
@@ -26,7 +26,7 @@ def check_placement(model: str, session: Any, placement: Placement, options: Vit
     left = left_to_cpu(session)
     if left and options.fallback == "forbid":
         raise refusal(model, left)
-    return (f"{len(left)} layers run on the CPU and not on the FPGA: {_listed(left)}",) if left else ()
+    return (f"{len(left)} layers run on the CPU and not on the FPGA: {in_words(left)}",) if left else ()
 
 
 def left_to_cpu(session: Any) -> list[str]:
@@ -38,10 +38,5 @@ def left_to_cpu(session: Any) -> list[str]:
 def refusal(model: str, left: Sequence[str]) -> ScoringError:
     """Of a model with layers for the CPU; left: none where they are not known."""
     return ScoringError(
-        Kind.PRECONDITION, f"{model}: the FPGA does not take {_listed(left) or 'all layers'}: {_REMEDY}"
+        Kind.PRECONDITION, f"{model}: the FPGA does not take {in_words(left) or 'all layers'}: {_REMEDY}"
     )
-
-
-def _listed(left: Sequence[str]) -> str:
-    more = f" and {len(left) - _SHOWN_LAYERS} more" if len(left) > _SHOWN_LAYERS else ""
-    return ", ".join(left[:_SHOWN_LAYERS]) + more
