@@ -13,13 +13,13 @@ from typing import Any
 
 from accelserve import __version__
 from accelserve.backends.accel_onnx.accel_model import DEVICE_FILE, LAYOUT, TAIL_FILE, AccelModel, Part, write_accel
-from accelserve.backends.accel_onnx.model_file import inputs_of, signature_of
-from accelserve.backends.accel_onnx.partition import split
+from accelserve.backends.accel_onnx.model_file import inputs_of, read_whole, signature_of
+from accelserve.backends.accel_onnx.partition import prefix_ends, split
 from accelserve.backends.artifact_cache import check_unchanged, digest_of
 from accelserve.backends.base import ArtifactCache, Progress
 from accelserve.backends.onnx_runtime.files import external_files
 from accelserve.convert.accel_check import largest_error
-from accelserve.convert.accel_graph import only_for, prefix_ends, read_whole, types_of
+from accelserve.convert.accel_graph import only_for, types_of
 from accelserve.convert.accel_names import Port, Told, input_ports, output_ports, told_by
 from accelserve.errors import Kind, ScoringError
 from accelserve.image_signature import check_fits, guess_preprocessing

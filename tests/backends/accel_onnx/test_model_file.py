@@ -1,9 +1,11 @@
 """An ONNX file's signature, and its batch axis made fixed; without any library but ours."""
 
+import os
+
 import pytest
 
 import model_builders
-from accelserve.backends.accel_onnx.model_file import inputs_of, read_model, signature_of, with_batch
+from accelserve.backends.accel_onnx.model_file import inputs_of, read_model, read_whole, signature_of, with_batch
 from accelserve.backends.conformance.small_models import onnx_classifier
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import BY_NAME
@@ -41,6 +43,34 @@ def test_a_file_that_is_no_model_is_refused(tmp_path, content):
     (tmp_path / "m.onnx").write_bytes(content)
     with pytest.raises(ScoringError, match="m:1") as refusal:
         read_model("m:1", tmp_path / "m.onnx")
+    assert refusal.value.kind is Kind.PRECONDITION
+
+
+def test_weights_beside_the_file_are_taken_in(tmp_path):
+    path = model_builders.onnx_external(tmp_path / "m.onnx", "weights.bin")
+    whole = read_whole("m:1", path)
+    assert any(tensor.data_location for tensor in read_model("m:1", path).graph.initializer)
+    assert not any(tensor.data_location or tensor.external_data for tensor in whole.graph.initializer)
+    assert any(tensor.raw_data in (tmp_path / "weights.bin").read_bytes() for tensor in whole.graph.initializer)
+
+
+@pytest.mark.parametrize(
+    ("size", "why"), [(3, "want [0-9]+ bytes, got"), (2**31, "over 2 GiB"), (None, "No such file")]
+)
+def test_weights_that_end_early_are_too_many_or_missing_are_refused_by_file(tmp_path, size, why):
+    path = model_builders.onnx_external(tmp_path / "m.onnx", "weights.bin")
+    if size is None:
+        (tmp_path / "weights.bin").unlink()
+    else:
+        model = read_model("m:1", path)
+        for tensor in model.graph.initializer:
+            kept = [entry for entry in tensor.external_data if entry.key != "length" or size == 3]
+            del tensor.external_data[:]
+            tensor.external_data.extend(kept)
+        path.write_bytes(model.SerializeToString())
+        os.truncate(tmp_path / "weights.bin", size)  # of 2 GiB of holes nothing is read
+    with pytest.raises(ScoringError, match=rf"^m:1: weights .*weights\.bin cannot be read: .*{why}") as refusal:
+        read_whole("m:1", path)
     assert refusal.value.kind is Kind.PRECONDITION
 
 

@@ -229,5 +229,5 @@ def test_weights_in_a_file_beside_the_model_are_read(tmp_path, artifact, opened)
     (tmp_path / "weights.bin").write_bytes(data)
     np.testing.assert_array_equal(ask(opened()).outputs["scores"], before)
     (tmp_path / "weights.bin").write_bytes(data[:-8] + b"\1" * 4)
-    with pytest.raises(ScoringError, match=r"weights\.bin cannot be read: it ends 4 bytes too early"):
+    with pytest.raises(ScoringError, match=r"weights\.bin cannot be read: want \d+ bytes, got \d+$"):
         opened()

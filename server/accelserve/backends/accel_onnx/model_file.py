@@ -1,4 +1,4 @@
-"""An ONNX file read by those who take it apart: its graph, its signature, its batch axis made fixed."""
+"""An ONNX file read by those who take it apart: graph and weights, signature, the batch axis made fixed."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -8,11 +8,13 @@ from google.protobuf.message import DecodeError
 
 from accelserve.backends.artifact_cache import digest_of
 from accelserve.backends.base import ModelArtifact
+from accelserve.backends.onnx_runtime.files import external_files
 from accelserve.backends.onnx_runtime.precision import content_digest
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import DEFAULT_SIGNATURE, DTYPES, Shape, Signature, TensorSpec
-from accelserve.wire.onnx_pb2 import GraphProto, ModelProto, ValueInfoProto
+from accelserve.wire.onnx_pb2 import GraphProto, ModelProto, TensorProto, ValueInfoProto
 
+_MOST_BYTES = 2**31 - 1  # of one protobuf message
 _BY_ONNX = {dtype.onnx: dtype for dtype in DTYPES if dtype.onnx is not None}
 
 
@@ -25,6 +27,39 @@ def read_model(model: str, path: Path) -> ModelProto:
     if not proto.graph.output:
         raise ScoringError(Kind.PRECONDITION, f"{model}: {path} holds no ONNX graph with an output")
     return proto
+
+
+def read_whole(model: str, path: Path) -> ModelProto:
+    """The file's graph with the weights that lie beside it. Raises ScoringError(PRECONDITION), also above 2 GiB."""
+    proto = read_model(model, path)
+    external_files(path)  # refuses places outside of the folder
+    room = _MOST_BYTES - path.stat().st_size
+    for tensor in proto.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL:
+            continue
+        place = {entry.key: entry.value for entry in tensor.external_data}
+        tensor.raw_data = _weights(model, path.parent / place.get("location", ""), tensor.name, place, room)
+        room -= len(tensor.raw_data)
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+    return proto
+
+
+def _weights(model: str, file: Path, name: str, place: Mapping[str, str], room: int) -> bytes:
+    """place: what the tensor says of offset and length. room: for how many bytes."""
+    try:
+        with file.open("rb") as stream:
+            offset = int(place.get("offset", 0))
+            wanted = int(place.get("length", file.stat().st_size - offset))
+            if wanted > room:
+                raise ValueError("with these the model has over 2 GiB, more than an ONNX file of one piece holds")
+            stream.seek(offset)
+            data = stream.read(max(wanted, 0))
+        if len(data) != wanted:
+            raise ValueError(f"want {wanted} bytes, got {len(data)}")
+    except (OSError, ValueError) as error:
+        raise ScoringError(Kind.PRECONDITION, f"{model}: weights {name}: {file} cannot be read: {error}") from error
+    return data
 
 
 def signature_of(model: str, proto: ModelProto) -> Signature:

@@ -58,6 +58,14 @@ def split(model: ModelProto, outputs: Sequence[str] | None = None) -> Split:
     return Split(device, _part(model, later, [*inputs, *ends], [o.name for o in model.graph.output if o.name in later]))
 
 
+def prefix_ends(model: ModelProto) -> tuple[str, ...]:
+    """What a device hands over when it takes every operator that it can from the inputs on, whatever is left."""
+    taken = _longest_prefix(model, constants_of(model))
+    left = (node for node in model.graph.node if not taken.intersection(node.output))
+    wanted = {name for node in left for name in reads(node)} | {value.name for value in model.graph.output}
+    return tuple(name for node in model.graph.node for name in node.output if name in wanted & taken)
+
+
 def _device_inputs(model: ModelProto, taken: set[str], read_later: set[str], constants: set[str]) -> list[str]:
     """The model's inputs, but for those that the tail alone reads."""
     read = {name for node in model.graph.node if taken.intersection(node.output) for name in reads(node)}

@@ -1,6 +1,6 @@
 """What an FPGA's back end reads: device part, host tail and names, of a converted model or of a plain ONNX file."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,16 +13,15 @@ from accelserve.backends.accel_onnx.accel_model import (
     read_accel,
     read_part,
 )
-from accelserve.backends.accel_onnx.model_file import inputs_of, read_model, signature_of
+from accelserve.backends.accel_onnx.model_file import inputs_of, read_whole, signature_of
 from accelserve.backends.accel_onnx.operators import in_words, unsupported
 from accelserve.backends.accel_onnx.partition import split
 from accelserve.backends.base import ModelArtifact
 from accelserve.backends.batch_check import label
 from accelserve.errors import Kind, ScoringError
-from accelserve.wire.onnx_pb2 import ModelProto, TensorProto
+from accelserve.wire.onnx_pb2 import ModelProto
 
 DEVICE_OUTPUT = "accelserve.device_output"  # metadata of an ONNX file: where its device part ends
-_MOST_BYTES = 2**31 - 2**20  # of a protobuf message, less what is not weights
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +40,7 @@ def read_parts(artifact: ModelArtifact, boundary: Sequence[str] | None = None) -
     """
     if artifact.format == FORMAT:
         return _converted(label(artifact), artifact.path, boundary)
-    whole = with_weights(label(artifact), read_model(label(artifact), artifact.path), artifact.path.parent)
+    whole = read_whole(label(artifact), artifact.path)
     try:
         parts = split(whole, boundary or _told_boundary(whole))
     except ScoringError as error:
@@ -52,40 +51,6 @@ def read_parts(artifact: ModelArtifact, boundary: Sequence[str] | None = None) -
     device = _part(DEVICE_FILE, parts.device)
     tail = None if parts.tail is None else _part(TAIL_FILE, parts.tail)
     return AccelParts(AccelModel(signature, inputs, outputs, device, tail), parts.device, parts.tail)
-
-
-def with_weights(model: str, proto: ModelProto, folder: Path) -> ModelProto:
-    """The graph with the weights that lie in files beside it. Changes `proto`. Raises ScoringError(PRECONDITION)."""
-    outside = [t for t in proto.graph.initializer if t.data_location == TensorProto.EXTERNAL]
-    sizes = 0
-    for tensor in outside:
-        where = {entry.key: entry.value for entry in tensor.external_data}
-        data = _read(model, folder, where)
-        sizes += len(data)
-        if sizes > _MOST_BYTES:
-            raise ScoringError(
-                Kind.PRECONDITION, f"{model}: its weights are over 2 GiB, more than an FPGA's part holds"
-            )
-        tensor.raw_data = data
-        tensor.ClearField("external_data")
-        tensor.data_location = TensorProto.DEFAULT
-    return proto
-
-
-def _read(model: str, folder: Path, where: Mapping[str, str]) -> bytes:
-    path = folder / where.get("location", "")
-    try:
-        if not path.resolve().is_relative_to(folder.resolve()):
-            raise ValueError("it lies outside the model's folder")
-        with path.open("rb") as stream:
-            stream.seek(int(where.get("offset", 0)))
-            length = int(where["length"]) if "length" in where else -1
-            data = stream.read(length)
-        if length >= 0 and len(data) != length:
-            raise ValueError(f"it ends {length - len(data)} bytes too early")
-    except (OSError, ValueError) as error:
-        raise ScoringError(Kind.PRECONDITION, f"{model}: its weights in {path} cannot be read: {error}") from error
-    return data
 
 
 def _converted(model: str, folder: Path, boundary: Sequence[str] | None) -> AccelParts:
