@@ -34,7 +34,8 @@ class Told:
 
 
 def told_by(model: ModelProto) -> Told:
-    said = {entry.key.removeprefix(_PREFIX): entry.value for entry in model.metadata_props if _PREFIX in entry.key}
+    ours = [entry for entry in model.metadata_props if entry.key.startswith(_PREFIX)]
+    said = {entry.key.removeprefix(_PREFIX): entry.value for entry in ours}
     return Told(
         said.get("input_name", ""),
         said.get("input_key", ""),

@@ -8,7 +8,8 @@ from typing import Any
 import onnxruntime as ort
 
 from accelserve.backends.accel_onnx.accel_model import FORMAT
-from accelserve.backends.accel_onnx.running import Run
+from accelserve.backends.accel_onnx.card_session import TAIL_PLACE
+from accelserve.backends.accel_onnx.on_host import nodes_of, open_on_host, runner
 from accelserve.backends.base import (
     API_VERSION,
     ArtifactCache,
@@ -31,8 +32,6 @@ from accelserve.backends.fpga_emulator.self_test import check_arithmetic
 from accelserve.backends.fpga_emulator.session import EmulatorSession, Resident
 from accelserve.backends.fpga_emulator.telling import remarks_of
 from accelserve.backends.lease import require_lease
-from accelserve.backends.onnx_runtime.errors import one_line, remedy
-from accelserve.backends.onnx_runtime.session import placement_of
 from accelserve.clock import Clock, MonotonicClock
 from accelserve.cpus import usable_cpus
 from accelserve.devices import DeviceKind
@@ -42,8 +41,6 @@ from accelserve.tensors import Tensor
 DEVICE = Device(
     "fpga-emulator:0", DeviceKind.FPGA_EMULATOR, "block floating point on the CPU", exclusive=True, emulated=True
 )
-_CPU = "CPUExecutionProvider"
-_FATAL_ONLY = 4  # every failed run is raised and counted by the server
 
 
 class FpgaEmulatorBackend:
@@ -134,34 +131,13 @@ def _resident(model: str, compiled: CompiledModel, threads: int, remarks: tuple[
     accel = compiled.model
     device = _open(model, str(compiled.folder / accel.device.file), threads)
     tail = None if accel.tail is None else _open(model, str(compiled.folder / accel.tail.file), threads)
-    nodes = {"fpga-emulator": _nodes(device)} | ({"CPU (host's tail)": _nodes(tail)} if tail is not None else {})
-    run_tail = None if tail is None else _runner(tail)
-    return Resident(accel, _runner(device), run_tail, compiled.work, Placement(nodes), remarks)
-
-
-def _nodes(session: Any) -> int:
-    return sum(placement_of(session).nodes.values())
+    nodes = {"fpga-emulator": nodes_of(device)} | ({TAIL_PLACE: nodes_of(tail)} if tail is not None else {})
+    run_tail = None if tail is None else runner(tail)
+    return Resident(accel, runner(device), run_tail, compiled.work, Placement(nodes), remarks)
 
 
 def _open(model: str, graph: str | bytes, threads: int) -> Any:
-    """The library's session. Raises ScoringError(PRECONDITION)."""
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = _FATAL_ONLY
-    options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    try:
-        return ort.InferenceSession(graph, options, providers=[_CPU])
-    except Exception as error:
-        told = f" ({what})" if (what := remedy(error)) else ""
-        raise ScoringError(Kind.PRECONDITION, f"{model} does not load: {one_line(error)}{told}") from error
-
-
-def _runner(session: Any) -> Run:
-    def run(names: Sequence[str], inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return dict(zip(names, session.run(list(names), dict(inputs)), strict=True))
-
-    return run
+    return open_on_host(ort, model, graph, threads)
 
 
 def _run_once(

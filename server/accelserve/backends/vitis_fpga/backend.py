@@ -1,6 +1,5 @@
 """ONNX models on AMD's FPGAs through ONNX Runtime's VitisAI provider, never silently on the CPU."""
 
-from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -11,8 +10,8 @@ from accelserve.backends.accel_onnx.card_session import TAIL_PLACE, CardSession,
 from accelserve.backends.accel_onnx.card_states import CardStates
 from accelserve.backends.accel_onnx.compiled_folder import kept_whole
 from accelserve.backends.accel_onnx.model_file import content_of, with_batch
+from accelserve.backends.accel_onnx.on_host import FATAL_ONLY, nodes_of, open_on_host, runner
 from accelserve.backends.accel_onnx.parts import read_parts
-from accelserve.backends.accel_onnx.running import Run
 from accelserve.backends.artifact_cache import digest_of
 from accelserve.backends.base import (
     API_VERSION,
@@ -33,16 +32,14 @@ from accelserve.backends.lease import require_lease
 from accelserve.backends.onnx_runtime.errors import one_line, remedy
 from accelserve.backends.onnx_runtime.session import placement_of
 from accelserve.backends.vitis_fpga.errors import kind_of
-from accelserve.backends.vitis_fpga.options import CPU, VitisOptions, encryption_key, provider_list, read_options
+from accelserve.backends.vitis_fpga.options import VitisOptions, encryption_key, provider_list, read_options
 from accelserve.backends.vitis_fpga.pieces import FIRMWARE, PROVIDER, VitisHost
 from accelserve.backends.vitis_fpga.placement import check_placement, left_to_cpu, refusal
 from accelserve.cpus import usable_cpus
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
-from accelserve.tensors import Tensor
 from accelserve.wire.onnx_pb2 import ModelProto
 
-_FATAL_ONLY = 4  # every failed run is raised and counted by the server
 _FALLBACK_DISABLED = "fallback to CPU EP has been explicitly disabled"
 
 
@@ -107,9 +104,9 @@ class VitisFpgaBackend:
         remarks = check_placement(model, session, placement, chosen)
         tail = None if parts.tail is None else self._open_tail(model, parts.tail, options)
         if tail is not None:
-            placement = Placement({**placement.nodes, TAIL_PLACE: sum(placement_of(tail).nodes.values())})
-        on_host = None if tail is None else _runner(tail)
-        loaded = OnCard(model, parts.model, device, placement, _runner(session), on_host, rows, remarks)
+            placement = Placement({**placement.nodes, TAIL_PLACE: nodes_of(tail)})
+        on_host = None if tail is None else runner(tail)
+        loaded = OnCard(model, parts.model, device, placement, runner(session), on_host, rows, remarks)
         return CardSession(loaded, Failures(kind_of, one_line, self._states.note_lost))
 
     def health(self, device: Device) -> Health:
@@ -145,7 +142,7 @@ class VitisFpgaBackend:
         runtime = self._host.runtime()
         assert runtime is not None  # `_require` has asked
         made = runtime.SessionOptions()
-        made.log_severity_level = _FATAL_ONLY
+        made.log_severity_level = FATAL_ONLY
         made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
         if options.fallback == "forbid":
             made.add_session_config_entry("session.disable_cpu_ep_fallback", "1")
@@ -176,29 +173,9 @@ class VitisFpgaBackend:
             return []
 
     def _open_tail(self, model: str, graph: ModelProto, options: SessionOptions) -> Any:
-        """The library's session of what the host does after the card, on the CPU."""
-        runtime = self._host.runtime()
-        assert runtime is not None  # the device's session is open
-        made = runtime.SessionOptions()
-        made.log_severity_level = _FATAL_ONLY
-        made.intra_op_num_threads = options.threads or usable_cpus()
-        made.inter_op_num_threads = 1
-        made.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-        try:
-            content = graph.SerializeToString()
-            return runtime.InferenceSession(content, made, providers=[(CPU, {})], enable_fallback=False)
-        except Exception as error:
-            message = f"{model} does not load: its tail on the host: {one_line(error)}"
-            raise ScoringError(Kind.PRECONDITION, message) from error
-
-
-def _runner(session: Any) -> Run:
-    """The library's session as a function."""
-
-    def run(outputs: Sequence[str], inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        return dict(zip(outputs, session.run(list(outputs), dict(inputs)), strict=True))
-
-    return run
+        """The library's session of what the host does after the card."""
+        content, threads = graph.SerializeToString(), options.threads or usable_cpus()
+        return open_on_host(self._host.runtime(), f"{model}, its tail on the host,", content, threads)
 
 
 def _file_gaps(options: VitisOptions) -> list[str]:

@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from accelserve.backends.onnx_runtime.options import CPU
 from accelserve.backends.vitis_fpga.pieces import PROVIDER
 from accelserve.errors import Kind, ScoringError
 
-CPU = "CPUExecutionProvider"
 _PATHS = ("xclbin", "config_file", "cache_dir", "encryption_key_file")
 _TEXTS = ("cache_key", "target", "numerics")
 _FALLBACKS = ("forbid", "partial")

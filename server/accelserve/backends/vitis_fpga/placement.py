@@ -5,7 +5,8 @@ from typing import Any
 
 from accelserve.backends.accel_onnx.operators import in_words
 from accelserve.backends.base import Placement
-from accelserve.backends.vitis_fpga.options import CPU, VitisOptions
+from accelserve.backends.onnx_runtime.options import CPU
+from accelserve.backends.vitis_fpga.options import VitisOptions
 from accelserve.backends.vitis_fpga.pieces import PROVIDER
 from accelserve.errors import Kind, ScoringError
 
