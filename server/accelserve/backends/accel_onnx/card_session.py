@@ -23,7 +23,7 @@ TAIL_PLACE = "CPU (host's tail)"
 class OnCard:
     """What was loaded. name: "model:version", for messages. on_device, on_host: how the two parts are run.
 
-    rows: of every run, which fewer are padded to; None: any number. remarks: as `Remarked`.
+    rows: the most of one run; None: any number. padded: the device runs exactly that many. remarks: as `Remarked`.
     """
 
     name: str
@@ -33,6 +33,7 @@ class OnCard:
     on_device: Run
     on_host: Run | None = None
     rows: int | None = None
+    padded: bool = True
     remarks: tuple[str, ...] = ()
 
 
@@ -63,6 +64,7 @@ class CardSession:
         self._name = loaded.name
         self._model = loaded.model
         self._rows = loaded.rows
+        self._padded = loaded.padded
         self._runner: AccelRunner | None = AccelRunner(loaded.model, loaded.on_device, loaded.on_host)
         self._failures = failures
         self._asked = dict(self.signatures)
@@ -82,21 +84,33 @@ class CardSession:
             raise ScoringError(Kind.UNSUPPORTED, message)
         if row := one_row_for_none(signature, batch):
             return without_rows(self.run(row))
+        missing = self._missing_rows(signature, batch)
         with self._gate, self._one_at_a_time:
-            if not signature.batched or self._rows is None:
+            if not missing:
                 return BatchResult(self._call(batch.outputs, batch.inputs))
-            return BatchResult(self._call_padded(batch, self._rows))
+            return BatchResult(self._call_padded(batch, missing))
 
     def close(self) -> None:
         if self._gate.close():
             self._runner = None
 
-    def _call_padded(self, batch: Batch, size: int) -> Mapping[str, Tensor]:
+    def _missing_rows(self, signature: Signature, batch: Batch) -> int:
+        """How many to pad with. Raises ScoringError(INVALID) for more rows than the device takes at once."""
+        if self._rows is None or not signature.batched:
+            return 0
         rows = len(next(iter(batch.inputs.values())))
-        if rows > size:
-            raise ScoringError(Kind.INVALID, f"{self._name}: want at most {size} rows, got {rows}")
-        padded = {name: _pad(tensor, size) for name, tensor in batch.inputs.items()}
-        return {name: tensor[:rows] for name, tensor in self._call(batch.outputs, padded).items()}
+        if rows > self._rows:
+            message = f"{self._name}: want at most {self._rows} rows in a run on {self.device.id}, got {rows}"
+            raise ScoringError(Kind.INVALID, message)
+        return self._rows - rows if self._padded else 0
+
+    def _call_padded(self, batch: Batch, missing: int) -> Mapping[str, Tensor]:
+        """With the last row repeated, whose answers are cut off."""
+        padded = {
+            name: np.concatenate([tensor, np.repeat(tensor[-1:], missing, axis=0)])
+            for name, tensor in batch.inputs.items()
+        }
+        return {name: tensor[:-missing] for name, tensor in self._call(batch.outputs, padded).items()}
 
     def _call(self, outputs: tuple[str, ...], inputs: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         assert self._runner is not None
@@ -109,9 +123,3 @@ class CardSession:
             if kind is Kind.DEVICE_LOST:
                 self._failures.note_lost(self.device, reason)
             raise ScoringError(kind, f"{self._name}: {reason}") from error
-
-
-def _pad(tensor: Tensor, rows: int) -> Tensor:
-    """As many rows as the model was compiled for: the last one repeated."""
-    missing = rows - len(tensor)
-    return np.concatenate([tensor, np.repeat(tensor[-1:], missing, axis=0)]) if missing else tensor

@@ -8,7 +8,7 @@ from typing import Any
 import onnxruntime as ort
 
 from accelserve.backends.accel_onnx.accel_model import FORMAT
-from accelserve.backends.accel_onnx.card_session import TAIL_PLACE
+from accelserve.backends.accel_onnx.card_session import TAIL_PLACE, Failures, OnCard
 from accelserve.backends.accel_onnx.on_host import nodes_of, open_on_host, runner
 from accelserve.backends.base import (
     API_VERSION,
@@ -27,11 +27,12 @@ from accelserve.backends.base import (
 )
 from accelserve.backends.batch_check import label
 from accelserve.backends.fpga_emulator.compiling import CompiledModel, compile_model
-from accelserve.backends.fpga_emulator.options import read_options
+from accelserve.backends.fpga_emulator.options import EmulatorOptions, read_options
 from accelserve.backends.fpga_emulator.self_test import check_arithmetic
-from accelserve.backends.fpga_emulator.session import EmulatorSession, Resident
+from accelserve.backends.fpga_emulator.session import EmulatorSession
 from accelserve.backends.fpga_emulator.telling import remarks_of
 from accelserve.backends.lease import require_lease
+from accelserve.backends.onnx_runtime.errors import kind_of, one_line
 from accelserve.clock import Clock, MonotonicClock
 from accelserve.cpus import usable_cpus
 from accelserve.devices import DeviceKind
@@ -98,9 +99,10 @@ class FpgaEmulatorBackend:
         compiled: CompiledModel = prepared.payload
         threads = options.threads or usable_cpus()
         check_arithmetic(chosen.numerics, partial(_run_once, model, threads))
-        resident = _resident(model, compiled, threads, remarks_of(compiled, chosen))
+        loaded = _loaded(model, compiled, device, threads, chosen)
         self._program(model, chosen.flash_s)
-        return EmulatorSession(model, resident, device, chosen, self._clock, lambda: self._lost)
+        failures = Failures(kind_of, one_line, lambda device, reason: self.lose(reason))
+        return EmulatorSession(loaded, compiled.work, chosen, failures, self._clock, lambda: self._lost)
 
     def health(self, device: Device) -> Health:
         if self._lost:
@@ -127,13 +129,22 @@ class FpgaEmulatorBackend:
         self._lost = ""
 
 
-def _resident(model: str, compiled: CompiledModel, threads: int, remarks: tuple[str, ...]) -> Resident:
+def _loaded(model: str, compiled: CompiledModel, device: Device, threads: int, options: EmulatorOptions) -> OnCard:
     accel = compiled.model
-    device = _open(model, str(compiled.folder / accel.device.file), threads)
+    card = _open(model, str(compiled.folder / accel.device.file), threads)
     tail = None if accel.tail is None else _open(model, str(compiled.folder / accel.tail.file), threads)
-    nodes = {"fpga-emulator": nodes_of(device)} | ({TAIL_PLACE: nodes_of(tail)} if tail is not None else {})
-    run_tail = None if tail is None else runner(tail)
-    return Resident(accel, runner(device), run_tail, compiled.work, Placement(nodes), remarks)
+    nodes = {"fpga-emulator": nodes_of(card)} | ({TAIL_PLACE: nodes_of(tail)} if tail is not None else {})
+    return OnCard(
+        model,
+        accel,
+        device,
+        Placement(nodes),
+        runner(card),
+        None if tail is None else runner(tail),
+        rows=options.max_batch,
+        padded=False,
+        remarks=remarks_of(compiled, options),
+    )
 
 
 def _open(model: str, graph: str | bytes, threads: int) -> Any:

@@ -196,7 +196,7 @@ class OpenVinoBackend:
         run = runner(model, compiled, parts.model.device)
         tail, tail_nodes = self._tail(model, parts, graph, chosen, properties)
         placement = Placement({**placement.nodes, **tail_nodes})
-        return OnCard(model, parts.model, device, placement, run, tail, rows, remarks)
+        return OnCard(model, parts.model, device, placement, run, tail, rows, remarks=remarks)
 
     def _asked(
         self, model: str, graph: Any, name: str, chosen: OpenVinoOptions

@@ -106,7 +106,7 @@ class VitisFpgaBackend:
         if tail is not None:
             placement = Placement({**placement.nodes, TAIL_PLACE: nodes_of(tail)})
         on_host = None if tail is None else runner(tail)
-        loaded = OnCard(model, parts.model, device, placement, runner(session), on_host, rows, remarks)
+        loaded = OnCard(model, parts.model, device, placement, runner(session), on_host, rows, remarks=remarks)
         return CardSession(loaded, Failures(kind_of, one_line, self._states.note_lost))
 
     def health(self, device: Device) -> Health:
