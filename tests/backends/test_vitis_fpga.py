@@ -252,7 +252,7 @@ def test_a_batch_is_padded_to_the_size_that_the_model_was_compiled_for(machine, 
 
 
 def test_more_rows_than_it_was_compiled_for_are_refused(machine, mlp):
-    with pytest.raises(ScoringError, match="want at most 1 rows in a run on fpga:.*, got 2") as refusal:
+    with pytest.raises(ScoringError, match=r"want at most 1 rows in a run on fpga:.*, got 2") as refusal:
         ask(machine.load(mlp), rows(2))
     assert refusal.value.kind is Kind.INVALID
 

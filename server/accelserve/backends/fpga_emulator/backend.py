@@ -154,5 +154,10 @@ def _open(model: str, graph: str | bytes, threads: int) -> Any:
 def _run_once(
     model: str, threads: int, graph: bytes, names: Sequence[str], inputs: Mapping[str, Tensor]
 ) -> Sequence[Tensor]:
-    made: list[Tensor] = _open(model, graph, threads).run(list(names), dict(inputs))
+    session = _open(model, graph, threads)
+    try:
+        made: list[Tensor] = session.run(list(names), dict(inputs))
+    except Exception as error:
+        message = f"{model} does not run on a generated row: {one_line(error)}"
+        raise ScoringError(Kind.PRECONDITION, message) from error
     return made

@@ -17,6 +17,7 @@ from accelserve.backends.accel_onnx.parts import AccelParts, read_parts
 from accelserve.backends.artifact_cache import check_unchanged
 from accelserve.backends.base import ArtifactCache, ModelArtifact, Progress
 from accelserve.backends.batch_check import label
+from accelserve.backends.fpga_emulator.computed_weights import with_computed_weights
 from accelserve.backends.fpga_emulator.formats import Fp32
 from accelserve.backends.fpga_emulator.latency_model import LayerWork
 from accelserve.backends.fpga_emulator.measuring import RunOnce, exact_for_noise, layer_work
@@ -106,6 +107,7 @@ def _compile(
     parts = read_parts(artifact, options.device_outputs or None)
     progress(f"rewriting it in {options.numerics}", 0.1)
     try:
+        parts = replace(parts, device=with_computed_weights(parts.device, run_once))
         emulated = emulate(parts.device, options.numerics)
     except ScoringError as error:
         raise ScoringError(error.kind, f"{label(artifact)}: {error.message}") from error

@@ -54,6 +54,8 @@ def exact_for_noise(
     noise = np.random.default_rng(_SEED)
     inputs = {name: noise.standard_normal(shape, np.float32) for name, shape in shapes.items()}
     seen = watched(emulated.model, format, tuple(layer.name for layer in emulated.layers))
+    if not seen.steps:
+        return ()
     most = run_once(seen.model.SerializeToString(), list(seen.steps.values()), inputs)
     return tuple(sorted(exact_for({name: float(steps) for name, steps in zip(seen.steps, most, strict=True)})))
 
@@ -70,12 +72,12 @@ def _row_shapes(device: ModelProto, model: AccelModel) -> dict[str, Shape] | Non
 
 
 def _row_of(device: ModelProto, name: str) -> Shape | None:
-    """What the graph says, for one row; None where it leaves more open than the first axis."""
+    """What the graph says, with one row where it leaves their number open; None where it leaves more open."""
     sizes = next(v.type.tensor_type.shape.dim for v in device.graph.input if v.name == name)
     shape = [size.dim_value if size.WhichOneof("value") == "dim_value" else 0 for size in sizes]
     if not shape or 0 in shape[1:]:
         return None
-    return (1, *shape[1:])
+    return (shape[0] or 1, *shape[1:])
 
 
 def _told_by(model: AccelModel, port: str) -> Shape | None:
@@ -99,7 +101,7 @@ def _with_shapes(device: ModelProto, layers: Sequence[NodeProto]) -> ModelProto:
 
 
 def _work(node: NodeProto, made: Shape, weights: Shape) -> LayerWork:
-    """made: the shape of the layer's output for one row."""
+    """made: the shape of the layer's output; its first axis are rows."""
     name, settings = layer_name(node), {attribute.name: attribute.i for attribute in node.attribute}
     if node.op_type == "Conv":
         groups = settings.get("group", 1) or 1
@@ -107,4 +109,4 @@ def _work(node: NodeProto, made: Shape, weights: Shape) -> LayerWork:
         return LayerWork(name, prod(made[2:]), weights[0] // groups, weights[1] * taps, taps, groups)
     outputs = made[-1] if made else 1
     summed = prod(weights) // outputs if outputs else 0
-    return LayerWork(name, prod(made) // outputs if outputs else 0, outputs, summed)
+    return LayerWork(name, prod(made[1:-1]), outputs, summed)
