@@ -85,10 +85,31 @@ def test_the_real_client_gets_what_http_answers(told, server, picture, flow):
     assert sum(answer.json) == pytest.approx(1, abs=1e-4)
 
 
-def test_what_is_no_picture_is_refused_at_once(told):
+def test_the_real_client_sends_pictures_in_batches_encoded_or_decoded(told):
+    alone = told["by tensor name"]["answer"]["scores"]
+    batch = told["batch of strings"]["answer"]
+    assert batch["shape"] == [2, 1000]
+    np.testing.assert_allclose(np.reshape(batch["scores"], (2, 1000)), [alone, alone], rtol=1e-5)
+    decoded = told["decoded pictures"]["answer"]
+    assert decoded["shape"] == [2, 1000]
+    np.testing.assert_allclose(np.reshape(decoded["scores"], (2, 1000)).sum(axis=1), 1, atol=1e-4)
+
+
+REFUSED = ("no picture", "batch with a broken one", "decoded pictures of another size")
+
+
+@pytest.mark.parametrize("flow", [*REFUSED, "wrong input", "wrong input of numbers"])
+def test_what_does_not_fit_is_refused_at_once(told, flow):
     """The client tries again for 15 s after everything but INVALID_ARGUMENT."""
-    assert told["no picture"]["code"] == "INVALID_ARGUMENT", told["no picture"]
-    assert told["no picture"]["took_s"] < 1
+    assert told[flow]["code"] == "INVALID_ARGUMENT", told[flow]
+    assert told[flow]["took_s"] < 1
+
+
+def test_the_models_input_is_told_as_encoded_pictures(server):
+    about = ask(server, f"/v1/models/{CONVERTED}/metadata").json
+    (signature,) = about["metadata"]["signature_def"]["signature_def"].values()
+    assert signature["inputs"]["images"]["dtype"] == "DT_STRING"
+    assert signature["inputs"]["images"]["name"] == "Placeholder:0"
 
 
 def test_its_answers_are_counted_as_emulated(told, server):
