@@ -1,6 +1,7 @@
 """`accelserve recipes` as people and scripts type it."""
 
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -128,3 +129,9 @@ def test_weights_of_keras_are_not_put_into_slims_network(run, tmp_path):
     assert (code, err.count("of Keras: they belong to Keras' network")) == (2, 1)
     code, _, err = run("build", "ssd-vgg", *flags)
     assert (code, err.count("of Keras: Keras has no SSD-VGG-300")) == (2, 1)
+
+
+def test_the_command_to_serve_it_can_be_typed_where_the_folder_has_odd_characters(run, small, tmp_path):
+    folder = tmp_path / 'my "é" net; $HOME'
+    _, out, _ = run("build", "small", "--weights", "seeded", "--output", folder)
+    assert shlex.split(out.splitlines()[1])[-2:] == ["--model", f"small={folder}"]

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import shlex
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -204,7 +205,7 @@ def _print(parsed: argparse.Namespace, built: "Built", seconds: float) -> None:
         return
     size = f"{built.bytes / 2**20:,.0f} MiB"
     print(f"{built.folder}: {built.parameters:,} parameters from {built.weights}, {size}, {seconds:.1f} s")
-    print(f"serve it: accelserve serve --model {built.recipe}={built.folder}")
+    print(f"serve it: accelserve serve --model {shlex.quote(f'{built.recipe}={built.folder}')}")
 
 
 def _list(parsed: argparse.Namespace) -> ExitCode:
