@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from fpga_graphs import model, node
 
 from accelserve.backends.accel_onnx.accel_model import FILE_NAME
 from accelserve.backends.artifact_cache import FolderArtifactCache
@@ -65,6 +66,27 @@ def test_fewer_bits_are_further_from_float32(opened):
     exact = ask(opened(format="fp32")).outputs["scores"]
     errors = [np.abs(ask(opened(format=f)).outputs["scores"] - exact).max() for f in ("msfp16", "msfp12", "msfp11")]
     assert 0 < errors[0] < errors[1] < errors[2] < 0.2
+
+
+@pytest.mark.parametrize("shape", [(16,), (1, 16, 4), (3, 16, 4)])
+def test_products_with_vectors_and_stacks_of_matrices_are_served(shape, artifact, opened):
+    weights = np.random.default_rng(2).integers(-3, 4, size=shape).astype(np.float32)
+    x = ["n", 3, 16]
+    whole = model([node("MatMul", "x w", "y")], {"w": weights}, x, ["n", 3, 4][: 2 + (len(shape) > 1)])
+    artifact.path.write_bytes(whole.SerializeToString())
+    rows = np.random.default_rng(3).integers(-3, 4, size=(1, 3, 16)).astype(np.float32)
+    made = opened().run(Batch("serving_default", {"x": rows}, ("y",), 1)).outputs["y"]
+    np.testing.assert_array_equal(made, rows @ weights)
+
+
+@pytest.mark.parametrize("shape", [(16, 0), (0, 4)])
+def test_a_layer_with_empty_weights_is_refused_by_name(shape, artifact, opened):
+    weights = np.zeros(shape, np.float32)
+    whole = model([node("MatMul", "x w", "y")], {"w": weights}, ["n", shape[0]], ["n", shape[1]])
+    artifact.path.write_bytes(whole.SerializeToString())
+    with pytest.raises(ScoringError, match=r'layer "MatMul_y" \(MatMul\): its weights "w" are empty') as refused:
+        opened()
+    assert refused.value.kind is Kind.PRECONDITION
 
 
 def test_more_rows_than_the_card_takes_are_refused_by_the_session(opened):

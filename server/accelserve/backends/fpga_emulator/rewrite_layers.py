@@ -54,6 +54,8 @@ class Layers:
             raise _refused(node, f'its second operand "{node.input[1]}" is not constant')
         if values.dtype != np.float32:
             raise _refused(node, f'its weights "{node.input[1]}" are {values.dtype}, want float32')
+        if not values.size:
+            raise _refused(node, f'its weights "{node.input[1]}" are empty, {list(values.shape)}')
         return values
 
     def _conv(self, node: onnx_pb2.NodeProto, weights: Floats) -> Multiplied:
