@@ -8,6 +8,7 @@ import pytest
 
 from accelserve.cli import main
 from accelserve.config import OPTIONS
+from model_builders import onnx_mlp
 
 
 def said_by(capsys, *arguments):
@@ -107,3 +108,15 @@ def test_a_plug_in_that_is_not_installed_is_refused_naming_those_that_are(capsys
 def test_a_server_that_is_to_run_a_plug_in_that_is_not_installed_does_not_start(capsys):
     assert main(["serve", "--model", "m=m.onnx", "--backends", "nobody"]) == 2
     assert "--backends: there is no back end 'nobody'" in capsys.readouterr().err
+
+
+def test_no_library_leaves_telemetry_in_the_users_cache(tmp_path):
+    """ONNX Runtime does, unless it is told before it is imported."""
+    model = onnx_mlp(tmp_path / "m.onnx", features=16)
+    environ = {key: value for key, value in os.environ.items() if key != "ORT_DISABLE_TELEMETRY"}
+    environ |= {"HOME": str(tmp_path / "home"), "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    command = [sys.executable, "-m", "accelserve", "show", str(model)]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    left = [str(path) for place in ("home", "cache") for path in (tmp_path / place).rglob("*")]
+    assert not [path for path in left if "Microsoft" in path or "onnxruntime" in path], left

@@ -24,12 +24,17 @@ from accelserve.commands.parsing import WholeFlags
 from accelserve.config_sources import ConfigError
 from accelserve.errors import ExitCode, ScoringError
 
+# ONNX Runtime 1.31 makes an id and keeps events for its makers in the user's cache as soon as it is imported; its
+# function to end that comes after the fact. Child processes get it too; who wants to tell says 0.
+_NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")
+
 # As `--help` lists them. Each module has `add`, which sets `run` on its parser.
 _COMMANDS = (serve, demo, show, devices, register, list_models, update, delete, path, convert, verify, recipes)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the process's exit code."""
+    os.environ.setdefault(*_NO_TELEMETRY)
     parsed = _parser().parse_args(arguments)
     try:
         code = int(parsed.run(parsed))

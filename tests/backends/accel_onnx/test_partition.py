@@ -172,3 +172,9 @@ def test_graphs_inside_a_node_are_read_too():
     ]
     whole, x = model(nodes, {"y": ["n", 6]}, {"w1": W1, "yes": True}), RNG.normal(size=(2, 4)).astype(np.float32)
     np.testing.assert_array_equal(run_parts(split(whole), {"x": x})["y"], run(whole, {"x": x})["y"])
+
+
+def test_an_output_that_no_input_changes_is_refused_by_name():
+    whole = model([node("MatMul", ["x", "w1"], ["y"])], {"y": ["n", 6], "w1": [4, 6]}, {"w1": W1})
+    with pytest.raises(ScoringError, match='output "w1" is a constant, which no device makes'):
+        split(whole)

@@ -39,6 +39,7 @@ def split(model: ModelProto, outputs: Sequence[str] | None = None) -> Split:
     take, a layer that only a device is for on the host's side where no boundary was given; by operator and layer.
     """
     constants = constants_of(model)
+    _check_outputs(model, constants)
     taken = _longest_prefix(model, constants) if outputs is None else _needed_for(model, outputs, constants)
     rest = [node for node in model.graph.node if not taken.intersection(node.output)]
     moving = [node for node in rest if not is_constant(node, constants)]
@@ -64,6 +65,14 @@ def prefix_ends(model: ModelProto) -> tuple[str, ...]:
     left = (node for node in model.graph.node if not taken.intersection(node.output))
     wanted = {name for node in left for name in reads(node)} | {value.name for value in model.graph.output}
     return tuple(name for node in model.graph.node for name in node.output if name in wanted & taken)
+
+
+def _check_outputs(model: ModelProto, constants: set[str]) -> None:
+    """Raises ScoringError(PRECONDITION) for an output that is the same for every input: no part would make it."""
+    fixed = [f'"{value.name}"' for value in model.graph.output if value.name in constants]
+    if fixed:
+        message = f"output {', '.join(fixed)} is a constant, which no device makes"
+        raise ScoringError(Kind.PRECONDITION, f"{message}: leave it out of the model's outputs")
 
 
 def _device_inputs(model: ModelProto, taken: set[str], read_later: set[str], constants: set[str]) -> list[str]:
