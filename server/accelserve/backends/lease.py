@@ -38,7 +38,8 @@ class FileLease:
         """Let another process have the device. A second call does nothing."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
-            os.ftruncate(descriptor, 0)
+            with suppress(OSError):  # a full or vanished file system: the lock is what counts
+                os.ftruncate(descriptor, 0)
             fcntl.flock(descriptor, fcntl.LOCK_UN)  # for a child that was forked with it too
             os.close(descriptor)
 

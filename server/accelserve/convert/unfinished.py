@@ -23,7 +23,14 @@ def appearing(name: str, output: Path) -> Iterator[Path]:
         yield unfinished
         unfinished.rename(output)
     except OSError as error:
-        message = f"{name}: {output} cannot be written: {error.strerror or error}"
+        message = f"{name}: {output} cannot be written: {_reason(error)}"
         raise ScoringError(Kind.PRECONDITION, message) from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _reason(error: OSError) -> str:
+    """`shutil.copytree` tells of every file at once; the first says enough."""
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):
+        return str(error.args[0][0][-1])
+    return error.strerror or str(error)
