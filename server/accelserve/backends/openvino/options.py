@@ -73,7 +73,7 @@ def cpu_properties(options: OpenVinoOptions, session: SessionOptions) -> dict[st
     """Of a model on the CPU.
 
     ACCURACY: no activations quantized on the way (the library does that to models of compressed weights). No pinning:
-    models of one server, and servers of one host, would be pinned to the same cores. No cache: it would save a fifth of
+    models of one server, and servers of one host, would be pinned to the same cores. No cache: it would save a tenth of
     a second of a ResNet-50's load, for as many bytes as the model has.
     """
     return {
