@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from google.protobuf.message import DecodeError
 
 from accelserve.backends.accel_onnx.model_file import inputs_of
-from accelserve.backends.accel_onnx.operators import reads
+from accelserve.backends.accel_onnx.operators import needed_for
 from accelserve.errors import Kind, ScoringError
-from accelserve.wire.onnx_pb2 import GraphProto, ModelProto, ValueInfoProto
+from accelserve.wire.onnx_pb2 import ModelProto, ValueInfoProto
 
 _SMALL_BYTES = 4096  # constants up to here may say shapes
 
@@ -38,7 +38,7 @@ def only_for(model: ModelProto, outputs: Sequence[str], types: Mapping[str, Valu
         ir_version=model.ir_version, producer_name=model.producer_name, producer_version=model.producer_version
     )
     found.opset_import.extend(model.opset_import)
-    graph, kept = found.graph, _needed_for(model.graph, outputs)
+    graph, kept = found.graph, needed_for(model.graph, outputs)
     graph.name = model.graph.name or "graph"
     graph.node.extend(node for node in model.graph.node if kept.intersection(node.output))
     graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in kept)
@@ -47,15 +47,3 @@ def only_for(model: ModelProto, outputs: Sequence[str], types: Mapping[str, Valu
     told = {value.name for value in (*graph.input, *graph.output)} | {t.name for t in graph.initializer}
     graph.value_info.extend(types[name] for name in sorted(kept - told) if name in types)
     return found
-
-
-def _needed_for(graph: GraphProto, outputs: Sequence[str]) -> set[str]:
-    """Every value from which `outputs` are made, with these."""
-    makers = {name: node for node in graph.node for name in node.output if name}
-    needed, pending = set[str](), list(outputs)
-    while pending:
-        name = pending.pop()
-        if name not in needed:
-            needed.add(name)
-            pending += reads(makers[name]) if name in makers else ()
-    return needed

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from accelserve.wire.onnx_pb2 import ModelProto, NodeProto
+from accelserve.wire.onnx_pb2 import GraphProto, ModelProto, NodeProto
 
 MULTIPLIERS = ("Conv", "Gemm", "MatMul")  # what an FPGA is for; a graph without any is the host's
 Constants = Collection[str]  # names of values that do not depend on an input
@@ -99,6 +99,18 @@ def reads(node: NodeProto) -> Iterator[str]:
             yield from (name for name in reads(each) if name not in made)
             made.update(each.output)
         yield from (value.name for value in inner.output if value.name not in made)
+
+
+def needed_for(graph: GraphProto, outputs: Iterable[str]) -> set[str]:
+    """Every value from which `outputs` are made, with these."""
+    makers = {name: node for node in graph.node for name in node.output if name}
+    needed, pending = set[str](), list(outputs)
+    while pending:
+        name = pending.pop()
+        if name not in needed:
+            needed.add(name)
+            pending += reads(makers[name]) if name in makers else ()
+    return needed
 
 
 def unsupported(model: ModelProto) -> tuple[Refusal, ...]:

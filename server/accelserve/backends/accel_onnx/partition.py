@@ -10,6 +10,7 @@ from accelserve.backends.accel_onnx.operators import (
     in_words,
     is_constant,
     layer_name,
+    needed_for,
     reads,
     refusal,
     unsupported,
@@ -40,7 +41,7 @@ def split(model: ModelProto, outputs: Sequence[str] | None = None) -> Split:
     """
     constants = constants_of(model)
     _check_outputs(model, constants)
-    taken = _longest_prefix(model, constants) if outputs is None else _needed_for(model, outputs, constants)
+    taken = _longest_prefix(model, constants) if outputs is None else _made_for(model, outputs, constants)
     rest = [node for node in model.graph.node if not taken.intersection(node.output)]
     moving = [node for node in rest if not is_constant(node, constants)]
     if outputs is None:
@@ -105,21 +106,16 @@ def _longest_prefix(model: ModelProto, constants: set[str]) -> set[str]:
     return made - inputs
 
 
-def _needed_for(model: ModelProto, outputs: Sequence[str], constants: set[str]) -> set[str]:
+def _made_for(model: ModelProto, outputs: Sequence[str], constants: set[str]) -> set[str]:
     """The values from which `outputs` are made, with these. Raises ScoringError(PRECONDITION) for an unknown one."""
     maker = {name: node for node in model.graph.node for name in node.output if name}
     if missing := [name for name in outputs if name not in maker or name in constants]:
         known = ", ".join(f'"{value.name}"' for value in model.graph.output)
         message = f"the model has no value {', '.join(f'{name!r}' for name in missing)} that a device could make"
         raise ScoringError(Kind.PRECONDITION, f"{message}; its outputs are {known}")
-    found: set[str] = set()
-    pending = list(outputs)
-    while pending:
-        name = pending.pop()
-        if name in maker and name not in found and name not in constants:
-            found.update(filter(None, maker[name].output))
-            pending += reads(maker[name])
-    return found
+    needed = needed_for(model.graph, outputs)
+    kept = (node for node in model.graph.node if needed.intersection(node.output) and not is_constant(node, constants))
+    return {name for node in kept for name in node.output if name}
 
 
 def _check_rest(rest: Sequence[NodeProto], constants: set[str]) -> None:
