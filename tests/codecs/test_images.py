@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from accelserve.codecs import images
 from accelserve.codecs.images import decode_picture, picture_format
 from accelserve.codecs.picture_headers import exif_orientation
 from accelserve.errors import Kind, ScoringError
@@ -206,6 +207,12 @@ def test_half_precision_is_rounded_from_float32():
     options = {"mean": (123.68, 116.779, 103.939), "scale": (0.017,)}
     single = decoded(data, dtype=FLOAT32, **options)
     np.testing.assert_array_equal(decoded(data, dtype=BY_NAME["float16"], **options), single.astype(np.float16))
+
+
+def test_pixels_that_are_whole_are_not_rounded_again():
+    resized = scene()
+    assert images._whole(resized) is resized
+    np.testing.assert_array_equal(images._whole(np.float32([0.5, 1.5, 254.6])), [0, 2, 255])
 
 
 def test_uint8_ignores_mean_and_scale():
