@@ -8,8 +8,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from accelserve.codecs.json_text import dumps, json_rows, json_type, json_value, parse_json, show
+from accelserve.codecs.json_text import dumps, json_bytes, json_rows, json_type, json_value, parse_json, show
 from accelserve.errors import Kind, ScoringError
+from accelserve.tensors import DTYPES
 
 
 def refusal(body: bytes) -> str:
@@ -173,3 +174,24 @@ def test_complex_numbers_cannot_be_written(dtype: type, word: str):
     with pytest.raises(ScoringError, match=f"^Failed to write JSON value for tensor type: {word}$") as caught:
         json_value(np.zeros(1, dtype))
     assert caught.value.kind is Kind.INVALID
+
+
+@pytest.mark.parametrize("dtype", [d.numpy for d in DTYPES if not d.is_string and d.numpy.kind != "c"], ids=str)
+def test_an_array_is_written_at_once_as_it_is_written_as_a_value(dtype):
+    table = np.arange(6).astype(dtype).reshape(2, 3)
+    for tensor in (table, table.T, table[:, 1], table[0, 0, ...], table[:0], table[:, :0]):
+        assert json_bytes(tensor) == dumps(json_value(tensor))
+
+
+@pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.float16])
+def test_an_array_that_is_not_all_finite_is_written_at_once_as_it_is_written_as_a_value(odd, dtype):
+    tensor = np.array([[1.5, odd], [odd, 0]], dtype)
+    for part in (tensor, tensor[0], tensor[0, 1, ...], tensor.T):
+        assert json_bytes(part) == dumps(json_value(part))
+
+
+def test_strings_are_written_at_once_as_they_are_written_as_a_value():
+    tensor = np.array([[b"null", b"\xff"]], np.object_)
+    for as_b64 in (False, True):
+        assert json_bytes(tensor, as_b64=as_b64) == dumps(json_value(tensor, as_b64=as_b64))

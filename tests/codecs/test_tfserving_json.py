@@ -14,6 +14,7 @@ from accelserve.codecs.tfserving_json import (
     encode_predict,
     encode_status,
     parse_predict,
+    read_predict,
 )
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import VersionStatus
@@ -113,6 +114,56 @@ def test_r11_a_faulty_payload_is_refused_after_the_model_was_looked_up(body: str
 
 def test_what_follows_the_object_is_ignored():
     assert lists('{"instances": [1]} and more') == {"x": [1.0]}
+
+
+# --- both steps in one
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"instances": [[1.0, 2.0], [3.0, 4.0]]}',
+        b'{"instances": [[1.0, 1e39]]}',
+        b'{"instances": [true]}',
+        b'{"instances": [[1], [2, 3]]}',
+        b'{"instances": []}',
+        b'{"instances": {}}',
+        b'{"instances": [1], "inputs": 1}',
+        b'{"signature_name": "other", "output_filter": ["y"], "inputs": {"x": [1, 2]}}',
+        b"{}",
+        b"[]",
+        b"nonsense",
+    ],
+)
+@pytest.mark.parametrize("known", [ONE, TWO, signature()], ids=["one", "two", "none"])
+def test_reading_at_once_is_parsing_and_binding(body: bytes, known: Signature):
+    def at_once() -> object:
+        signature, inputs, wanted, row_format = read_predict(body, lambda name: Signature(name, known.inputs, {}))
+        return signature.name, {name: tensor.tobytes() for name, tensor in inputs.items()}, wanted, row_format
+
+    def in_steps() -> object:
+        parsed = parse_predict(body)
+        inputs = bind_predict(parsed, Signature(parsed.signature, known.inputs, {}))
+        tensors = {name: tensor.tobytes() for name, tensor in inputs.items()}
+        return parsed.signature, tensors, parsed.output_filter, parsed.row_format
+
+    def outcome(read) -> object:
+        try:
+            return read()
+        except ScoringError as error:
+            return error.kind, error.message
+
+    assert outcome(at_once) == outcome(in_steps)
+
+
+def test_a_body_is_refused_before_its_signature_is_looked_up_and_its_values_after():
+    def unknown(name: str) -> Signature:
+        raise ScoringError(Kind.NOT_FOUND, f"no {name!r}")
+
+    for body, kind in ((b"[]", Kind.INVALID), (b'{"instances": []}', Kind.NOT_FOUND), (b"{}", Kind.NOT_FOUND)):
+        with pytest.raises(ScoringError) as caught:
+            read_predict(body, unknown)
+        assert caught.value.kind is kind
 
 
 # --- one input

@@ -22,7 +22,9 @@ def bind_columns(values: Any, specs: Specs, *, has_bools: bool) -> dict[str, Ten
     Names that mean no input are ignored. Raises ScoringError as `json_tensors.tensor_of`, and INVALID for missing ones.
     """
     if not _is_named(values):
-        spec = _only(specs, "inputs is a plain value/list, but expecting an object")
+        if len(specs) > 1:
+            raise _ambiguous("inputs is a plain value/list, but expecting an object")
+        (spec,) = specs.values()
         return {spec.name: tensor_of(values, spec.dtype, has_bools=has_bools)}
     called = _client_names(values, specs)
     for key in specs:
@@ -37,22 +39,28 @@ def bind_rows(rows: Sequence[Any], specs: Specs, *, has_bools: bool) -> dict[str
     Each tensor is [len(rows), *shape of a row]. Raises ScoringError as `json_tensors.tensor_of`, and INVALID for rows
     of different kinds, names or shapes.
     """
-    if not _is_named(rows[0]):
-        spec = _only(specs, "instances is a plain list, but expecting list of objects")
-        return {spec.name: _stack(rows, spec, has_bools)}
+    if type(rows[0]) is not dict or is_b64(rows[0]):
+        if len(specs) > 1:
+            raise _ambiguous("instances is a plain list, but expecting list of objects")
+        (spec,) = specs.values()
+        found = quick_tensor(rows, spec.dtype, has_bools)
+        return {spec.name: found if found is not None else _stack(rows, spec, has_bools)}
     _require_equal_names(rows, specs)
     called = _client_names(rows[0], specs)
-    return {name: _stack([row[name] for row in rows], specs[key], has_bools, name=name) for key, name in called.items()}
+    tensors = {}
+    for key, name in called.items():
+        column = [row[name] for row in rows]
+        found = quick_tensor(column, specs[key].dtype, has_bools)
+        tensors[name] = found if found is not None else _stack(column, specs[key], has_bools, name)
+    return tensors
 
 
 def _is_named(value: object) -> bool:
     return type(value) is dict and not is_b64(value)
 
 
-def _only(specs: Specs, refusal: str) -> TensorSpec:
-    if len(specs) > 1:
-        raise _invalid(f"{refusal} as multiple input tensors required as per tensorinfo_map")
-    return next(iter(specs.values()))
+def _ambiguous(refusal: str) -> ScoringError:
+    return _invalid(f"{refusal} as multiple input tensors required as per tensorinfo_map")
 
 
 def _client_names(given: Iterable[str], specs: Specs) -> dict[str, str]:
@@ -87,15 +95,15 @@ def _unequal(index: int, row: object, specs: Specs) -> ScoringError:
 
 
 def _stack(rows: Sequence[Any], spec: TensorSpec, has_bools: bool, name: str | None = None) -> Tensor:
-    """One input's values, row by row, as one tensor. name: the key that they stood under; None for bare values."""
-    found = quick_tensor(rows, spec.dtype, has_bools=has_bools)
-    if found is not None:
-        return found
+    """One input's values, row by row, as one tensor, for what `quick_tensor` could not take as a whole.
+
+    name: the key that they stood under; None for bare values.
+    """
     first: Tensor | None = None  # the first row
 
     def many(some: Sequence[Any]) -> Tensor | None:
         nonlocal first
-        found = quick_tensor(some, spec.dtype, has_bools=has_bools)
+        found = quick_tensor(some, spec.dtype, has_bools)
         if found is None or (first is not None and found.shape[1:] != first.shape):
             return None
         first = found[:1].reshape(found.shape[1:]) if first is None else first

@@ -12,6 +12,7 @@ import base64
 import binascii
 import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
 from itertools import chain
 from types import MappingProxyType
 from typing import Any, TypeGuard
@@ -21,9 +22,11 @@ import numpy as np
 
 from accelserve.codecs.json_text import json_type, show, type_word
 from accelserve.errors import Kind, ScoringError
-from accelserve.tensors import BY_NAME, DType, Shape, Tensor
+from accelserve.tensors import BY_NAME, STRING, DType, Shape, Tensor
 
 MAX_RANK = 64  # numpy's
+
+_BOOL = BY_NAME["bool"]
 
 # struct's letter for each dtype that it packs natively; the others go through the carrier below.
 _LETTERS: Mapping[str, str] = MappingProxyType(
@@ -58,22 +61,41 @@ def tensor_of(value: object, dtype: DType, *, has_bools: bool) -> Tensor:
     return found if found is not None else walk(value, dtype)
 
 
-def quick_tensor(value: object, dtype: DType, *, has_bools: bool) -> Tensor | None:
+def quick_tensor(value: object, dtype: DType, has_bools: bool) -> Tensor | None:
     """The tensor of nested lists of numbers, bools or strings; None where `walk` must look."""
     if type(value) is not list:
         return None
-    regular = _flatten(value, strings=dtype.is_string)
+    regular = _flatten(value, dtype is STRING)
     if regular is None:
         return None
     shape, leaves = regular
-    packed = _packed(leaves, dtype, has_bools)
-    return packed.reshape(shape) if packed is not None else None
+    if has_bools and dtype is not _BOOL and bool in set(map(type, leaves)):
+        return None
+    pack_into = _packer(dtype, len(leaves))
+    if pack_into is None:
+        return _shaped(_pack_otherwise(leaves, dtype), shape)
+    packed = np.empty(shape, dtype.numpy)  # in shape: `reshape` would take 0.2 us of a tiny body's 1.5
+    try:
+        pack_into(packed, 0, *leaves)
+    except OverflowError:  # beyond float32 or float16 is infinity
+        return _shaped(_pack_by_carrier(leaves, dtype), shape) if dtype.numpy.kind == "f" else None
+    except struct.error:
+        return None
+    return packed
 
 
-def _flatten(value: list[object], *, strings: bool) -> tuple[list[int], list[object]] | None:
+def _shaped(flat: Tensor | None, shape: Sequence[int]) -> Tensor | None:
+    return flat.reshape(shape) if flat is not None else None
+
+
+def _flatten(value: list[object], strings: bool) -> tuple[list[int], list[object]] | None:
     """Shape and leaves of nested lists, None when ragged. A leaf may still turn out to be a list or an object."""
     shape, level = [len(value)], value
     while level and type(level[0]) is list:
+        if len(level) == 1 and len(shape) < MAX_RANK:  # nothing to compare its length with
+            level = level[0]
+            shape.append(len(level))
+            continue
         if strings and set(map(type, level)) != {list}:  # which have letters, that would pass for strings
             return None
         try:
@@ -83,18 +105,15 @@ def _flatten(value: list[object], *, strings: bool) -> tuple[list[int], list[obj
         if len(widths) != 1 or len(shape) == MAX_RANK:
             return None
         shape.append(widths.pop())
-        level = level[0] if len(level) == 1 else list(chain.from_iterable(level))  # type: ignore[arg-type]
+        level = list(chain.from_iterable(level))  # type: ignore[arg-type]
     return shape, level
 
 
-def _packed(leaves: Sequence[object], dtype: DType, has_bools: bool) -> Tensor | None:
-    if dtype.is_string:
+def _pack_otherwise(leaves: list[object], dtype: DType) -> Tensor | None:
+    """Leaves that `struct` does not know, flat."""
+    if dtype is STRING:
         return _pack_strings(leaves)
-    if dtype.name == "bool":
-        return _pack_bools(leaves)
-    if has_bools and bool in set(map(type, leaves)):
-        return None
-    return _pack(leaves, dtype)
+    return _pack_bools(leaves) if dtype is _BOOL else _pack_by_carrier(leaves, dtype)
 
 
 def _pack_strings(leaves: Sequence[Any]) -> Tensor | None:
@@ -116,31 +135,22 @@ def _pack_bools(leaves: Sequence[object]) -> Tensor | None:
     return np.array(leaves, np.bool_) if set(map(type, leaves)) <= {bool} else None
 
 
-def _pack(leaves: Sequence[object], dtype: DType) -> Tensor | None:
+@lru_cache(maxsize=1024)  # of so many different counts and types
+def _packer(dtype: DType, count: int) -> Callable[..., None] | None:
+    """What packs `count` leaves into a buffer; None where `struct` does not know the type."""
     letter = _LETTERS.get(dtype.name)
-    if letter is None:
-        return _pack_by_carrier(leaves, dtype)
-    packed = np.empty(len(leaves), dtype.numpy)
-    if not leaves:
-        return packed
-    try:
-        struct.pack_into(f"{len(leaves)}{letter}", packed.data, 0, *leaves)
-    except OverflowError:  # beyond float32 or float16 is infinity
-        return _pack_by_carrier(leaves, dtype) if letter in "fe" else None
-    except struct.error:
-        return None
-    return packed
+    return struct.Struct(f"{count}{letter}").pack_into if letter is not None else None
 
 
-def _pack_by_carrier(leaves: Sequence[object], dtype: DType) -> Tensor | None:
+def _pack_by_carrier(leaves: list[object], dtype: DType) -> Tensor | None:
     """Other floats by float64; the 2 and 4 bit integers by int8, their range checked."""
     if _is_complex(dtype):
         return None
     if not _is_small_integer(dtype):
-        wide = _pack(leaves, BY_NAME["float64"])
+        wide = quick_tensor(leaves, BY_NAME["float64"], has_bools=False)
         with np.errstate(over="ignore"):
             return wide.astype(dtype.numpy) if wide is not None else None
-    wide = _pack(leaves, BY_NAME["int8"])
+    wide = quick_tensor(leaves, BY_NAME["int8"], has_bools=False)
     limits = ml_dtypes.iinfo(dtype.numpy)
     if wide is None or (wide.size and not limits.min <= wide.min() <= wide.max() <= limits.max):
         return None

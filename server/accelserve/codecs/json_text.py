@@ -28,6 +28,9 @@ _BOM = b"\xef\xbb\xbf"
 _UP_TO_INF = re.compile(r'(?!\Z)(?:[^"I]++|"(?:[^"\\]++|\\.?)*+"?|I(?!nf(?!inity))){0,4096}+(Inf(?!inity))?', re.DOTALL)
 # Text in which each half of a surrogate pair has its other half.
 _PAIRED = re.compile(r"(?:[^\\]++|\\[^u]|\\u(?![dD][89a-fA-F])|\\u[dD][89abAB]..\\u[dD][c-fC-F]..){1,4096}+", re.DOTALL)
+# The types that orjson writes as we want them, but for null where a float is not finite.
+_NATIVE = frozenset(np.dtype(letter) for letter in "fdbhilqBHILQ?")
+_N = ord("n")
 _BLOCK_ELEMENTS = 2**16  # written at a time, about 5 ms: other threads wait that long
 _RUN_ITEMS = 2**12
 
@@ -160,6 +163,18 @@ def dumps(value: object) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+def json_bytes(tensor: Tensor, *, as_b64: bool = False) -> bytes:
+    """`dumps(json_value(tensor))`, the quickest way for numbers."""
+    if tensor.dtype in _NATIVE and tensor.ndim > 0 and tensor.size <= _BLOCK_ELEMENTS:
+        try:
+            text = orjson.dumps(tensor, option=orjson.OPT_SERIALIZE_NUMPY)
+        except orjson.JSONEncodeError:  # not C-contiguous
+            text = b"null"
+        if _N not in text:  # no null: all are finite. As a number, which `in` finds in 0.04 us instead of 0.2
+            return text
+    return dumps(json_value(tensor, as_b64=as_b64))
+
+
 def json_value(tensor: Tensor, *, as_b64: bool = False) -> object:
     """What `dumps` writes for a tensor: nested lists of its shape, a bare value for rank 0.
 
@@ -204,7 +219,7 @@ def json_list(items: Iterable[object], run_items: int = _RUN_ITEMS) -> object:
 def _writable(tensor: Tensor) -> Tensor:
     """The tensor as orjson takes it: C-contiguous, of a type that JSON has numbers for."""
     dtype = tensor.dtype
-    if dtype.kind in "fiub" and dtype != np.float16:
+    if dtype in _NATIVE:
         return np.ascontiguousarray(tensor) if tensor.ndim else tensor
     known = dtype_of(tensor)
     if dtype.kind == "c":

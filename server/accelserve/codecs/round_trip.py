@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from accelserve.codecs.tensor_proto import decode_tensor, encode_tensor
-from accelserve.codecs.tfserving_json import PredictBody, bind_predict, parse_predict
 from accelserve.codecs.tfserving_json import encode_predict as encode_json
+from accelserve.codecs.tfserving_json import read_predict
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Signature, Tensor, TensorSpec, dtype_of
 from accelserve.wire.tensorflow_pb2 import TensorProto
@@ -27,8 +27,8 @@ def _through_json(name: str, tensor: Tensor) -> Tensor:
     # An "outputs" document read as "inputs": the two are mirror images.
     text = encode_json({name + "_bytes": tensor}, row_format=False).replace(b'"outputs"', b'"inputs"', 1)
     spec = TensorSpec(name, dtype_of(tensor), tensor.shape, name)
-    body: PredictBody = parse_predict(text)
-    return bind_predict(body, Signature("", {name: spec}, {}))[name]
+    _, inputs, _, _ = read_predict(text, lambda _: Signature("", {name: spec}, {}))
+    return inputs[name]
 
 
 def _require_equal(codec: str, name: str, wrote: Tensor, read: Tensor) -> None:
