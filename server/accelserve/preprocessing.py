@@ -75,6 +75,12 @@ class Preprocessing:
     def channels(self) -> int:
         return 1 if self.channel_order == "GRAY" else 3
 
+    @property
+    def row_shape(self) -> tuple[int, int, int]:
+        """Of one picture as the model takes it, as `layout` says."""
+        height, width = self.size
+        return (height, width, self.channels) if self.layout == "NHWC" else (self.channels, height, width)
+
     def host_part(self) -> "Preprocessing":
         """What is left for the host where a device normalises and lays out: pixels [H, W, C]."""
         return replace(self, layout="NHWC", mean=(0.0,), scale=(1.0,))

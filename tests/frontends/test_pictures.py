@@ -1,7 +1,9 @@
 """The decode pool: a bounded queue before the models' queues, without sockets."""
 
 import asyncio
+import gc
 import threading
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
@@ -20,6 +22,7 @@ from accelserve.tensors import BY_NAME, Signature, TensorSpec
 
 UINT8 = BY_NAME["uint8"]
 SMALL = Preprocessing((4, 4))
+UNFORESEEN = {b"memory": MemoryError(), b"stop": StopIteration(), b"exit": SystemExit(3)}
 JPEG = builtin_pictures()[0][0].read_bytes()
 
 
@@ -64,6 +67,8 @@ def gate(monkeypatch):
         gate.decoded.append(data)
         if data == b"bad":
             raise ScoringError(Kind.UNDECODABLE, "bad picture")
+        if data in UNFORESEEN:
+            raise UNFORESEEN[data]
         return np.full((4, 4, 3), len(data), np.uint8)
 
     monkeypatch.setattr(module, "decode_picture", decode)
@@ -144,6 +149,96 @@ def test_a_client_that_leaves_stops_its_decoding(gate):
         gate.open.set()
         await decoder.decode([b"after"], SMALL, UINT8)
         assert len(gate.decoded) < 50
+
+    run(main, threads=1)
+
+
+def test_a_broken_picture_fails_only_its_own_request(gate):
+    async def main(decoder, _):
+        gate.open.set()
+        asked = [decoder.decode([data], SMALL, UINT8) for data in (b"a", b"bad", b"bb")]
+        first, broken, last = await asyncio.gather(*asked, return_exceptions=True)
+        assert (first[0, 0, 0, 0], last[0, 0, 0, 0]) == (1, 2)
+        assert broken.kind is Kind.UNDECODABLE
+
+    run(main, threads=1)
+
+
+@pytest.mark.parametrize("data", UNFORESEEN)
+def test_no_failure_of_a_decoder_ends_its_thread_or_the_loop(gate, data):
+    async def main(decoder, _):
+        gate.open.set()
+        error = await refused(Kind.INTERNAL, decoder.decode([data], SMALL, UINT8))
+        assert isinstance(error.__cause__, type(UNFORESEEN[data]))
+        assert len(await decoder.decode([b"after"], SMALL, UINT8)) == 1
+
+    run(main, threads=1)
+
+
+def test_an_error_keeps_neither_its_picture_nor_itself_in_memory(gate):
+    class Body:
+        """Bytes cannot be watched."""
+
+        def __len__(self):
+            return 3
+
+        def __eq__(self, other):
+            return other == b"bad"
+
+        __hash__ = object.__hash__
+
+    async def main(decoder, _):
+        gate.open.set()
+        body = Body()
+        watched = weakref.ref(body)
+        with pytest.raises(ScoringError):
+            await decoder.decode([body], SMALL, UINT8)
+        gate.decoded.clear()
+        del body
+        await asyncio.sleep(0)  # the loop lets go of the future whose callback this is
+        decoder.close()
+        decoder._pool._threads[0].join(10)  # it may not have let go of its job yet
+        assert watched() is None
+
+    gc.disable()
+    try:
+        run(main, threads=1)
+    finally:
+        gc.enable()
+
+
+def test_a_coroutine_driven_by_hand_gets_its_rows_and_may_be_closed_early(gate):
+    """As the fast lane does it: no task anywhere."""
+
+    async def main(decoder, _):
+        one, left = (decoder.decode([data], SMALL, UINT8) for data in (b"one", b"left"))
+        waits_for = one.send(None)
+        left.send(None)
+        left.close()
+        assert decoder.waiting == 1
+        gate.open.set()
+        await asyncio.wait([waits_for])
+        with pytest.raises(StopIteration) as finished:
+            one.send(None)
+        assert finished.value.value.shape == (1, 4, 4, 3)
+        await decoder.decode([b"after"], SMALL, UINT8)
+        assert gate.decoded == [b"one", b"after"]
+
+    run(main, threads=1)
+
+
+def test_closing_lets_those_go_whose_pictures_were_not_begun(gate):
+    async def main(decoder, _):
+        first = asyncio.create_task(decoder.decode([b"first"], SMALL, UINT8))
+        await asyncio.to_thread(gate.begun.wait, 10)
+        second = asyncio.create_task(decoder.decode([b"second"], SMALL, UINT8))
+        await asyncio.sleep(0)
+        decoder.close()
+        await refused(Kind.DRAINING, second)
+        await refused(Kind.DRAINING, decoder.decode([b"third"], SMALL, UINT8))
+        gate.open.set()
+        assert len(await first) == 1
+        assert gate.decoded == [b"first"]
 
     run(main, threads=1)
 

@@ -4,10 +4,8 @@ The pool is a queue before the models' queues, so it is bounded as they are, and
 """
 
 import asyncio
-import threading
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -16,6 +14,7 @@ from accelserve.codecs.images import decode_picture
 from accelserve.codecs.jpeg import JpegDecoder, decode_jpeg
 from accelserve.codecs.jpeg_on_gpu import GpuJpegDecoder
 from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.decode_pool import DecodePool
 from accelserve.models.servable import Servable
 from accelserve.observability.metrics import Gauge
 from accelserve.preprocessing import Preprocessing
@@ -31,14 +30,72 @@ class DecodeLimits:
     most_bytes: int = 256 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
 class _Order:
-    """One request's pictures, worked on by several threads. stopped: nobody waits for the rest."""
+    """One request's pictures, of which several threads may each have a part.
 
-    preprocessing: Preprocessing
-    dtype: DType
-    deadline_ns: int | None
-    stopped: threading.Event = field(default_factory=threading.Event)
+    stopped: nobody waits for the rest. left: parts without an outcome. rows: where several pictures go, [n, *row].
+    """
+
+    __slots__ = ("deadline_ns", "dtype", "future", "left", "preprocessing", "rows", "stopped")
+
+    def __init__(self, preprocessing: Preprocessing, dtype: DType, deadline_ns: int | None) -> None:
+        self.preprocessing = preprocessing
+        self.dtype = dtype
+        self.deadline_ns = deadline_ns
+        self.future: asyncio.Future[Tensor] = asyncio.get_running_loop().create_future()
+        self.left = 0
+        self.stopped = False
+        self.rows: Tensor | None = None
+
+    def part_done(self, outcome: Tensor | ScoringError) -> None:
+        """The first error at once, else the rows with the last part."""
+        self.left -= 1
+        if self.future.done():
+            return
+        if isinstance(outcome, ScoringError):
+            self.stopped = True
+            self.future.set_exception(outcome)
+        elif not self.left:
+            self.future.set_result(outcome)
+
+
+class _Part:
+    """Pictures of an order, from `first` on: a job of the pool. outcome: the order's rows, or what went wrong."""
+
+    __slots__ = ("decode", "first", "order", "outcome", "pictures")
+
+    def __init__(
+        self, decode: Callable[[bytes, _Order], Tensor], order: _Order, first: int, pictures: Sequence[bytes]
+    ) -> None:
+        self.decode = decode
+        self.order = order
+        self.first = first
+        self.pictures = pictures
+        self.outcome: Tensor | ScoringError
+
+    def work(self) -> None:
+        try:
+            self.outcome = self._rows()
+        except ScoringError as error:
+            # The client's fault has no use for frames that hold the picture; of ours the log wants to know where from.
+            self.outcome = error if error.kind is Kind.INTERNAL else error.with_traceback(None)
+        except BaseException as error:  # a future takes no StopIteration, and SystemExit would end the loop
+            self.outcome = ScoringError(Kind.INTERNAL, f"the decoder failed: unforeseen {type(error).__name__}")
+            self.outcome.__cause__ = error
+
+    def _rows(self) -> Tensor:
+        order, rows = self.order, self.order.rows
+        if rows is None:
+            return self.decode(self.pictures[0], order)[None]
+        for index, data in enumerate(self.pictures, self.first):
+            rows[index] = self.decode(data, order)
+        return rows
+
+    def settle(self) -> None:
+        self.order.part_done(self.outcome)
+
+    def drop(self) -> None:
+        self.order.part_done(ScoringError(Kind.DRAINING, "the server stopped before the picture was decoded"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +121,7 @@ class PictureDecoder:
     def __init__(
         self, threads: int, limits: DecodeLimits, clock: Clock, decode_jpeg: JpegDecoder = decode_jpeg
     ) -> None:
-        self._pool = ThreadPoolExecutor(threads, thread_name_prefix="accelserve-decode")
+        self._pool = DecodePool(threads)
         self._threads = threads
         self._limits = limits
         self._clock = clock
@@ -82,15 +139,15 @@ class PictureDecoder:
         nbytes = sum(map(len, pictures))
         self._admit(len(pictures), nbytes)
         order = _Order(preprocessing, dtype, deadline_ns)
-        loop = asyncio.get_running_loop()
         try:
-            jobs = [loop.run_in_executor(self._pool, self._rows, part, order) for part in self._parts(pictures)]
-            rows = await asyncio.gather(*jobs)
+            self._give(pictures, order)
+            return await order.future
         finally:
-            order.stopped.set()
+            order.stopped = True
+            order.future.cancel()  # a coroutine that was closed, not cancelled, has left it waiting
             self.waiting -= len(pictures)
             self._waiting_bytes -= nbytes
-        return rows[0] if len(rows) == 1 else np.concatenate(rows)
+            del order  # else its future's error, this frame and the pictures hold one another
 
     def _admit(self, count: int, nbytes: int) -> None:
         """What is alone is always accepted: no request is refused for its size alone."""
@@ -102,17 +159,18 @@ class PictureDecoder:
         self.waiting += count
         self._waiting_bytes += nbytes
 
-    def _parts(self, pictures: Sequence[bytes]) -> Iterator[Sequence[bytes]]:
+    def _give(self, pictures: Sequence[bytes], order: _Order) -> None:
         """At most one part for each thread, in order."""
+        if len(pictures) > 1:
+            order.rows = np.empty((len(pictures), *order.preprocessing.row_shape), order.dtype.numpy)
         size = -(-len(pictures) // self._threads)
-        return (pictures[at : at + size] for at in range(0, len(pictures), size))
-
-    def _rows(self, pictures: Sequence[bytes], order: _Order) -> Tensor:
-        rows = [self._row(data, order) for data in pictures]
-        return rows[0][None] if len(rows) == 1 else np.stack(rows)
+        starts = range(0, len(pictures), size)
+        order.left = len(starts)
+        for at in starts:
+            self._pool.give(_Part(self._row, order, at, pictures[at : at + size]))
 
     def _row(self, data: bytes, order: _Order) -> Tensor:
-        if order.stopped.is_set():
+        if order.stopped:
             raise ScoringError(Kind.CANCELLED, "nobody waits for this picture any more")
         if order.deadline_ns is not None and self._clock.now_ns() >= order.deadline_ns:
             raise ScoringError(Kind.DEADLINE, "the deadline passed before the picture was decoded")
@@ -155,7 +213,7 @@ class PictureDecoder:
             yield from self._decode_jpeg.gauges()
 
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._pool.close()
 
 
 def _form_of(servable: Servable, signature: Signature) -> _Form:
