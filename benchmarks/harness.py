@@ -1,26 +1,24 @@
 """What the benchmarks share: servers started and ended by process id, what /proc says of them."""
 
-import contextlib
 import os
-import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from benchmarks.load import Load, Request, drive, pinned
+from benchmarks.processes import ProcessTree, children_s, machine_busy_s
 
 ROOT = Path(__file__).resolve().parents[1]
-TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 START_S = 60.0
-STOP_S = 15.0
+STOP_S = 6.0
 
 
 class ServerFailed(Exception):
@@ -69,29 +67,29 @@ def module_command(name: str, *arguments: object) -> list[str]:
 class Server:
     """A process pinned to a core, or "0,2", and all that it starts; a failure shows what it wrote, from a file."""
 
-    def __init__(self, name: str, command: list[str], cores: int | str) -> None:
+    def __init__(
+        self, name: str, command: list[str], cores: int | str, env: Mapping[str, str] | None = None, folder: Path = ROOT
+    ) -> None:
         self.name = name
+        self._cores = cores
         self._command = pinned(cores, command)
+        self._env = {**os.environ, **(env or {})}
+        self._folder = folder
 
     def __enter__(self) -> "Server":
         self._log = tempfile.NamedTemporaryFile()
+        self._folder.mkdir(parents=True, exist_ok=True)
         self.started = time.perf_counter()
         self.process = subprocess.Popen(
-            self._command, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log, cwd=ROOT
-        )
+            self._command, stdin=subprocess.PIPE, stdout=self._log, stderr=self._log, cwd=self._folder, env=self._env,
+            start_new_session=True,
+        )  # fmt: skip
+        self.tree = ProcessTree(self.process.pid)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        descendants = self._members()
-        self.process.terminate()
-        try:
-            self.process.wait(STOP_S)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        for pid in descendants[1:]:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        self.tree.stop(STOP_S)
+        self.process.wait()
         assert self.process.stdin is not None
         self.process.stdin.close()
         self._log.close()
@@ -117,29 +115,9 @@ class Server:
         """The end of what it wrote."""
         return Path(self._log.name).read_text(errors="replace")[-1500:]
 
-    def cpu_s(self) -> float:
-        """User and system time of the process and its descendants, in steps of 10 ms."""
-        return sum(ticks for pid in self._members() for ticks in _ticks(pid)) / TICKS_PER_S
-
-    def pss_mib(self) -> float:
-        """Memory; a page that several processes share counts in parts."""
-        rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in self._members()]
-        return sum(int(kib) for text in rollups for kib in re.findall(r"^Pss:\s+(\d+)", text, re.M)) / 1024
-
-    def _members(self) -> list[int]:
-        """The process and its descendants."""
-        found = [self.process.pid]
-        for pid in found:
-            with contextlib.suppress(OSError):
-                for children in Path(f"/proc/{pid}/task").glob("*/children"):
-                    found += map(int, children.read_text().split())
-        return found
-
-
-def _ticks(pid: int) -> Iterator[int]:
-    with contextlib.suppress(OSError):
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        yield int(fields[11]) + int(fields[12])
+    def pin(self) -> None:
+        """Bind the threads that chose other cores since the start."""
+        self.tree.pin({int(core) for core in str(self._cores).split(",")})
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +130,13 @@ class Point:
 
 
 def measure(
-    server: Server, request: Request, clients: int, seconds: int, core: int, warm_up_s: int = 1, patient: bool = False
+    server: Server,
+    request: Request,
+    clients: int,
+    seconds: float,
+    core: int,
+    warm_up_s: float = 1,
+    patient: bool = False,
 ) -> Point:
     """Warm up, check the answer, measure, check it again."""
     drive(request, clients, warm_up_s, core, patient)
@@ -162,23 +146,12 @@ def measure(
 def measured(server: Server, request: Request, load: Callable[[], Load]) -> Point:
     """Check the answer, measure under the load, check it again."""
     request.check()
-    began, cpu, busy, generator = time.perf_counter(), server.cpu_s(), _busy_s(), _children_s()
+    began, cpu, busy, generator = time.perf_counter(), server.tree.cpu_s(), machine_busy_s(), children_s()
     seen = load()
-    wall, cpu = time.perf_counter() - began, server.cpu_s() - cpu
-    foreign = (_busy_s() - busy - cpu - (_children_s() - generator)) / wall
+    wall, cpu = time.perf_counter() - began, server.tree.cpu_s() - cpu
+    foreign = (machine_busy_s() - busy - cpu - (children_s() - generator)) / wall
     request.check()
     return Point(cpu / max(seen.answered, 1) * 1e6, seen, round(max(0.0, foreign), 3))
-
-
-def _busy_s() -> float:
-    user, nice, system, _, _, irq, softirq, steal = map(int, Path("/proc/stat").read_text().split()[1:9])
-    return (user + nice + system + irq + softirq + steal) / TICKS_PER_S
-
-
-def _children_s() -> float:
-    """CPU seconds of the children that have ended: the load generators."""
-    times = os.times()
-    return times.children_user + times.children_system
 
 
 def rotated(names: list[str], by: int) -> list[str]:
@@ -189,3 +162,7 @@ def rotated(names: list[str], by: int) -> list[str]:
 
 def flat(point: Point) -> dict[str, Any]:
     return {"cpu_us": point.cpu_us, **asdict(point.load), "foreign_cpus": point.foreign_cpus}
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

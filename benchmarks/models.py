@@ -3,12 +3,13 @@
 tiny          float32 [-1, 4] -> [-1, 3]                one dense layer: next to no work, so the server is all one sees
 mlp           float32 [-1, 784] -> [-1, 10]             three dense layers
 resnet50      float32 [-1, 3, 224, 224] -> [-1, 1000]   ResNet-50 v1.5, batch norm folded into the convolutions
-resnet50_u8   uint8 [-1, 224, 224, 3] -> [-1, 1000]     the same; the graph itself normalises to -1..1
+gap_u8, resnet50_u8   uint8 [-1, 224, 224, 3]       the same; the graph itself normalises to -1..1
 """
 
 import importlib.util
 import io
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ def build(name: str, folder: Path) -> Path:
     """Write the model into `folder`, and beside a float image model its `accelserve.toml`; returns the model's file."""
     path = folder / f"{name}.onnx"
     BUILDERS[name](path)
-    if name == "resnet50":
+    if name in ("gap", "resnet50"):
         (folder / f"{name}.accelserve.toml").write_text(PREPROCESSING)
     return path
 
@@ -137,17 +138,38 @@ def _mlp(path: Path) -> None:
     graph.save(path, [784], graph.add("Softmax", value, axis=-1), 10)
 
 
-def _resnet50(path: Path) -> None:
+def _vec256(path: Path) -> None:
     graph = Graph()
-    graph.save(path, [3, SIDE, SIDE], _resnet50_layers(graph, "x"), 1000)
+    half = graph.add("Mul", "x", graph.weight(0.5))
+    graph.save(path, [256], graph.add("Add", half, graph.weight(2.0)), 256)
 
 
-def _resnet50_u8(path: Path) -> None:
-    graph = Graph()
-    floats = graph.add("Cast", "x", to=TensorProto.FLOAT)
-    scaled = graph.add("Sub", graph.add("Mul", floats, graph.weight(1 / 127.5)), graph.weight(1.0))
-    image = graph.add("Transpose", scaled, perm=[0, 3, 1, 2])
-    graph.save(path, [SIDE, SIDE, 3], _resnet50_layers(graph, image), 1000, TensorProto.UINT8)
+def _on_floats(layers: Callable[[Graph, str], str]) -> Callable[[Path], None]:
+    """Image layers behind a float32 input."""
+
+    def write(path: Path) -> None:
+        graph = Graph()
+        graph.save(path, [3, SIDE, SIDE], layers(graph, "x"), 1000)
+
+    return write
+
+
+def _on_bytes(layers: Callable[[Graph, str], str]) -> Callable[[Path], None]:
+    """Image layers behind a uint8 input, which the graph normalises."""
+
+    def write(path: Path) -> None:
+        graph = Graph()
+        floats = graph.add("Cast", "x", to=TensorProto.FLOAT)
+        scaled = graph.add("Sub", graph.add("Mul", floats, graph.weight(1 / 127.5)), graph.weight(1.0))
+        image = graph.add("Transpose", scaled, perm=[0, 3, 1, 2])
+        graph.save(path, [SIDE, SIDE, 3], layers(graph, image), 1000, TensorProto.UINT8)
+
+    return write
+
+
+def _gap_layers(graph: Graph, image: str) -> str:
+    matrix = graph.weight(np.random.default_rng(0).normal(0, 0.02, (3, 1000)))
+    return graph.add("MatMul", graph.add("Flatten", graph.add("GlobalAveragePool", image)), matrix)
 
 
 def _resnet50_layers(graph: Graph, image: str) -> str:
@@ -179,4 +201,12 @@ def _resnet50_layers(graph: Graph, image: str) -> str:
     return graph.add("Softmax", graph.add("Gemm", pooled, dense, graph.weight(np.zeros(1000))), axis=-1)
 
 
-BUILDERS = {"tiny": _tiny, "mlp": _mlp, "resnet50": _resnet50, "resnet50_u8": _resnet50_u8}
+BUILDERS: dict[str, Callable[[Path], None]] = {
+    "tiny": _tiny,
+    "vec256": _vec256,
+    "mlp": _mlp,
+    "gap": _on_floats(_gap_layers),
+    "gap_u8": _on_bytes(_gap_layers),
+    "resnet50": _on_floats(_resnet50_layers),
+    "resnet50_u8": _on_bytes(_resnet50_layers),
+}

@@ -57,22 +57,23 @@ def commit() -> str:
 
 def write_result(path: Path, claim: str, result: dict[str, Any], rounds: list[dict[str, Any]]) -> None:
     """What was claimed, measured and how: enough to do it again."""
-    record = {
-        "claim": claim,
+    write_json(path, {"claim": claim, **provenance(), "result": result, "rounds": rounds})
+
+
+def provenance() -> dict[str, Any]:
+    """Command, date, commit, machine, versions."""
+    return {
         "command": command_line(),
         "date": time.strftime("%Y-%m-%d"),
         "commit": commit(),
         "machine": machine(),
         "versions": versions(),
-        "result": result,
-        "rounds": rounds,
     }
-    write_json(path, record)
 
 
 def write_json(path: Path, record: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(_rounded(record), indent=1) + "\n")
+    path.write_text(json.dumps(rounded(record), indent=1) + "\n")
 
 
 def command_line() -> str:
@@ -81,10 +82,10 @@ def command_line() -> str:
     return " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
     """Numbers to four digits; nobody reads more."""
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
+        return {key: rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item) for item in value]
+        return [rounded(item) for item in value]
     return float(f"{value:.4g}") if isinstance(value, float) else value

@@ -63,7 +63,7 @@ def _with_settings(plan: Plan, arithmetic: str, settings: Mapping[str, Any]) -> 
 
 def _memory_mib(server: harness.Server) -> float | None:
     try:
-        return server.pss_mib()
+        return server.tree.pss_mib()
     except OSError:  # not every kernel tells it
         return None
 
