@@ -1,7 +1,9 @@
 """Which requests ride together: a pure state machine. Time comes in as an argument, batches go out."""
 
+from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, NamedTuple, TypeVar
 
 from accelserve.batching.lazy_heap import LazyHeap
 from accelserve.batching.policy import BatchPolicy
@@ -12,78 +14,147 @@ from accelserve.messages import Priority
 # milliseconds, and the run itself has to fit in as well.
 DEADLINE_MARGIN_NS = 2_000_000
 
+_ALONE = object()  # the group of all who are never joined
+_NORMAL = Priority.NORMAL
 
-@dataclass(slots=True, eq=False)  # one for each request, and a frozen one takes three times as long to make
+
 class Pending:
-    """Rows that wait to be run; compared by identity, never changed.
+    """Rows that wait to be run; compared by identity, in one queue at a time. Meant to be a request's base class.
 
-    group: requests with equal groups can ride together. alone: a model without a batch axis, never joined with
-    another. deadline_ns: from this moment on nobody waits any more. payload: the owner's, not looked at.
+    group: requests with equal groups can ride together; it is found faster when it is the same object each time.
+    rows: at least 1. alone: a model without a batch axis, never joined with another. deadline_ns: from this moment on
+    nobody waits any more. payload: the owner's, not looked at. None of these changes while it waits.
+    order, leaves_ns: the queue's own; the place in its order, and when it stops waiting for company (None: at once).
     """
 
-    group: Hashable
+    __slots__ = (
+        "alone",
+        "arrived_ns",
+        "deadline_ns",
+        "group",
+        "leaves_ns",
+        "nbytes",
+        "order",
+        "payload",
+        "priority",
+        "rows",
+    )
+    order: int
+    leaves_ns: int | None
+
+    def __init__(
+        self,
+        group: Hashable,
+        rows: int,
+        nbytes: int,
+        arrived_ns: int,
+        deadline_ns: int | None = None,
+        priority: Priority = Priority.NORMAL,
+        alone: bool = False,
+        payload: object = None,
+    ) -> None:
+        self.group = group
+        self.rows = rows
+        self.nbytes = nbytes
+        self.arrived_ns = arrived_ns
+        self.deadline_ns = deadline_ns
+        self.priority = priority
+        self.alone = alone
+        self.payload = payload
+
+
+class Closed(StrEnum):
+    """Why a batch left as it was. Outsiders read these words."""
+
+    FULL = "full"  # it has `most_rows`, or the next in line would not have fitted
+    IDLE = "idle"  # a session was free and nobody in it was to wait for company
+    DELAY = "delay"  # one in it had waited for company as long as the policy lets it
+    DEADLINE = "deadline"  # one in it could not wait longer without endangering its deadline
+    ALONE = "alone"  # its model has no batch axis: nobody can join
+
+
+Item = TypeVar("Item", bound=Pending)
+
+
+class Taken(NamedTuple, Generic[Item]):
+    """A batch: items, head first; the sum of their rows; why no more ride."""
+
+    items: list[Item]
     rows: int
-    nbytes: int
-    arrived_ns: int
-    deadline_ns: int | None = None
-    priority: Priority = Priority.NORMAL
-    alone: bool = False
-    payload: object = None
+    closed: Closed
 
 
-class _Group:
-    """The living entries of one group. due: how many of them need not, or may not, wait for company any more."""
+class _Group(Generic[Item]):
+    """The items of one group, by priority in order of arrival. waiting: how many wait for company.
 
-    __slots__ = ("due", "entries", "items", "key", "rows")
+    rank: under which it stands in the queue's heads, None while it does not; at most that of its first item.
+    listing: names that entry. delayed: somebody in it has had to wait for company.
+    """
+
+    __slots__ = ("delayed", "key", "lanes", "listing", "rank", "rows", "waiting")
 
     def __init__(self, key: Hashable) -> None:
         self.key = key
-        self.entries: LazyHeap[_Entry] = LazyHeap()
-        self.items = 0
+        # OrderedDict, of all that keep an order, takes out any one in O(1) and leaves nothing of it.
+        self.lanes: list[OrderedDict[Item, None] | None] = [None, None, None]
         self.rows = 0
-        self.due = 0
+        self.waiting = 0
+        self.delayed = False
+        self.rank: int | None = None
+        self.listing = 0
+
+    def count(self) -> int:
+        return sum([len(lane) for lane in self.lanes if lane])
+
+    def first(self) -> Item:
+        return next(next(iter(lane)) for lane in self.lanes if lane)
+
+    def first_rank(self) -> int:
+        first = self.first()
+        return (first.priority << 60) + first.order
+
+    def items(self) -> list[Item]:
+        items: list[Item] = []
+        for lane in self.lanes:
+            if lane:
+                items += lane
+        return items
 
 
-class _Entry:
-    """One waiting item. listed: it is in the heap of heads. item: None when dead, so that the payload is free."""
-
-    __slots__ = ("arrived_ns", "due", "group", "item", "listed", "live", "order", "rank", "rows")
-
-    def __init__(self, item: Pending, group: _Group, order: int, due: bool) -> None:
-        self.live = True
-        self.item: Pending | None = item
-        self.group = group
-        self.rows = item.rows
-        self.arrived_ns = item.arrived_ns
-        self.order = order
-        self.rank = (item.priority << 60) + order  # by priority, then by arrival
-        self.due = due
-        self.listed = False
-
-
-class BatchQueue:
+class BatchQueue(Generic[Item]):
     """Decides which requests ride together, and when they leave.
 
     The head is the first by (priority, order of `add`) of the groups that may leave now; its batch is filled from
-    its group in the same order, up to the first item that does not fit into `max_batch_size`. A group may leave when
-    it fills a batch, or when one of its items has waited for `max_queue_delay_ns`, has a deadline nearer than
-    DEADLINE_MARGIN_NS, or is `alone`. With a delay of 0 every group may leave at any time.
+    its group in the same order, up to the first item that does not fit into `most_rows`. A group may leave when it
+    fills a batch, or when one of its items need not wait for company: it has waited for `delay_ns`, has a deadline
+    nearer than DEADLINE_MARGIN_NS, or is `alone`. With a delay of 0 nobody waits.
 
+    most_rows, delay_ns: the policy's at first, and may be changed at any time.
     Items are added in the order of their arrival and time never goes back. Expired items count as held until
-    `expire` hands them out. Every operation costs amortised O(log n) or less for each item it touches.
+    `expire` hands them out. Every operation costs amortised O(log n) or less for each item it touches; in the usual
+    case, nobody waiting or with a deadline, none of the heaps is touched for an item.
     """
 
     def __init__(self, policy: BatchPolicy) -> None:
         self._policy = policy
-        self._entries: dict[Pending, _Entry] = {}
-        self._expired: dict[Pending, None] = {}  # deadline passed, not handed out yet
-        self._groups: dict[Hashable, _Group] = {}
-        self._heads: LazyHeap[_Entry] = LazyHeap()  # holds at least the head of every group that may leave
-        self._waiting: LazyHeap[_Entry] = LazyHeap()  # entries that are not due, by when they will be
-        self._deadlines: LazyHeap[_Entry] = LazyHeap()
+        self._max_rows = policy.max_queue_rows
+        self._max_bytes = policy.max_queue_bytes
+        self._most_rows = policy.max_batch_size
+        self.delay_ns = policy.max_queue_delay_ns
+        self._groups: dict[Hashable, _Group[Item]] = {}
+        self._last: _Group[Item] | None = None  # that was added to, while it has items
+        self._expired: dict[Item, None] = {}  # deadline passed, not handed out yet
+        self._heads: LazyHeap[_Group[Item]] = (
+            LazyHeap()
+        )  # of several groups: all that may leave, and some that may no more
+        self._waiting: LazyHeap[Item] = LazyHeap()  # who waits for company, by when that ends
+        self._deadlines: LazyHeap[Item] = LazyHeap()
         self._rows = 0
         self._nbytes = 0
-        self._added = 0
+        self._high_rows = 0
+        self._low_rows = 0
+        self._timed = False  # since it was empty there has been somebody who waits or has a deadline
+        self._added = 0  # numbers items and listings
 
     @property
     def rows(self) -> int:
@@ -94,30 +165,55 @@ class BatchQueue:
         return self._nbytes
 
     def __len__(self) -> int:
-        return len(self._entries) + len(self._expired)
+        return len(self._expired) + sum([group.count() for group in self._groups.values()])
+
+    def __bool__(self) -> bool:
+        return bool(self._groups or self._expired)
+
+    def rows_ahead(self, priority: Priority) -> int:
+        """Rows here that go before a newcomer of this priority, whatever their group."""
+        if priority is Priority.HIGH:
+            return self._high_rows
+        return self._rows if priority is Priority.LOW else self._rows - self._low_rows
+
+    @property
+    def most_rows(self) -> int:
+        """What a batch is filled up to."""
+        return self._most_rows
+
+    @most_rows.setter
+    def most_rows(self, rows: int) -> None:
+        self._most_rows = rows
+        if len(self._groups) > 1:
+            for group in self._groups.values():  # some are full now; those that are no more are found by `_head`
+                self._list(group)
 
     # -- in -----------------------------------------------------------------------------------------------------
 
-    def add(self, item: Pending) -> None:
+    def add(self, item: Item) -> None:
         """Raises ScoringError(OVERLOADED, reason "queue_full") when it does not fit; an empty queue takes anything."""
-        self._admit(item.rows, item.nbytes)
+        if self._rows + item.rows > self._max_rows or self._nbytes + item.nbytes > self._max_bytes:
+            self._refuse(item.rows, item.nbytes)
         self._insert(item)
 
-    def add_all(self, items: Sequence[Pending]) -> None:
+    def add_all(self, items: Sequence[Item]) -> None:
         """All of them or, raising as `add` does, none: the parts of one request."""
+        if len(items) == 1:
+            self.add(items[0])
+            return
         rows = nbytes = 0
         for item in items:
             rows += item.rows
             nbytes += item.nbytes
-        self._admit(rows, nbytes)
+        if self._rows + rows > self._max_rows or self._nbytes + nbytes > self._max_bytes:
+            self._refuse(rows, nbytes)
         for item in items:
             self._insert(item)
 
-    def _admit(self, rows: int, nbytes: int) -> None:
-        policy = self._policy
-        fits = self._rows + rows <= policy.max_queue_rows and self._nbytes + nbytes <= policy.max_queue_bytes
-        if fits or not len(self):  # what no queue would ever hold would otherwise be refused forever
+    def _refuse(self, rows: int, nbytes: int) -> None:
+        if not self:  # what no queue would ever hold would otherwise be refused forever
             return
+        policy = self._policy
         raise ScoringError(
             Kind.OVERLOADED,
             f"the queue is full: it holds {self._rows} of {policy.max_queue_rows} rows and {self._nbytes} of "
@@ -126,83 +222,127 @@ class BatchQueue:
             retry_after_s=1,
         )
 
-    def _insert(self, item: Pending) -> None:
-        key = object() if item.alone else item.group
-        group = self._groups.get(key)
-        if group is None:
-            group = self._groups[key] = _Group(key)
-        leave_ns = self._leave_at_ns(item)
-        self._added += 1
-        entry = _Entry(item, group, self._added, due=leave_ns <= item.arrived_ns)
-        self._entries[item] = entry
-        self._rows += item.rows
+    def _insert(self, item: Item) -> None:
+        key = _ALONE if item.alone else item.group
+        group = self._last
+        if group is None or group.key is not key:  # saves hashing the key, and comparing it
+            group = self._groups.get(key)
+            if group is None:
+                group = self._open(key)
+            self._last = group
+        priority, rows = item.priority, item.rows
+        lane = group.lanes[priority]
+        if lane is None:
+            lane = group.lanes[priority] = OrderedDict()
+        is_first = not lane
+        self._added = item.order = self._added + 1
+        lane[item] = None
+        group.rows += rows
+        self._rows += rows
         self._nbytes += item.nbytes
-        group.entries.push(entry.rank, entry.order, entry)
-        group.items += 1
-        group.rows += item.rows
-        group.due += entry.due
-        if not entry.due:
-            self._waiting.push(leave_ns, entry.order, entry)
+        if priority is not _NORMAL:
+            self._count(priority, rows)
         if item.deadline_ns is not None:
-            self._deadlines.push(item.deadline_ns, entry.order, entry)
-        self._list_head(group)
+            self._timed = True
+            self._deadlines.push(item.deadline_ns, item.order, item)
+        if self.delay_ns and key is not _ALONE:
+            self._let_wait(item, group)
+        else:
+            item.leaves_ns = None
+        if (is_first or group.delayed) and len(self._groups) > 1:  # else it is behind somebody who may leave
+            self._list(group)
 
-    def _leave_at_ns(self, item: Pending) -> int:
-        """When it stops waiting for company."""
-        delay_ns = self._policy.max_queue_delay_ns
-        if item.alone or not delay_ns:
-            return item.arrived_ns
-        leave_ns = item.arrived_ns + delay_ns
-        return leave_ns if item.deadline_ns is None else min(leave_ns, item.deadline_ns - DEADLINE_MARGIN_NS)
+    def _open(self, key: Hashable) -> _Group[Item]:
+        if len(self._groups) == 1:
+            self._list(*self._groups.values())
+        group = self._groups[key] = _Group(key)
+        return group
+
+    def _count(self, priority: Priority, rows: int) -> None:
+        if priority is Priority.HIGH:
+            self._high_rows += rows
+        elif priority is Priority.LOW:
+            self._low_rows += rows
+
+    def _let_wait(self, item: Item, group: _Group[Item]) -> None:
+        leaves_ns = item.arrived_ns + self.delay_ns
+        if item.deadline_ns is not None:
+            leaves_ns = min(leaves_ns, item.deadline_ns - DEADLINE_MARGIN_NS)
+        item.leaves_ns = leaves_ns
+        group.delayed = True
+        if leaves_ns > item.arrived_ns:
+            group.waiting += 1
+            self._timed = True
+            self._waiting.push(leaves_ns, item.order, item)
 
     # -- out ----------------------------------------------------------------------------------------------------
 
-    def take(self, now_ns: int) -> list[Pending]:
-        """The next batch, head first; [] means not yet. Nothing expired is in it."""
-        self._let_time_pass(now_ns)
-        head = self._head()
-        if head is None:
-            return []
-        group, space = head.group, self._policy.max_batch_size - head.rows
-        batch = [self._leave(head)]
-        while (entry := group.entries.first()) is not None and entry.rows <= space:
-            space -= entry.rows
-            batch.append(self._leave(entry))
-        self._list_head(group)
-        return batch
+    def take(self, now_ns: int) -> Taken[Item] | None:
+        """The next batch, nothing expired in it; None means not yet."""
+        if not self._groups:
+            return None
+        if self._timed:
+            self._let_time_pass(now_ns)
+        group = self._head()
+        if group is None:
+            return None
+        if group.key is _ALONE:
+            taken = self._fill(group, 1)._replace(closed=Closed.ALONE)
+        elif group.rows > self._most_rows:
+            taken = self._fill(group, self._most_rows)
+        else:
+            items, rows = group.items(), group.rows
+            if rows == self._most_rows:
+                taken = Taken(items, rows, Closed.FULL)
+            else:
+                taken = Taken(items, rows, _ended_by(items) if group.delayed else Closed.IDLE)
+        self._leave(group, taken)
+        return taken
 
-    def _leave(self, entry: _Entry) -> Pending:
-        item = self._bury(entry)
-        self._forget(item)
-        return item
+    def _fill(self, group: _Group[Item], most: int) -> Taken[Item]:
+        """Take the first out of their lanes, up to `most` rows, or the head alone."""
+        items: list[Item] = []
+        rows = 0
+        for lane in group.lanes:
+            while lane:
+                if rows >= most:
+                    return Taken(items, rows, Closed.FULL)
+                item, _ = lane.popitem(last=False)
+                if items and rows + item.rows > most:
+                    lane[item] = None
+                    lane.move_to_end(item, last=False)
+                    return Taken(items, rows, Closed.FULL)
+                items.append(item)
+                rows += item.rows
+        return Taken(items, rows, Closed.FULL)
 
-    def expire(self, now_ns: int) -> list[Pending]:
+    def expire(self, now_ns: int) -> list[Item]:
         """Remove and return the items whose deadline is now or has passed, earliest first."""
-        if not self._deadlines and not self._expired:
+        if self._timed:
+            self._let_time_pass(now_ns)
+        if not self._expired:
             return []
-        self._let_time_pass(now_ns)
-        expired = list(self._expired)
+        expired = sorted(self._expired, key=lambda item: item.deadline_ns or 0)
         self._expired.clear()
         for item in expired:
             self._forget(item)
         return expired
 
-    def remove(self, item: Pending) -> bool:
+    def remove(self, item: Item) -> bool:
         """Whether it was here; the caller has gone."""
-        entry = self._entries.get(item)
-        if entry is not None:
-            self._leave(entry)
-            self._list_head(entry.group)
-        elif item in self._expired:
+        if item in self._expired:
             del self._expired[item]
-            self._forget(item)
-        else:
+        elif not self._pull_out(item):
             return False
+        self._forget(item)
         return True
 
-    def clear(self) -> list[Pending]:
-        """Remove and return everything."""
-        items = [*self._expired, *self._entries]
+    def clear(self) -> list[Item]:
+        """Remove and return everything: the expired, then the others in the order of `add`."""
+        living = sorted(
+            [item for group in self._groups.values() for item in group.items()], key=lambda item: item.order
+        )
+        items = [*self._expired, *living]
         for item in items:
             self.remove(item)
         return items
@@ -217,8 +357,8 @@ class BatchQueue:
 
     def wake_at_ns(self) -> int | None:
         """The earliest moment, past or future, when `take` or `expire` gives something without a new arrival."""
-        head = self._head()
-        leaves_ns = head.arrived_ns if head is not None else self._waiting.first_key()
+        group = self._head()
+        leaves_ns = group.first().arrived_ns if group is not None else self._waiting.first_key()
         moments = [moment for moment in (leaves_ns, self.expires_at_ns()) if moment is not None]
         return min(moments, default=None)
 
@@ -226,53 +366,99 @@ class BatchQueue:
 
     def _let_time_pass(self, now_ns: int) -> None:
         """Put the expired aside and note who need not wait any more."""
-        while (entry := self._deadlines.first_until(now_ns)) is not None:
-            self._expired[self._bury(entry)] = None
-            self._list_head(entry.group)
-        while (entry := self._waiting.first_until(now_ns)) is not None:
-            self._waiting.pop()
-            entry.due = True
-            entry.group.due += 1
-            self._list_head(entry.group)
+        while (item := self._deadlines.pop_until(now_ns)) is not None:
+            self._pull_out(item)
+            self._expired[item] = None
+        while (item := self._waiting.pop_until(now_ns)) is not None:
+            group = self._groups[item.group]
+            group.waiting -= 1
+            if len(self._groups) > 1:
+                self._list(group)
+        self._timed = bool(self._deadlines or self._waiting)
 
-    def _may_leave(self, group: _Group) -> bool:
+    def _may_leave(self, group: _Group[Item]) -> bool:
         # With this many rows the greedy batch is full, or the next item does not fit.
-        return group.due > 0 or group.rows >= self._policy.max_batch_size
+        return not group.waiting or group.rows >= self._most_rows or group.waiting < group.count()
 
-    def _list_head(self, group: _Group) -> None:
-        """Restore the promise of `_heads` after a change of this group."""
-        head = group.entries.first()  # in an emptied group this drops the dead, which point back to it: no cycle stays
-        if head is not None and not head.listed and self._may_leave(group):
-            head.listed = True
-            self._heads.push(head.rank, head.order, head)
+    def _list(self, group: _Group[Item]) -> None:
+        """Put a group that may leave among the heads, or further up if its first item has changed to a more urgent."""
+        if self._may_leave(group):
+            rank = group.first_rank()
+            if group.rank is None or rank < group.rank:
+                self._unlist(group)
+                self._added = group.listing = self._added + 1
+                group.rank = rank
+                self._heads.push(rank, group.listing, group)
 
-    def _head(self) -> _Entry | None:
-        while (entry := self._heads.first()) is not None and not self._may_leave(entry.group):
-            self._heads.pop()
-            entry.listed = False
-        return entry
+    def _unlist(self, group: _Group[Item]) -> None:
+        if group.rank is not None:
+            self._heads.discard(group.listing)
+            group.rank = None
 
-    def _bury(self, entry: _Entry) -> Pending:
-        """Take an entry out of all that is decided here; its rows stay counted until `_forget`."""
-        item, group = entry.item, entry.group
-        assert item is not None
-        entry.item = None
-        entry.live = False
-        group.items -= 1
+    def _head(self) -> _Group[Item] | None:
+        """The group whose turn it is. What has left it may have made it less urgent, or unable to leave."""
+        if len(self._groups) == 1:
+            (only,) = self._groups.values()
+            return only if self._may_leave(only) else None
+        while (group := self._heads.first()) is not None:
+            rank = group.rank
+            if self._may_leave(group) and group.first_rank() == rank:
+                return group
+            self._unlist(group)
+            self._list(group)
+        return None
+
+    def _close(self, group: _Group[Item]) -> None:
+        """Let go of a group that has become empty."""
+        del self._groups[group.key]
+        self._unlist(group)
+        if self._last is group:
+            self._last = None
+
+    def _leave(self, group: _Group[Item], taken: Taken[Item]) -> None:
+        """Count what is taken as gone. The lanes of a group that leaves as a whole are not emptied."""
+        group.rows -= taken.rows
+        if not group.rows:
+            self._close(group)
+        if not self._groups and not self._expired:  # the usual case, without a look at each item
+            self._rows = self._nbytes = self._high_rows = self._low_rows = 0
+            self._timed = False
+            self._waiting.clear()
+            self._deadlines.clear()
+            return
+        for item in taken.items:
+            self._forget(item)
+            if self._timed:
+                self._stop_the_clock(item, group)
+
+    def _pull_out(self, item: Item) -> bool:
+        """Take an item out of all that is decided here; it stays counted until `_forget`. Whether it was there."""
+        group = self._groups.get(_ALONE if item.alone else item.group)
+        lane = None if group is None else group.lanes[item.priority]
+        if group is None or lane is None or item not in lane:
+            return False
+        del lane[item]
         group.rows -= item.rows
-        group.due -= entry.due
-        group.entries.bury()
-        if entry.listed:
-            self._heads.bury()
-        if not entry.due:
-            self._waiting.bury()
-        if item.deadline_ns is not None:
-            self._deadlines.bury()
-        del self._entries[item]
-        if not group.items:
-            del self._groups[group.key]
-        return item
+        self._stop_the_clock(item, group)
+        if not group.rows:
+            self._close(group)
+        return True
 
-    def _forget(self, item: Pending) -> None:
+    def _stop_the_clock(self, item: Item, group: _Group[Item]) -> None:
+        if item.deadline_ns is not None:
+            self._deadlines.discard(item.order)
+        if item.leaves_ns is not None and self._waiting.discard(item.order):
+            group.waiting -= 1
+
+    def _forget(self, item: Item) -> None:
         self._rows -= item.rows
         self._nbytes -= item.nbytes
+        self._count(item.priority, -item.rows)
+
+
+def _ended_by(items: Sequence[Pending]) -> Closed:
+    """What let a batch go that is not full: the first in time that need not wait any more."""
+    ended = min(items, key=lambda item: item.arrived_ns if item.leaves_ns is None else item.leaves_ns)
+    if ended.leaves_ns is None:
+        return Closed.IDLE
+    return Closed.DEADLINE if ended.leaves_ns + DEADLINE_MARGIN_NS == ended.deadline_ns else Closed.DELAY

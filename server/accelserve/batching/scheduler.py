@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from accelserve.backends.base import Session
-from accelserve.batching.batch_queue import BatchQueue
+from accelserve.batching.batch_queue import BatchQueue, Pending
 from accelserve.batching.batch_run import BatchRunner, Report, Run
 from accelserve.batching.lanes import Instance, Job, Lane, errors_in
 from accelserve.batching.policy import BatchPolicy
@@ -62,7 +62,7 @@ class Scheduler:
         self._clock = clock
         self._observer = observer
         self._name = name
-        self._queue = BatchQueue(policy)
+        self._queue: BatchQueue[Pending] = BatchQueue(policy)
         self._running: set[Job] = set()
         self._accepting = False
         self._abandoned = False
@@ -184,8 +184,8 @@ class Scheduler:
         now_ns = self._clock.now_ns()
         for pending in self._queue.expire(now_ns):
             Part.of(pending).request.expired(now_ns, self._name)
-        while (lane := self._free_lane()) is not None and (batch := self._queue.take(now_ns)):
-            self._start(lane, [part for part in map(Part.of, batch) if not part.request.future.done()])
+        while (lane := self._free_lane()) is not None and (taken := self._queue.take(now_ns)) is not None:
+            self._start(lane, [part for part in map(Part.of, taken.items) if not part.request.future.done()])
         self._set_timer()
         self._note_idle()
 
