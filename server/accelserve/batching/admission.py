@@ -1,0 +1,189 @@
+"""Who is let into a model's queue: an answer that would come too late is refused at once. Pure, time passed in."""
+
+from accelserve.batching.latency import LatencyModel
+from accelserve.batching.policy import BatchPolicy
+from accelserve.errors import Kind, ScoringError
+
+_WIDEN = 0.1  # what a miss adds to the margin;
+_HOLD_NS = 5_000_000_000  # it stays for so long,
+_NARROW = 0.003  # and is taken back by this much with each run
+_MOST_MARGIN = 2.0
+_FILL_GAIN = 0.1
+_FIRST_OVERDUE = 4  # a run that is late already takes this part of its age longer: the older, the longer
+
+
+class Ticket:
+    """A run on its way."""
+
+    __slots__ = ("due_ns", "started_ns")
+
+    def __init__(self, started_ns: int, due_ns: int) -> None:
+        self.started_ns = started_ns
+        self.due_ns = due_ns
+
+
+class Admission:
+    """Estimates when a new request would be answered, and refuses what cannot make it.
+
+    The queue is first in, first out, and runs leave in full batches while it holds more than one: a request behind
+    `ahead` rows starts when the runs before its own have ended, on whichever lane is free first, and its own takes
+    what a batch up to its place takes: who joins later does not make it late, a batch that it would is cut
+    (`BatchQueue.run_ns`). Times are multiplied by what runs spread, and the wait by a margin that grows where requests
+    came too late. A request that finds a lane free and nobody waiting is measured
+    by the typical time of a run alone: there is nothing better to do with the device.
+
+    The margin costs no throughput: it shortens the queue, which at overload holds more than the next batch still.
+
+    lanes: batches that run at the same time, all instances together, at least 1; set it when that changes.
+    """
+
+    __slots__ = (
+        "_batch_rows",
+        "_fill",
+        "_last_rows",
+        "_margin",
+        "_most_rows",
+        "_name",
+        "_objective_ns",
+        "_running",
+        "_widened_ns",
+        "lanes",
+        "latency",
+    )
+
+    def __init__(self, policy: BatchPolicy, lanes: int, name: str = "model") -> None:
+        self._name = name
+        self._objective_ns = policy.latency_slo_ns
+        self._most_rows = policy.max_batch_size
+        self._running: dict[Ticket, None] = {}
+        self._batch_rows = policy.max_batch_size
+        self._fill = float(policy.max_batch_size)
+        self._margin = 1.0
+        self._last_rows = 1
+        self._widened_ns = -1
+        self.lanes = lanes
+        self.latency = LatencyModel(policy.max_batch_size, policy.allowed_batch_sizes)
+
+    # -- requests -----------------------------------------------------------------------------------------------
+
+    def check(self, rows: int, ahead: int, first_ns: int | None, deadline_ns: int | None, now_ns: int) -> None:
+        """Let it pass, or raise ScoringError(OVERLOADED) with a reason and when to come again.
+
+        rows: its own. ahead: rows that wait and go before it. first_ns: the earliest deadline of those who wait.
+        Reasons: "wait_too_long" for who would make it on an idle server, "deadline_too_short" for who would not, "slo"
+        for who has no deadline of its own and would be answered later than the model's objective.
+        """
+        if deadline_ns is not None:
+            left_ns = deadline_ns - now_ns
+        elif self._objective_ns is not None:
+            left_ns = self._objective_ns
+        else:
+            return
+        needs_ns = self.estimate_ns(rows, ahead, first_ns, now_ns)
+        if left_ns < needs_ns:
+            self._refuse(rows, needs_ns, left_ns, deadline_ns is None, now_ns)
+
+    def estimate_ns(self, rows: int, ahead: int, first_ns: int | None, now_ns: int) -> int:
+        """From now to its answer, margin included; 0 while nothing was learned."""
+        run_ns = self.latency.run_ns
+        if not run_ns:
+            return 0
+        if not ahead and len(self._running) < self.lanes and rows <= self._batch_rows:
+            return run_ns[rows]
+        batches, place = divmod(ahead + rows - 1 if rows else ahead, self._batch_rows)
+        rounds, lane = divmod(batches, self.lanes)
+        wait_ns = self._free_in_ns(lane, now_ns) + rounds * run_ns[self._batch_rows]
+        least_ns = run_ns[min(self._last_rows, self.latency.worthwhile)]
+        own_ns = max(run_ns[place + 1], least_ns)
+        if first_ns is not None and not batches and now_ns + wait_ns + own_ns > first_ns:
+            own_ns += least_ns  # the batch leaves without it, for the first one's sake
+        return int((wait_ns * self._margin + own_ns) * self.latency.spread)
+
+    def _free_in_ns(self, lane: int, now_ns: int) -> int:
+        """When one more than `lane` lanes have become free."""
+        busy = len(self._running)
+        idle = self.lanes - busy
+        if lane < idle:
+            return 0
+        left = [_left_ns(ticket, now_ns) for ticket in self._running]
+        if busy == 1:
+            return left[0]
+        left.sort()
+        return left[min(lane - max(idle, 0), busy - 1)]
+
+    def _refuse(self, rows: int, needs_ns: int, left_ns: int, by_objective: bool, now_ns: int) -> None:
+        if not self._running:
+            self.latency.fade(now_ns)
+        alone_ns = self.latency.run_ns[min(rows, self._batch_rows)]
+        if by_objective:
+            reason, what = "slo", "is expected to miss its objective"
+        elif left_ns < alone_ns:
+            reason, what = "deadline_too_short", "cannot meet the deadline"
+        else:
+            reason, what = "wait_too_long", "cannot meet the deadline"
+        message = (
+            f"{self._name} {what}: an answer takes {needs_ns / 1e6:.1f} ms now, of which {alone_ns / 1e6:.1f} ms are "
+            f"the run, and {max(left_ns, 0) / 1e6:.1f} ms are left"
+        )
+        raise ScoringError(Kind.OVERLOADED, message, reason=reason, retry_after_s=retry_after_s(needs_ns - left_ns))
+
+    def lead_ns(self, waiting: int) -> int:
+        """How long before its deadline a request must be on its way, with so many rows waiting.
+
+        It could run alone until its time is nearer than one row's; but while others wait, a batch cut so small for its
+        sake costs several of them their place. So with a full queue it has to fit into a batch of `worthwhile` rows.
+        """
+        run_ns = self.latency.run_ns
+        return run_ns[min(waiting, self.latency.worthwhile)] if run_ns else 0
+
+    def given_up(self, deadline_ns: int, now_ns: int) -> ScoringError:
+        """For who was let in and waits, but whose run would end too late by now."""
+        left_ns = deadline_ns - now_ns
+        message = (
+            f"{self._name} cannot meet the deadline any more: those before took longer than expected, a run takes "
+            f"{self.latency.run_ns[1] / 1e6:.1f} ms, and {max(left_ns, 0) / 1e6:.1f} ms are left"
+        )
+        return ScoringError(Kind.OVERLOADED, message, reason="wait_too_long", retry_after_s=1)
+
+    # -- runs ---------------------------------------------------------------------------------------------------
+
+    def started(self, rows: int, waiting: int, now_ns: int) -> Ticket:
+        """A batch of `rows` was handed to a lane, and `waiting` rows were left in the queue."""
+        run_ns = self.latency.run_ns
+        ticket = Ticket(now_ns, now_ns + (run_ns[rows] if rows < len(run_ns) else 0))
+        self._running[ticket] = None
+        self._last_rows = rows
+        if waiting:  # as full as batches get: what comes in pieces, or cannot ride together, fills none
+            self._fill += _FILL_GAIN * (rows - self._fill)
+            self._batch_rows = max(1, min(round(self._fill), self._most_rows))
+        return ticket
+
+    def finished(self, ticket: Ticket, padded_rows: int, now_ns: int) -> None:
+        """The batch of this ticket is answered.
+
+        padded_rows: that the model ran; 0 where nothing is to be learned, for it failed.
+        """
+        del self._running[ticket]
+        if padded_rows:
+            self.latency.observe(padded_rows, now_ns - ticket.started_ns, now_ns)
+        if self._margin > 1.0 and now_ns - self._widened_ns > _HOLD_NS:
+            self._margin = max(1.0, self._margin - _NARROW)
+
+    def missed(self, came_ns: int, now_ns: int) -> None:
+        """A request that came then and had to wait was answered too late, or dropped for it.
+
+        Who was let in before the margin was last widened says nothing new.
+        """
+        if came_ns > self._widened_ns:
+            self._widened_ns = now_ns
+            self._margin = min(self._margin + _WIDEN, _MOST_MARGIN)
+
+
+def _left_ns(ticket: Ticket, now_ns: int) -> int:
+    left_ns = ticket.due_ns - now_ns
+    return left_ns if left_ns > 0 else (now_ns - ticket.started_ns) // _FIRST_OVERDUE
+
+
+def retry_after_s(late_ns: int) -> int:
+    """Whole seconds after which a request that would come late by this much would not."""
+    return max(1, -(-late_ns // 1_000_000_000))

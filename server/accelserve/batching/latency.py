@@ -1,0 +1,196 @@
+"""How long a model's run takes by its rows, learned from the runs: pure, time passed in."""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import accumulate, chain
+
+_GAIN = 0.15  # how far one run moves what is believed, as a share of its surprise
+_MOST_GAIN = 0.5
+_GAIN_PER_NS = 1 / 4e9  # slow models have few runs, and are to be learned in seconds as well
+_SPEED_SHARE = 0.7  # what slows one size down (a clock, a neighbour) nearly always slows them all down
+_SURPRISE = math.log(2)  # a run off by more counts as off by this much,
+_REPEATS = 4  # until so many in a row say the same: then it is the model that has changed
+_COLD_RUNS = 3  # of the first runs of a size the fastest counts: caches and allocators are cold
+_REBUILD = 0.02  # the table follows when it is off by this share
+_FIRST_DEVIATION = 0.05
+_DEVIATIONS = 2.0  # mean absolute deviations up to `high`: for a normal distribution its 95th percentile
+_MOST_DEVIATION = 0.35
+_WORTHWHILE = 0.75  # of the most rows per second
+_FADE = 0.7
+_FADE_AFTER_NS = 500_000_000
+
+
+class _Size:
+    """What runs of about one size took. rows: their mean. scaled_ns: their time at speed 1."""
+
+    __slots__ = ("rows", "runs", "scaled_ns")
+
+    def __init__(self, rows: int, scaled_ns: float) -> None:
+        self.rows = float(rows)
+        self.scaled_ns = scaled_ns
+        self.runs = 0
+
+
+class LatencyModel:
+    """Believes that t(rows) = speed * shape(rows): the speed follows within a few runs, the shape slowly.
+
+    The shape is kept for each allowed size or, where any size may run, for each up to 32 and four in an octave above;
+    between sizes that were seen it is a straight line. Beyond these it hopes (fewer rows take less in proportion, more
+    rows what the line says): who has seen nothing refuses nothing. Changes are counted in logarithms, and a single
+    outlier moves little.
+
+    run_ns: the typical time by rows, padded as they run, index 0 to max_batch_size; empty until a run was seen. A new
+    list when it changes.
+    worthwhile: the smallest batch that gives three quarters of the most rows in a second.
+    spread: what most runs stay within, as a multiple of their typical time.
+    """
+
+    __slots__ = (
+        "_built_speed",
+        "_deviation",
+        "_edges",
+        "_last_ns",
+        "_odd",
+        "_padded",
+        "_sizes",
+        "_speed",
+        "_top",
+        "run_ns",
+        "spread",
+        "worthwhile",
+    )
+
+    def __init__(self, max_batch_size: int, allowed_batch_sizes: Sequence[int] = ()) -> None:
+        self._top = max_batch_size
+        sizes = allowed_batch_sizes
+        self._padded = [0, *(sizes[bisect_left(sizes, rows)] for rows in range(1, max_batch_size + 1))] if sizes else []
+        self._edges = list(allowed_batch_sizes) or _edges(max_batch_size)
+        self._sizes: dict[int, _Size] = {}
+        self._speed = 1.0
+        self._built_speed = 1.0
+        self._deviation = _FIRST_DEVIATION
+        self._odd: list[float] = []  # surprises in a row, all of one sign
+        self._last_ns = 0
+        self.run_ns: list[int] = []
+        self.worthwhile = 1
+        self.spread = math.exp(_DEVIATIONS * self._deviation) + _REBUILD
+
+    @property
+    def largest_seen(self) -> int:
+        """Rows up to which runs have been seen; 0 before the first."""
+        return round(self._sizes[max(self._sizes)].rows) if self._sizes else 0
+
+    def sizes(self) -> list[tuple[int, int]]:
+        """(rows, typical ns) of every size that was seen, ascending."""
+        seen = [self._sizes[key] for key in sorted(self._sizes)]
+        return [(round(size.rows), round(size.scaled_ns * self._speed)) for size in seen]
+
+    def observe(self, rows: int, took_ns: int, now_ns: int) -> None:
+        """A run of `rows`, padding included, took so long, from the hand-over to the answers."""
+        self._last_ns = now_ns
+        took_ns = max(took_ns, 1)
+        key = bisect_left(self._edges, rows)
+        size = self._sizes.get(key)
+        if size is None:
+            size = self._sizes[key] = _Size(rows, self._plausible(key, rows, took_ns) / self._speed)
+            stale = True
+        elif size.runs < _COLD_RUNS:
+            stale = self._young(size, rows, took_ns)
+        else:
+            stale = self._grown(size, rows, took_ns)
+        size.runs += 1
+        if stale:
+            self._build()
+
+    def fade(self, now_ns: int) -> None:
+        """Believe in less time when nothing ran for a while: a belief that lets nothing run is never put right."""
+        if self._sizes and now_ns - self._last_ns > _FADE_AFTER_NS:
+            self._last_ns = now_ns
+            self._speed *= _FADE
+            self._build()
+
+    def _plausible(self, key: int, rows: int, took_ns: int) -> float:
+        """The first run of a size. Between others it counts at most twice what they say: it is cold, or the model has
+        just become slower at all of them."""
+        if self._sizes and min(self._sizes) < key < max(self._sizes):
+            return min(took_ns, 2.0 * self.run_ns[rows])
+        return took_ns
+
+    def _young(self, size: _Size, rows: int, took_ns: int) -> bool:
+        size.rows += (rows - size.rows) / (size.runs + 1)
+        faster = took_ns / self._speed < size.scaled_ns
+        if faster:
+            size.scaled_ns = took_ns / self._speed
+        return faster
+
+    def _grown(self, size: _Size, rows: int, took_ns: int) -> bool:
+        # By the line at these very rows: the runs of one size differ by up to a quarter.
+        expected_ns = max(1.0, self.run_ns[rows] * self._speed / self._built_speed)
+        gain = min(_MOST_GAIN, max(_GAIN, expected_ns * _GAIN_PER_NS))
+        off = math.log(took_ns / expected_ns)
+        move = self._believable(off)
+        size.rows += gain * (rows - size.rows)
+        self._speed *= math.exp(move * gain * _SPEED_SHARE if abs(move) <= _SURPRISE else move)
+        size.scaled_ns *= math.exp(move * gain * (1 - _SPEED_SHARE) if abs(move) <= _SURPRISE else 0.0)
+        self._deviation += gain * (min(abs(off), _MOST_DEVIATION) - self._deviation)
+        self.spread = math.exp(_DEVIATIONS * self._deviation) + _REBUILD
+        believed = size.scaled_ns * self._speed
+        told = self._line(size.rows)
+        return abs(believed - told) > _REBUILD * told or abs(self._speed / self._built_speed - 1) > _REBUILD
+
+    def _believable(self, off: float) -> float:
+        """At most one surprise at a time, but the smallest of several in a row that agree, as a whole."""
+        if abs(off) <= _SURPRISE:
+            self._odd.clear()
+            return off
+        if self._odd and (self._odd[0] > 0) != (off > 0):
+            self._odd.clear()
+        self._odd.append(off)
+        if len(self._odd) < _REPEATS:
+            return math.copysign(_SURPRISE, off)
+        least = min(self._odd, key=abs)
+        self._odd.clear()
+        return least
+
+    def _line(self, rows: float) -> float:
+        below = int(rows)
+        above = min(below + 1, self._top)
+        return self.run_ns[below] + (rows - below) * (self.run_ns[above] - self.run_ns[below])
+
+    def _build(self) -> None:
+        points = [(self._sizes[key].rows, self._sizes[key].scaled_ns * self._speed) for key in sorted(self._sizes)]
+        self._built_speed = self._speed
+        line = _through(points, self._top)
+        run_ns = [line[rows] for rows in self._padded] if self._padded else line
+        # More rows do not take less: what says so is old.
+        self.run_ns = run_ns = list(accumulate(reversed(run_ns), min))[::-1]
+        least = _WORTHWHILE * max(rows / max(1, run_ns[rows]) for rows in range(1, self._top + 1))
+        self.worthwhile = next(rows for rows in range(1, self._top + 1) if rows >= least * run_ns[rows])
+
+
+def _edges(most: int) -> list[int]:
+    """1 2 3 ... 32 40 48 56 64 80 ... most: devices take steps, most of them at multiples of eight."""
+    octaves = [range(5 * width, 9 * width, width) for width in (2**i for i in range(3, most.bit_length()))]
+    return [*(rows for rows in chain(range(1, 33), *octaves) if rows < most), most]
+
+
+def _through(points: Sequence[tuple[float, float]], top: int) -> list[int]:
+    """Time by rows, 0 to top: straight from point to point, in proportion before the first, along `_slope` after the
+    last."""
+    table = [0]
+    left, left_ns = 0.0, 0.0
+    for right, right_ns in points:
+        per_row = (right_ns - left_ns) / (right - left)
+        table += [int(left_ns + (rows - left) * per_row) for rows in range(len(table), min(top, int(right)) + 1)]
+        left, left_ns = right, right_ns
+    slope = _slope(points)
+    return table + [int(left_ns + (rows - left) * slope) for rows in range(len(table), top + 1)]
+
+
+def _slope(points: Sequence[tuple[float, float]]) -> float:
+    """Of the line with the least squares, never falling: two neighbours alone would mostly tell their noise."""
+    mean_rows = sum(rows for rows, _ in points) / len(points)
+    mean_ns = sum(ns for _, ns in points) / len(points)
+    spread = sum((rows - mean_rows) ** 2 for rows, _ in points)
+    return max(0.0, sum((rows - mean_rows) * (ns - mean_ns) for rows, ns in points) / spread) if spread else 0.0

@@ -1,0 +1,254 @@
+"""Who is let in: single decisions, and goodput in simulated time."""
+
+import pytest
+from simulated_server import MS, S, Simulation, capacity_per_s, flat, linear, noisy, overload, steps
+
+from accelserve.batching.admission import Admission, retry_after_s
+from accelserve.batching.policy import BatchPolicy
+from accelserve.errors import Kind, ScoringError
+
+NOW = 1_000 * S
+
+
+def knowing(ms=20, lanes=1, most=32, slo_ms=None):
+    """Has seen runs of every size take `ms`."""
+    policy = BatchPolicy(max_batch_size=most, latency_slo_ns=slo_ms and slo_ms * MS)
+    admission = Admission(policy, lanes, "resnet:1")
+    for number in range(20):
+        for rows in (1, most):
+            admission.latency.observe(rows, ms * MS, NOW - (20 - number) * MS)
+    return admission
+
+
+def refused(admission, *, left_ms, rows=1, ahead=0, now=NOW):
+    with pytest.raises(ScoringError) as caught:
+        admission.check(rows, ahead, None, None if left_ms is None else now + left_ms * MS, now)
+    return caught.value
+
+
+# -- one decision ----------------------------------------------------------------------------------------------------
+
+
+def test_a_model_that_never_ran_lets_everything_in():
+    Admission(BatchPolicy(), 1).check(1, 4_000, None, NOW + 1, NOW)
+
+
+def test_a_request_without_deadline_at_a_model_without_objective_is_let_in():
+    knowing().check(1, 4_000, None, None, NOW)
+
+
+def test_an_idle_server_lets_in_what_a_run_alone_makes():
+    knowing(ms=20).check(1, 0, None, NOW + 20 * MS, NOW)
+
+
+def test_a_deadline_shorter_than_a_run_is_refused_for_that():
+    error = refused(knowing(ms=20), left_ms=19)
+    assert (error.kind, error.reason, error.retry_after_s) == (Kind.OVERLOADED, "deadline_too_short", 1)
+    assert error.message == (
+        "resnet:1 cannot meet the deadline: an answer takes 20.0 ms now, of which 20.0 ms are the run, "
+        "and 19.0 ms are left"
+    )
+
+
+def test_a_run_on_its_way_is_waited_for():
+    admission = knowing(ms=20)
+    admission.started(1, 0, NOW - 5 * MS)
+    assert admission.estimate_ns(1, 0, None, NOW) == pytest.approx(35 * MS, rel=0.03)
+
+
+def test_each_full_batch_ahead_takes_a_run():
+    admission = knowing(ms=20)
+    admission.started(32, 70, NOW)
+    assert admission.estimate_ns(1, 31, None, NOW) == pytest.approx(40 * MS, rel=0.03)
+    assert admission.estimate_ns(1, 32, None, NOW) == pytest.approx(60 * MS, rel=0.03)
+    assert admission.estimate_ns(1, 70, None, NOW) == pytest.approx(80 * MS, rel=0.03)
+
+
+def test_a_wait_that_is_too_long_is_refused_with_the_estimate():
+    admission = knowing(ms=20)
+    admission.started(32, 320, NOW)
+    error = refused(admission, left_ms=100, ahead=320)
+    assert (error.kind, error.reason, error.retry_after_s) == (Kind.OVERLOADED, "wait_too_long", 1)
+    assert "an answer takes 244." in error.message
+
+
+def test_lanes_share_what_is_ahead():
+    admission = knowing(ms=20, lanes=2)
+    admission.started(32, 0, NOW)
+    admission.started(32, 64, NOW - 10 * MS)
+    waits = [admission.estimate_ns(1, ahead, None, NOW) / MS for ahead in (0, 32, 64, 96)]
+    assert waits == pytest.approx([30, 40, 50, 60], rel=0.03)
+
+
+def test_an_idle_lane_is_used_though_another_is_busy():
+    admission = knowing(ms=20, lanes=2)
+    admission.started(32, 0, NOW)
+    admission.check(1, 0, None, NOW + 20 * MS, NOW)
+
+
+def test_a_request_larger_than_a_batch_takes_several_runs():
+    assert knowing(ms=20).estimate_ns(100, 0, None, NOW) == pytest.approx(80 * MS, rel=0.03)
+
+
+def test_a_run_that_is_late_already_is_expected_to_be_later_the_older_it_is():
+    admission = knowing(ms=20)
+    admission.started(1, 0, NOW)
+    assert admission.estimate_ns(1, 0, None, NOW + 40 * MS) < admission.estimate_ns(1, 0, None, NOW + 400 * MS)
+
+
+def test_batches_that_do_not_fill_are_counted_as_they_are():
+    admission = knowing(ms=20)
+    for _ in range(60):  # each of twenty rows, so that only one fits
+        admission.finished(admission.started(20, 100, NOW), 20, NOW + 20 * MS)
+    assert admission.estimate_ns(20, 40, None, NOW + 20 * MS) == pytest.approx(60 * MS, rel=0.03)
+
+
+def test_a_failed_batch_teaches_nothing():
+    admission = knowing(ms=20)
+    admission.finished(admission.started(1, 0, NOW), 0, NOW + S)
+    assert admission.estimate_ns(1, 0, None, NOW + S) == pytest.approx(20 * MS)
+
+
+def test_a_miss_widens_the_margin_for_waits_and_runs_in_time_narrow_it_after_a_while():
+    admission = knowing(ms=20)
+    before = admission.estimate_ns(1, 64, None, NOW)
+    admission.missed(NOW, NOW + 20 * MS)
+    widened = admission.estimate_ns(1, 64, None, NOW)
+    assert widened == pytest.approx(before + 4 * MS, rel=0.03)
+    for second in (1, 7):
+        for _ in range(40):
+            at = NOW + second * S
+            admission.finished(admission.started(32, 0, at), 32, at + 20 * MS)
+        assert admission.estimate_ns(1, 64, None, NOW) == pytest.approx(widened if second == 1 else before, rel=0.03)
+
+
+def test_those_let_in_before_the_margin_was_widened_do_not_widen_it_again():
+    admission = knowing(ms=20)
+    admission.missed(NOW, NOW + 20 * MS)
+    once = admission.estimate_ns(1, 64, None, NOW)
+    admission.missed(NOW + 19 * MS, NOW + 30 * MS)
+    assert admission.estimate_ns(1, 64, None, NOW) == once
+    admission.missed(NOW + 21 * MS, NOW + 50 * MS)
+    assert admission.estimate_ns(1, 64, None, NOW) > once
+
+
+def test_while_batches_are_large_nobody_is_let_in_who_would_have_them_cut_small():
+    admission = Admission(BatchPolicy(), 1)
+    for rows in (1, 8, 16, 24, 32):
+        for _ in range(5):
+            admission.latency.observe(rows, (10 + 2 * rows) * MS, NOW)
+    admission.finished(admission.started(1, 0, NOW), 0, NOW)
+    admission.started(1, 0, NOW)
+    alone = admission.estimate_ns(1, 0, None, NOW)
+    admission.finished(admission.started(32, 0, NOW), 0, NOW)
+    assert admission.estimate_ns(1, 0, None, NOW) > alone + 10 * MS
+
+
+def test_who_would_make_the_first_one_late_is_expected_in_the_batch_after():
+    admission = Admission(BatchPolicy(), 1)
+    for rows in (1, 32):
+        admission.latency.observe(rows, (10 + 2 * rows) * MS, NOW)
+    admission.started(1, 0, NOW)
+    with_all = admission.estimate_ns(1, 10, NOW + 46 * MS, NOW)  # 12 for the run before, 32 for eleven rows
+    assert admission.estimate_ns(1, 10, NOW + 43 * MS, NOW) == pytest.approx(with_all + 12 * MS, rel=0.2)
+
+
+def test_a_request_must_be_on_its_way_in_time_for_a_run_with_those_who_wait():
+    admission = Admission(BatchPolicy(), 1)
+    assert admission.lead_ns(32) == 0
+    for rows in (1, 8, 16, 24, 32):
+        admission.latency.observe(rows, (10 + 2 * rows) * MS, NOW)
+    assert [admission.lead_ns(waiting) // MS for waiting in (1, 4, 14, 32, 100)] == [12, 18, 30, 30, 30]
+
+
+def test_a_belief_that_refuses_everybody_fades():
+    admission = knowing(ms=400)
+    for _ in range(5):
+        refused(admission, left_ms=100, now=NOW + 10 * S)  # fades once: nothing is measured by asking
+    for second in range(11, 14):
+        refused(admission, left_ms=100, now=NOW + second * S)
+    admission.check(1, 0, None, NOW + 15 * S + 100 * MS, NOW + 15 * S)
+
+
+def test_the_objective_bounds_who_has_no_deadline():
+    admission = knowing(ms=20, slo_ms=50)
+    admission.started(32, 64, NOW)
+    admission.check(1, 0, None, None, NOW)
+    assert refused(admission, left_ms=None, ahead=64).reason == "slo"
+    admission.check(1, 64, None, NOW + S, NOW)
+
+
+def test_who_waited_in_vain_is_told_so():
+    error = knowing(ms=20).given_up(NOW + 15 * MS, NOW)
+    assert (error.kind, error.reason, error.retry_after_s) == (Kind.OVERLOADED, "wait_too_long", 1)
+    assert "a run takes 20.0 ms, and 15.0 ms are left" in error.message
+
+
+def test_retry_after_is_whole_seconds_and_at_least_one():
+    assert [retry_after_s(ns) for ns in (-1, 1, S, S + 1, 10 * S)] == [1, 1, 1, 2, 10]
+
+
+# -- goodput ---------------------------------------------------------------------------------------------------------
+
+CURVES = {
+    "flat": flat(20),
+    "nearly half the deadline": flat(45),
+    "more than half of it": flat(60),
+    "linear": linear(1, 1),
+    "linear up to the deadline": linear(5, 2.8),
+    "steps": steps(20, 8),
+    "noisy": noisy(flat(20), 0.1),
+    "very noisy": noisy(linear(5, 1), 0.2),
+}
+MISSED = ("late", "expired", "wait_too_long after all")
+HARD = ("linear up to the deadline", "very noisy")  # a full batch takes nearly all the time there is, or may do
+CAPACITY = {"noisy": 1_600, "very noisy": 32 / 0.037}  # a noisy curve has none of its own
+
+
+def good_and_missed(name, times, lanes=1, most=32, refuses=True):
+    """Goodput as a share of capacity, and the share of admitted requests that missed, after the first second."""
+    policy, curve = BatchPolicy(max_batch_size=most), CURVES[name]
+    capacity = CAPACITY.get(name) or capacity_per_s(policy, curve, lanes)
+    server = Simulation(policy, curve, lanes, refuses)
+    server.run(overload(times, capacity, 3, 100))
+    missed = server.count(*MISSED, since_ns=S)
+    answered = server.count("answered", since_ns=S)
+    return server.goodput_per_s(S, 3 * S) / capacity, missed / max(1, missed + answered)
+
+
+@pytest.mark.parametrize("name", CURVES)
+def test_at_three_times_capacity_goodput_is_nine_tenths_of_it(name):
+    good, missed = good_and_missed(name, 3)
+    assert good > (0.8 if name in HARD else 0.9)
+    assert missed < (0.03 if name == "steps" else 0.01)  # of which each is learned by itself
+
+
+@pytest.mark.parametrize(("lanes", "most"), [(2, 32), (4, 8), (1, 1)])
+def test_lanes_and_batch_sizes_make_no_difference(lanes, most):
+    good, missed = good_and_missed("flat", 3, lanes, most)
+    assert good > 0.9
+    assert missed < 0.01
+
+
+@pytest.mark.parametrize("name", ["flat", "linear", "steps", "noisy"])
+def test_below_capacity_nobody_is_refused(name):
+    good, missed = good_and_missed(name, 0.8)
+    assert good == pytest.approx(0.8, abs=0.06)
+    assert missed == 0
+
+
+def test_without_admission_the_same_overload_answers_hardly_anybody_in_time():
+    assert good_and_missed("flat", 3, refuses=False)[0] < 0.05
+
+
+@pytest.mark.parametrize("factor", [0.3, 3])
+def test_a_change_of_the_models_speed_costs_less_than_a_second(factor):
+    speed = [1.0]
+    policy = BatchPolicy()
+    server = Simulation(policy, lambda rows: speed[0] * (5 + 0.5 * rows) * MS)
+    server.at(S, lambda now: speed.__setitem__(0, factor))
+    capacity = capacity_per_s(policy, server.curve)
+    server.run(overload(4, capacity, 4, 100))
+    assert server.goodput_per_s(2 * S, 4 * S) >= 0.8 * min(2.8, 1 / factor) * capacity
+    answered, missed = server.count("answered", since_ns=2 * S), server.count(*MISSED, since_ns=2 * S)
+    assert missed < 0.01 * answered
