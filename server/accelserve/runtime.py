@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import grpc
-
 from accelserve import __version__
 from accelserve.allocator import raise_malloc_thresholds, return_free_memory
 from accelserve.backends.artifact_cache import FolderArtifactCache
@@ -27,6 +25,7 @@ from accelserve.config import ServerConfig
 from accelserve.cpus import usable_cpus
 from accelserve.errors import ExitCode, Kind, ScoringError
 from accelserve.frontends.grpc_calls import GrpcCalls
+from accelserve.frontends.grpc_core import CoreServer
 from accelserve.frontends.grpc_health import GrpcHealth
 from accelserve.frontends.grpc_server import build_grpc_server, listen
 from accelserve.frontends.grpc_tfserving import TfServingGrpc
@@ -161,13 +160,11 @@ class Runtime:
         lane = HttpLane(app, raw.handle, rest.handle)
         return build_http_server(lane, self._policy, self._config.drain_timeout_s)
 
-    def _grpc(
-        self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder, offload: Offload
-    ) -> grpc.aio.Server:
+    def _grpc(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder, offload: Offload) -> CoreServer:
         tfserving = TfServingGrpc(scorer, models, pictures, offload)
         handlers = tfserving.handlers(GrpcCalls(self._metrics, self._clock, self._lifecycle))
         health = GrpcHealth(models, self._lifecycle).handlers()
-        return build_grpc_server((*handlers, health), self._config.grpc_max_message_bytes)
+        return build_grpc_server((handlers, health), self._config.grpc_max_message_bytes)
 
     def _ready(self, models: ModelManager, http_socket: socket.socket, grpc_port: int) -> Ready:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
@@ -218,7 +215,7 @@ class Runtime:
         await asyncio.sleep(grace_s)
 
     async def _close(
-        self, models: ModelManager, http: HttpServer, http_task: asyncio.Task[None], grpc_server: grpc.aio.Server
+        self, models: ModelManager, http: HttpServer, http_task: asyncio.Task[None], grpc_server: CoreServer
     ) -> None:
         """Sockets first; what was accepted is answered within the drain timeout."""
         self._lifecycle.stopping = True
@@ -229,7 +226,7 @@ class Runtime:
             self._close_grpc(models, grpc_server),
         )
 
-    async def _close_grpc(self, models: ModelManager, grpc_server: grpc.aio.Server) -> None:
+    async def _close_grpc(self, models: ModelManager, grpc_server: CoreServer) -> None:
         """Clients hear UNAVAILABLE before the listener goes, and watchers are let go."""
         self._lifecycle.closing = True
         await models.announce()

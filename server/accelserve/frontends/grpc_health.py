@@ -1,12 +1,12 @@
 """grpc.health.v1.Health, answered from the models' real state at the moment of the question."""
 
-from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from functools import partial
 
 import grpc
 from grpc_health.v1 import health_pb2
 
+from accelserve.frontends.grpc_core import CoreCall, Handlers, Streaming, Unary
 from accelserve.lifecycle import Lifecycle
 from accelserve.models.manager import ModelManager
 
@@ -31,16 +31,8 @@ class GrpcHealth:
     models: ModelManager
     lifecycle: Lifecycle
 
-    def handlers(self) -> grpc.GenericRpcHandler:
-        types = {
-            "request_deserializer": health_pb2.HealthCheckRequest.FromString,
-            "response_serializer": health_pb2.HealthCheckResponse.SerializeToString,
-        }
-        methods = {
-            "Check": grpc.unary_unary_rpc_method_handler(self.check, **types),
-            "Watch": grpc.unary_stream_rpc_method_handler(self.watch, **types),
-        }
-        return grpc.method_handlers_generic_handler(SERVICE, methods)
+    def handlers(self) -> Handlers:
+        return {f"/{SERVICE}/Check": Unary(self.check), f"/{SERVICE}/Watch": Streaming(self.watch)}
 
     def status(self, service: str) -> int | None:
         """SERVING or NOT_SERVING; None for a service that is not there."""
@@ -52,22 +44,27 @@ class GrpcHealth:
             return None
         return int(_Status.SERVING if ready and not self.lifecycle.stopping else _Status.NOT_SERVING)
 
-    async def check(
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
-    ) -> health_pb2.HealthCheckResponse:
-        status = self.status(request.service)
+    async def check(self, call: CoreCall, data: bytes) -> None:
+        service = _service(data)
+        status = self.status(service)
         if status is None:
-            await context.abort(grpc.StatusCode.NOT_FOUND, f"no service or model is named {request.service!r}")
-        return _Status(status=status)
+            call.refuse(grpc.StatusCode.NOT_FOUND, f"no service or model is named {service!r}")
+        else:
+            call.answer(_Status(status=status).SerializeToString())
 
-    async def watch(
-        self, request: health_pb2.HealthCheckRequest, context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[health_pb2.HealthCheckResponse]:
+    async def watch(self, call: CoreCall) -> None:
         """Each change of the status, the present one first; ends with the server."""
+        service = _service(await call.receive() or b"")
         while not self.lifecycle.closing:
-            status = self.status(request.service)
-            yield _Status(status=_Status.SERVICE_UNKNOWN if status is None else status)
-            await self.models.changed(partial(self._differs, request.service, status))
+            status = self.status(service)
+            known = _Status.SERVICE_UNKNOWN if status is None else status
+            await call.send(_Status(status=known).SerializeToString())
+            await self.models.changed(partial(self._differs, service, status))
+        call.finish()
 
     def _differs(self, service: str, status: int | None) -> bool:
         return self.lifecycle.closing or self.status(service) != status
+
+
+def _service(data: bytes) -> str:
+    return str(health_pb2.HealthCheckRequest.FromString(data).service)

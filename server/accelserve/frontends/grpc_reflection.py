@@ -8,9 +8,12 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from google.protobuf import any_pb2, descriptor_pb2, descriptor_pool, wrappers_pb2
+from grpc_reflection.v1alpha import reflection, reflection_pb2
 
+from accelserve.frontends.grpc_core import CoreCall, Handlers, Streaming
 from accelserve.wire import error_codes_pb2, tensorflow_pb2, tfserving_pb2
 
+SERVICE: str = reflection.SERVICE_NAME
 _GOOGLES = (any_pb2, wrappers_pb2)
 _OURS = (error_codes_pb2, tensorflow_pb2, tfserving_pb2)  # a file after those that it imports
 _UPSTREAM: Mapping[str, str] = MappingProxyType(
@@ -18,8 +21,22 @@ _UPSTREAM: Mapping[str, str] = MappingProxyType(
 )
 
 
+def reflection_handlers(services: Iterable[str]) -> Handlers:
+    """services: the names of all that the server has."""
+    servicer = reflection.ReflectionServicer(services, pool=reflection_pool())
+
+    async def reflect(call: CoreCall) -> None:
+        while (data := await call.receive()) is not None:
+            request = reflection_pb2.ServerReflectionRequest.FromString(data)
+            for answer in servicer.ServerReflectionInfo(iter([request]), None):
+                await call.send(answer.SerializeToString())
+        call.finish()
+
+    return {f"/{SERVICE}/ServerReflectionInfo": Streaming(reflect)}
+
+
 def reflection_pool() -> descriptor_pool.DescriptorPool:
-    """A fresh pool to hand to `grpc_reflection`'s `enable_server_reflection`."""
+    """A fresh pool."""
     pool = descriptor_pool.DescriptorPool()
     for module in _GOOGLES:
         pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)

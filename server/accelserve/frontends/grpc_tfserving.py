@@ -3,8 +3,6 @@
 import re
 from dataclasses import dataclass, replace
 
-import grpc
-
 from accelserve.codecs.tfserving_proto import (
     decode_metadata_call,
     decode_predict,
@@ -14,6 +12,7 @@ from accelserve.codecs.tfserving_proto import (
     encode_status,
 )
 from accelserve.frontends.grpc_calls import GrpcCall, GrpcCalls
+from accelserve.frontends.grpc_core import Handlers
 from accelserve.frontends.offload import LARGE_COPY_BYTES, Offload, encoding_bytes
 from accelserve.frontends.pictures import PictureDecoder
 from accelserve.messages import ModelRef, ScoreRequest, ScoreResponse
@@ -21,6 +20,8 @@ from accelserve.models.manager import ModelManager
 from accelserve.observability.metrics import RequestRecord
 from accelserve.scoring import Scorer
 
+PREDICTION_SERVICE = "tensorflow.serving.PredictionService"
+MODEL_SERVICE = "tensorflow.serving.ModelService"
 # The accel clients name their service here and no model in the request (specs/azure_scoring.md 0, fact 1).
 _ROUTE_HEADER = "x-ms-aml-grpc-service-route"
 _ROUTE = re.compile(r"/api/v1/service/([^/]+)/?")
@@ -35,16 +36,12 @@ class TfServingGrpc:
     pictures: PictureDecoder
     offload: Offload
 
-    def handlers(self, calls: GrpcCalls) -> tuple[grpc.GenericRpcHandler, ...]:
-        prediction = {
-            "Predict": calls.counted(self.predict),
-            "GetModelMetadata": calls.plain(self.get_model_metadata),
+    def handlers(self, calls: GrpcCalls) -> Handlers:
+        return {
+            f"/{PREDICTION_SERVICE}/Predict": calls.counted(self.predict),
+            f"/{PREDICTION_SERVICE}/GetModelMetadata": calls.plain(self.get_model_metadata),
+            f"/{MODEL_SERVICE}/GetModelStatus": calls.plain(self.get_model_status),
         }
-        model = {"GetModelStatus": calls.plain(self.get_model_status)}
-        return (
-            grpc.method_handlers_generic_handler("tensorflow.serving.PredictionService", prediction),
-            grpc.method_handlers_generic_handler("tensorflow.serving.ModelService", model),
-        )
 
     async def predict(self, data: bytes, call: GrpcCall, record: RequestRecord) -> tuple[bytes, ScoreResponse]:
         started_ns = call.now_ns()

@@ -1,0 +1,315 @@
+"""grpcio's core without the servers that grpcio builds on it: calls reach the event loop in groups.
+
+Those servers spend more on a small call than its model does: a thread that waits for each call, or two tasks and four
+futures. Here one thread waits for what the core has to tell, lets each call's message come in, and wakes the event loop
+once for all that has come; the loop ends each call with one batch of operations.
+
+The only module that uses `grpc._cython.cygrpc`, which grpcio does not promise to keep: pyproject.toml bounds grpcio's
+version, and tests/frontends/test_grpc_core.py asks of it all that is relied on here.
+"""
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc._cython import cygrpc
+
+logger = logging.getLogger("accelserve.frontends")
+
+Metadata = Sequence[tuple[str, str]]
+
+_ENDLESS_S = 1e10  # in seconds since 1970; the core's word for "no deadline" lies behind it
+_LAST_CALLS_S = 5.0  # calls that were cancelled end at once
+_NO_FLAGS = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Unary:
+    """One message, one answer: the handler ends its call with `answer` or `refuse`."""
+
+    handle: "Callable[[CoreCall, bytes], Coroutine[Any, Any, None]]"
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """The handler takes messages with `receive`, gives answers with `send`, and ends its call."""
+
+    handle: "Callable[[CoreCall], Coroutine[Any, Any, None]]"
+
+
+Handlers = Mapping[str, Unary | Streaming]  # by path: "/package.Service/Method"
+
+
+class CoreCall:
+    """One call, from its first message to its status. Belongs to the event loop.
+
+    A client that goes away, a deadline that passes and a server that will not wait longer cancel the handler.
+    """
+
+    __slots__ = ("_begun", "_call", "_event", "_handler", "_over", "_task")
+
+    def __init__(self, event: Any, handler: Unary | Streaming) -> None:
+        self._event = event
+        self._call = event.call
+        self._handler = handler
+        self._task: asyncio.Task[None] | None = None
+        self._begun = False  # the initial metadata is sent
+        self._over = False
+
+    def metadata(self) -> dict[str, str]:
+        """Values are text under every key that does not end in "-bin", and we read no such."""
+        return dict(self._event.invocation_metadata)
+
+    def time_left_s(self) -> float | None:
+        """Until the caller's deadline; None without one."""
+        deadline_s: float = self._event.call_details.deadline
+        return None if deadline_s > _ENDLESS_S else max(0.0, deadline_s - time.time())
+
+    def answer(self, data: bytes, trailing: Metadata = ()) -> None:
+        """The one answer, and OK."""
+        self._end(grpc.StatusCode.OK, "", trailing, cygrpc.SendMessageOperation(data, _NO_FLAGS))
+
+    def finish(self) -> None:
+        """OK, after a stream of answers."""
+        self._end(grpc.StatusCode.OK, "", ())
+
+    def refuse(self, code: grpc.StatusCode, text: str, trailing: Metadata = ()) -> None:
+        self._end(code, text, trailing)
+
+    async def receive(self) -> bytes | None:
+        """The next message; None when no more come."""
+        (operation,) = await self._done(cygrpc.ReceiveMessageOperation(_NO_FLAGS))
+        message: bytes | None = operation.message()
+        return message
+
+    async def send(self, data: bytes) -> None:
+        """One answer of many; returns when there is room for the next."""
+        await self._done(*self._beginning(), cygrpc.SendMessageOperation(data, _NO_FLAGS))
+
+    @property
+    def is_over(self) -> bool:
+        """Its status is sent, or nobody waits for one."""
+        return self._over
+
+    def begin(self, message: bytes | None) -> None:
+        """message: of a unary call; None when there is none."""
+        if isinstance(self._handler, Streaming):
+            self._run(self._handler.handle(self))
+        elif message is not None:
+            self._run(self._handler.handle(self, message))
+        else:
+            self.refuse(grpc.StatusCode.UNIMPLEMENTED, "this method wants one message")
+
+    def let_go(self) -> None:
+        """Nobody waits for its end any more."""
+        self._over = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _run(self, handling: Coroutine[Any, Any, None]) -> None:
+        self._task = asyncio.get_running_loop().create_task(handling)
+        self._task.add_done_callback(self._ran)
+
+    def _ran(self, task: asyncio.Task[None]) -> None:
+        self._task = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            logger.error("a gRPC handler failed", exc_info=error)
+        self.refuse(grpc.StatusCode.INTERNAL, "internal error")  # unless the handler has ended its call
+
+    def _end(self, code: grpc.StatusCode, text: str, trailing: Metadata, *answer: Any) -> None:
+        if not self._over:
+            self._over = True
+            status = cygrpc.SendStatusFromServerOperation(trailing, code.value[0], text, _NO_FLAGS)
+            self._call.start_server_batch((*self._beginning(), *answer, status), _SENT)
+
+    def _beginning(self) -> tuple[Any, ...]:
+        if self._begun:
+            return ()
+        self._begun = True
+        return (cygrpc.SendInitialMetadataOperation((), _NO_FLAGS),)
+
+    async def _done(self, *operations: Any) -> Sequence[Any]:
+        """The operations, when the core has done them."""
+        if self._over:
+            raise asyncio.CancelledError
+        done: asyncio.Future[Sequence[Any]] = asyncio.get_running_loop().create_future()
+        self._call.start_server_batch(operations, done)
+        return await done
+
+
+class CoreServer:
+    """Listens, and runs a handler for each call. Belongs to the event loop, but for the thread that hears the core.
+
+    options: grpcio's channel arguments.
+    """
+
+    def __init__(self, handlers: Handlers, options: Sequence[tuple[str, Any]]) -> None:
+        self._queue = cygrpc.CompletionQueue()
+        self._core = cygrpc.Server(options, False)
+        self._core.register_completion_queue(self._queue)
+        for path in handlers:
+            self._core.register_method(path)
+        self._doors = [_Door(path, handler) for path, handler in handlers.items()]
+        self._open: set[CoreCall] = set()
+        self._heard: deque[tuple[Callable[[Any], None], Any]] = deque()
+        self._rung = False
+        self._stopped = asyncio.Event()
+        self._thread = threading.Thread(target=self._hear_all, name="accelserve-grpc", daemon=True)
+
+    def add_insecure_port(self, address: str) -> int:
+        """The port that is listened at, 0 if it cannot be."""
+        return int(self._core.add_http2_port(address.encode()))
+
+    async def start(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._core.start()
+        for door in (*self._doors, _ANY_OTHER):
+            self._expect(door)
+        self._thread.start()
+
+    async def stop(self, grace_s: float) -> None:
+        """Take no more calls, and end when those that run have ended; after `grace_s` they end with UNAVAILABLE."""
+        self._core.shutdown(self._queue, _STOPPED)
+        if not await self._stops_within(grace_s):
+            self._core.cancel_all_calls()
+            if not await self._stops_within(_LAST_CALLS_S):
+                logger.error("%d cancelled gRPC calls have not ended", len(self._open))
+        for call in self._open:
+            call.let_go()  # the core ends the process when asked for more after this
+        self._queue.shutdown()
+        await asyncio.to_thread(self._thread.join)
+        self._core.destroy()
+
+    async def _stops_within(self, seconds: float) -> bool:
+        try:
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # -- on the thread that hears the core --------------------------------------------------------------------------
+
+    def _hear_all(self) -> None:
+        while self._hear(self._queue.poll()):
+            pass
+
+    def _hear(self, event: Any) -> bool:
+        """A frame of its own for each event: while the thread waits it holds nothing. False: no more come."""
+        tag = event.tag
+        kind = type(tag)
+        if tag is _SENT:
+            return True
+        if kind is _Door:
+            if event.success:
+                self._expect(tag)
+                self._let_in(tag, event)
+        elif kind is CoreCall:
+            self._tell(self._begin, (tag, event.batch_operations[0].message()))
+        elif kind is _Close:
+            self._tell(self._close, (tag.call, event.batch_operations[0].cancelled()))
+        elif tag is _STOPPED:
+            self._tell(asyncio.Event.set, self._stopped)
+        elif tag is None:
+            return bool(event.completion_type != cygrpc.CompletionType.queue_shutdown)
+        else:
+            self._tell(_resolve, (tag, event.batch_operations))
+        return True
+
+    def _expect(self, door: "_Door") -> None:
+        """Be told of the next call there."""
+        try:
+            if door.handler is None:
+                self._core.request_call(self._queue, self._queue, door)
+            else:
+                self._core.request_registered_call(self._queue, self._queue, door.path, door)
+        except ValueError:  # the loop has just begun to stop
+            pass
+
+    def _let_in(self, door: "_Door", event: Any) -> None:
+        if door.handler is None:
+            event.call.start_server_batch(
+                (
+                    cygrpc.SendInitialMetadataOperation((), _NO_FLAGS),
+                    cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),
+                    cygrpc.SendStatusFromServerOperation((), *_UNKNOWN_METHOD, _NO_FLAGS),
+                ),
+                _SENT,
+            )
+            return
+        call = CoreCall(event, door.handler)
+        event.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), _Close(call))
+        if isinstance(door.handler, Unary):
+            event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), call)
+        else:
+            self._tell(self._begin, (call, None))
+
+    def _tell(self, what: Callable[[Any], None], about: Any) -> None:
+        """Have the loop call `what(about)`, soon, and in order; one wake for all that is told until it looks."""
+        self._heard.append((what, about))
+        if not self._rung:
+            self._rung = True
+            try:
+                self._loop.call_soon_threadsafe(self._listen)
+            except RuntimeError:  # the loop has been closed: nobody answers any more
+                logger.warning("a gRPC call came after the server had stopped")
+
+    # -- on the loop ------------------------------------------------------------------------------------------------
+
+    def _listen(self) -> None:
+        self._rung = False  # before it looks: what comes from now on rings again
+        for _ in range(len(self._heard)):
+            what, about = self._heard.popleft()
+            try:
+                what(about)
+            except Exception:
+                logger.exception("a gRPC call was lost")
+
+    def _begin(self, come: "tuple[CoreCall, bytes | None]") -> None:
+        call, message = come
+        if not call.is_over:  # cancelled before its message had come
+            self._open.add(call)
+            call.begin(message)
+
+    def _close(self, gone: tuple[CoreCall, bool]) -> None:
+        call, cancelled = gone
+        self._open.discard(call)
+        if cancelled:
+            call.let_go()
+
+
+class _Door:
+    """Where calls of one method come in; handler: None for those of all methods that are not there."""
+
+    __slots__ = ("handler", "path")
+
+    def __init__(self, path: str, handler: Unary | Streaming | None) -> None:
+        self.path = path
+        self.handler = handler
+
+
+class _Close:
+    """The end of a call, whoever ended it."""
+
+    __slots__ = ("call",)
+
+    def __init__(self, call: CoreCall) -> None:
+        self.call = call
+
+
+_SENT = object()
+_STOPPED = object()
+_ANY_OTHER = _Door("", None)
+_UNKNOWN_METHOD = (grpc.StatusCode.UNIMPLEMENTED.value[0], "no such method")
+
+
+def _resolve(done: tuple[asyncio.Future[Sequence[Any]], Sequence[Any]]) -> None:
+    future, operations = done
+    if not future.done():
+        future.set_result(operations)

@@ -1,0 +1,279 @@
+"""All that is relied on of grpcio's private interface, asked through its public client. Breaks where grpcio changes."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import grpc
+import pytest
+import uvloop
+
+from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.grpc_core import CoreCall, CoreServer, Handlers, Streaming, Unary
+from accelserve.frontends.grpc_server import listen
+
+OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2**20))
+PATIENCE_S = 20.0
+Code = grpc.StatusCode
+
+
+def serve(handlers: Handlers, asks: Callable[[grpc.Channel], None], grace_s: float = PATIENCE_S) -> None:
+    """Run `asks` on a thread, with a channel to a server on a loop of its own that is stopped afterwards."""
+
+    async def main() -> None:
+        server = CoreServer(handlers, OPTIONS)
+        port = listen(server, "127.0.0.1", 0)
+        await server.start()
+        try:
+            with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+                await asyncio.to_thread(asks, channel)
+        finally:
+            await server.stop(grace_s)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 60))
+
+
+async def echo(call: CoreCall, data: bytes) -> None:
+    call.answer(data)
+
+
+class Stuck:
+    """A handler that never answers; says when it has begun and when it was cancelled."""
+
+    def __init__(self) -> None:
+        self.begun = threading.Event()
+        self.cancelled = threading.Event()
+        self.left_s: float | None = None
+
+    async def __call__(self, call: CoreCall, data: bytes) -> None:
+        self.left_s = call.time_left_s()
+        self.begun.set()
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            self.cancelled.set()
+            raise
+
+
+def ask(channel: grpc.Channel, path: str, data: bytes = b"") -> bytes:
+    answer: bytes = channel.unary_unary(path)(data, timeout=PATIENCE_S)
+    return answer
+
+
+@contextmanager
+def refused(code: grpc.StatusCode, text: str = "") -> Iterator[None]:
+    with pytest.raises(grpc.RpcError) as caught:
+        yield
+    assert caught.value.code() is code
+    assert text in caught.value.details()
+
+
+@pytest.mark.parametrize("size", [0, 1, 600_000])
+def test_an_answer_brings_back_what_was_asked(size):
+    def asks(channel: grpc.Channel) -> None:
+        assert ask(channel, "/s/Echo", bytes(size)) == bytes(size)
+
+    serve({"/s/Echo": Unary(echo)}, asks)
+
+
+def test_of_many_calls_at_once_each_gets_its_own_answer():
+    def asks(channel: grpc.Channel) -> None:
+        method = channel.unary_unary("/s/Echo")
+        calls = [method.future(b"%d" % i, timeout=PATIENCE_S) for i in range(500)]
+        assert [call.result() for call in calls] == [b"%d" % i for i in range(500)]
+
+    serve({"/s/Echo": Unary(echo)}, asks)
+
+
+def test_metadata_comes_in_and_trails_the_answer():
+    async def handle(call: CoreCall, data: bytes) -> None:
+        call.answer(b"", (("x-told", call.metadata()["x-asked"]), ("x-more", "1")))
+
+    def asks(channel: grpc.Channel) -> None:
+        _, call = channel.unary_unary("/s/M").with_call(b"", timeout=PATIENCE_S, metadata=(("x-asked", "this"),))
+        assert dict(call.trailing_metadata()) == {"x-told": "this", "x-more": "1"}
+        assert call.code() is Code.OK
+
+    serve({"/s/M": Unary(handle)}, asks)
+
+
+def test_a_refusal_has_code_text_and_metadata():
+    async def handle(call: CoreCall, data: bytes) -> None:
+        call.refuse(Code.NOT_FOUND, "nicht da: für keinen", (("x-reason", "gone"),))
+
+    def asks(channel: grpc.Channel) -> None:
+        with pytest.raises(grpc.RpcError) as caught:
+            ask(channel, "/s/M")
+        assert (caught.value.code(), caught.value.details()) == (Code.NOT_FOUND, "nicht da: für keinen")
+        assert dict(caught.value.trailing_metadata())["x-reason"] == "gone"
+
+    serve({"/s/M": Unary(handle)}, asks)
+
+
+def test_a_method_that_is_not_there_is_unimplemented_again_and_again():
+    def asks(channel: grpc.Channel) -> None:
+        for _ in range(3):
+            with refused(Code.UNIMPLEMENTED):
+                ask(channel, "/s/Other")
+
+    serve({"/s/Echo": Unary(echo)}, asks)
+
+
+def test_a_call_without_a_message_is_unimplemented():
+    def asks(channel: grpc.Channel) -> None:
+        with refused(Code.UNIMPLEMENTED, "wants one message"):
+            channel.stream_unary("/s/Echo")(iter(()), timeout=PATIENCE_S)
+
+    serve({"/s/Echo": Unary(echo)}, asks)
+
+
+def test_a_message_over_the_limit_is_refused_by_its_length():
+    def asks(channel: grpc.Channel) -> None:
+        with refused(Code.RESOURCE_EXHAUSTED, str(2**20)):
+            ask(channel, "/s/Echo", bytes(2**20 + 1))
+        assert ask(channel, "/s/Echo", b"still there") == b"still there"
+
+    serve({"/s/Echo": Unary(echo)}, asks)
+
+
+def test_a_handler_that_fails_or_forgets_to_answer_ends_its_own_call_and_no_other():
+    async def fails(call: CoreCall, data: bytes) -> None:
+        raise ValueError("no")
+
+    async def forgets(call: CoreCall, data: bytes) -> None:
+        pass
+
+    def asks(channel: grpc.Channel) -> None:
+        for path in ("/s/Fails", "/s/Forgets"):
+            with refused(Code.INTERNAL):
+                ask(channel, path)
+        assert ask(channel, "/s/Echo", b"a") == b"a"
+
+    serve({"/s/Fails": Unary(fails), "/s/Forgets": Unary(forgets), "/s/Echo": Unary(echo)}, asks)
+
+
+def test_a_client_that_goes_away_cancels_its_handler():
+    stuck = Stuck()
+
+    def asks(channel: grpc.Channel) -> None:
+        call = channel.unary_unary("/s/Stuck").future(b"")
+        assert stuck.begun.wait(PATIENCE_S)
+        call.cancel()
+        assert stuck.cancelled.wait(PATIENCE_S)
+
+    serve({"/s/Stuck": Unary(stuck)}, asks)
+    assert stuck.left_s is None
+
+
+def test_a_deadline_is_known_and_cancels_the_handler_when_it_passes():
+    stuck = Stuck()
+
+    def asks(channel: grpc.Channel) -> None:
+        with refused(Code.DEADLINE_EXCEEDED):
+            channel.unary_unary("/s/Stuck")(b"", timeout=0.5)
+        assert stuck.cancelled.wait(PATIENCE_S)
+
+    serve({"/s/Stuck": Unary(stuck)}, asks)
+    assert stuck.left_s is not None
+    assert 0 < stuck.left_s <= 0.5
+
+
+def test_a_stopping_server_waits_for_what_runs():
+    go_on = threading.Event()
+    answers: list[bytes] = []
+
+    async def slow(call: CoreCall, data: bytes) -> None:
+        begun.set()
+        await asyncio.to_thread(go_on.wait, PATIENCE_S)
+        call.answer(b"late")
+
+    begun = threading.Event()
+
+    async def main() -> None:
+        server = CoreServer({"/s/Slow": Unary(slow)}, OPTIONS)
+        port = listen(server, "127.0.0.1", 0)
+        await server.start()
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            call = channel.unary_unary("/s/Slow").future(b"", timeout=PATIENCE_S)
+            await asyncio.to_thread(begun.wait, PATIENCE_S)
+            stopping = asyncio.create_task(server.stop(PATIENCE_S))
+            await asyncio.sleep(0)
+            go_on.set()
+            answers.append(await asyncio.to_thread(call.result))
+            await stopping
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    assert answers == [b"late"]
+
+
+def test_what_outlasts_the_grace_is_told_that_the_server_is_unavailable():
+    stuck = Stuck()
+    ends: list[grpc.Future] = []
+
+    def asks(channel: grpc.Channel) -> None:
+        call = channel.unary_unary("/s/Stuck").future(b"")
+        assert stuck.begun.wait(PATIENCE_S)
+        ended = threading.Event()
+        call.add_done_callback(lambda _: ended.set())
+        ends.append(call)
+
+    async def main() -> None:
+        server = CoreServer({"/s/Stuck": Unary(stuck)}, OPTIONS)
+        port = listen(server, "127.0.0.1", 0)
+        await server.start()
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            await asyncio.to_thread(asks, channel)
+            await server.stop(0.0)
+            assert await asyncio.to_thread(ends[0].code) is Code.UNAVAILABLE
+
+    asyncio.run(asyncio.wait_for(main(), 60))
+    assert stuck.cancelled.is_set()
+
+
+def test_a_stream_takes_and_gives_messages_in_turn():
+    async def doubles(call: CoreCall) -> None:
+        while (data := await call.receive()) is not None:
+            await call.send(data * 2)
+        call.finish()
+
+    def asks(channel: grpc.Channel) -> None:
+        answers = channel.stream_stream("/s/Doubles")(iter([b"a", b"b", b""]), timeout=PATIENCE_S)
+        assert list(answers) == [b"aa", b"bb", b""]
+        assert answers.code() is Code.OK
+
+    serve({"/s/Doubles": Streaming(doubles)}, asks)
+
+
+def test_a_stream_whose_client_goes_away_is_cancelled():
+    gone = threading.Event()
+
+    async def endless(call: CoreCall) -> None:
+        try:
+            await call.receive()
+            await call.send(b"first")
+            await asyncio.get_running_loop().create_future()
+        finally:
+            gone.set()
+
+    def asks(channel: grpc.Channel) -> None:
+        answers = channel.unary_stream("/s/Endless")(b"")
+        assert next(answers) == b"first"
+        answers.cancel()
+        assert gone.wait(PATIENCE_S)
+
+    serve({"/s/Endless": Streaming(endless)}, asks)
+
+
+def test_a_taken_port_is_refused():
+    async def main() -> None:
+        first, second = (CoreServer({}, OPTIONS) for _ in range(2))
+        port = listen(first, "127.0.0.1", 0)
+        await first.start()
+        with pytest.raises(ScoringError, match=str(port)) as caught:
+            listen(second, "127.0.0.1", port)
+        assert caught.value.kind is Kind.CONFLICT
+        await first.stop(0.0)
+
+    asyncio.run(main())
