@@ -11,6 +11,7 @@ from uvicorn.server import ServerState
 
 from accelserve.errors import Kind
 from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits, protocol_class
+from fake_http import FakeLoop, FakeTransport
 
 LIMITS = HttpLimits(
     max_request_line_bytes=100,
@@ -21,80 +22,6 @@ LIMITS = HttpLimits(
     max_queued_requests=4,
 )
 GET = b"GET /a HTTP/1.1\r\nhost: x\r\n\r\n"
-
-
-class FakeTransport(asyncio.Transport):
-    """Keeps what is written; tells the protocol of its end when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.written = b""
-        self.closed = self.ended = self.aborted = self.paused = False
-        self.unsent_bytes = 0
-
-    def write(self, data: bytes) -> None:
-        assert not self.closed, "written after close"
-        assert not self.ended, "written after write_eof"
-        self.written += data
-
-    def close(self) -> None:
-        self.closed = True
-
-    def abort(self) -> None:
-        self.aborted = self.closed = True
-
-    def is_closing(self) -> bool:
-        return self.closed
-
-    def can_write_eof(self) -> bool:
-        return True
-
-    def write_eof(self) -> None:
-        self.ended = True
-
-    def pause_reading(self) -> None:
-        self.paused = True
-
-    def resume_reading(self) -> None:
-        self.paused = False
-
-    def get_write_buffer_size(self) -> int:
-        return self.unsent_bytes
-
-
-class FakeTimer:
-    def __init__(self, due: float, call: Callable[[], None]) -> None:
-        self.due, self.call, self.cancelled = due, call, False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class FakeLoop:
-    """Time moves when the test says so; tasks run on the real loop."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.timers: list[FakeTimer] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def call_later(self, delay: float, call: Callable[[], None]) -> FakeTimer:
-        self.timers.append(FakeTimer(self.now + delay, call))
-        return self.timers[-1]
-
-    def create_task(self, coroutine: Awaitable[None]) -> asyncio.Task[None]:
-        return asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
-
-    def advance(self, seconds: float) -> None:
-        until = self.now + seconds
-        while due := [t for t in self.timers if not t.cancelled and t.due <= until]:
-            first = min(due, key=lambda t: t.due)
-            self.timers.remove(first)
-            self.now = max(self.now, first.due)
-            first.call()
-        self.now = until
 
 
 class App:
