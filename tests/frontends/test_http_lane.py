@@ -1,266 +1,204 @@
-"""The short lane and FastAPI give the same bytes for every request; ids and clock are injected."""
+"""The short lane and FastAPI answer every request with the same bytes: each case in each way that it may come.
+
+Whole connections are compared, from the bytes that come to the bytes that leave and to how it ends; ids, clock and date
+are injected. The books of both servers are compared at the end.
+"""
 
 import asyncio
 import gzip
 import json
-from contextlib import asynccontextmanager
+import re
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import AsyncExitStack
 
 import pytest
 
-from accelserve.backends.artifact_cache import FolderArtifactCache
-from accelserve.backends.discovery import BackendPool
-from accelserve.backends.probes import onnx_runtime, synthetic
-from accelserve.builtin import digits_path, pictures
-from accelserve.codecs.round_trip import check_round_trip
-from accelserve.config import ModelConfig
-from accelserve.frontends.http_app import build_app
-from accelserve.frontends.http_exchange import HttpExchange
-from accelserve.frontends.http_lane import HttpLane, is_service_path
-from accelserve.frontends.http_ops import Operations
-from accelserve.frontends.http_raw import RawScoring
-from accelserve.frontends.http_tfserving import TfServingRest
-from accelserve.frontends.offload import Offload
-from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
-from accelserve.lifecycle import Lifecycle
-from accelserve.models.loading import Loader
+from accelserve.frontends.http_lane import is_service_path
 from accelserve.models.manager import ModelManager
-from accelserve.models.resident import VersionLoader
-from accelserve.models.watch import PathSource
 from accelserve.observability.metrics import Metrics
-from accelserve.scoring import Scorer
+from http_cases import CASES, JPEG, MOST_BODY_BYTES, Case
+from http_service import LANES, LIMITS, Answer, Heard, Service, serving
+from http_streams import Event, Stream, every_split, named, streams_of
 
-SYNTHETIC = 'behaviour = "double"\n[inputs.x]\ndtype = "float32"\nshape = [-1, 2]\noutput = "y"\n'
-JPEG = pictures()[3][0].read_bytes()
-MOST_BYTES = 100_000
-
-
-class FrozenClock:
-    """Time stands still, so that both lanes say the same of it."""
-
-    def now_ns(self):
-        return 1_000_000
+# Refusals of the connection itself make an id of their own.
+_OWN_ID = re.compile(rb"(?<=x-request-id: )[0-9a-f]{32}")
 
 
-@asynccontextmanager
-async def both_lanes(tmp_path):
-    """(lane, FastAPI application) over the same handlers."""
-    path = tmp_path / "double.synthetic.toml"
-    path.write_text(SYNTHETIC)
-    configs = [ModelConfig("digits", digits_path()), ModelConfig("double", path)]
-    pool = BackendPool([onnx_runtime(), synthetic()])
-    loader = Loader(pool, FolderArtifactCache(tmp_path / "cache"), tmp_path / "leases", check_round_trip)
-    clock = FrozenClock()
-    metrics = Metrics(clock)
-    decoder = PictureDecoder(1, DecodeLimits(10**7), clock)
-    offload = Offload()
-    sources, versions = [PathSource(configs)], VersionLoader(loader, clock, metrics)
-    async with ModelManager(sources, versions, default="digits") as models:
-        await models.changed(models.settled)
-        scorer, exchange = Scorer(models, clock), HttpExchange(metrics, clock, lambda: "an-id")
-        raw = RawScoring(scorer, decoder, exchange, offload, MOST_BYTES)
-        rest = TfServingRest(scorer, models, decoder, exchange, offload, MOST_BYTES)
-        app = build_app(raw, rest, Operations(models, metrics, Lifecycle()))
-        yield HttpLane(app, raw.handle, rest.handle), app
-    decoder.close()
-    offload.close()
+async def play(service: Service, stream: Stream) -> tuple[Heard, ...]:
+    """What was heard after each step, and after the time that idle connections are kept."""
+    connection = service.connect()
+    heard = []
+    for step in stream.steps:
+        if step is Event.DRAINING:
+            service.policy.draining = True
+        elif step is Event.SHUTDOWN:
+            connection.protocol.shutdown()
+        elif step is Event.IDLE:
+            await connection.advance(LIMITS.keep_alive_s + 1)
+        elif not connection.wire.closed:
+            await connection.send(*([step] if isinstance(step, bytes) else step))
+        heard.append(connection.heard())
+    await connection.advance(LIMITS.keep_alive_s + 1)
+    heard.append(connection.heard())
+    await connection.lose()
+    service.policy.draining = False
+    return tuple(heard)
 
 
-async def ask(app, method, target, body=b"", headers=()):
-    """(status, sorted headers, body) of an ASGI application."""
-    path, _, query = target.partition("?")
-    scope = {
-        "type": "http",
-        "http_version": "1.1",
-        "method": method,
-        "scheme": "http",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": query.encode(),
-        "root_path": "",
-        "headers": [(b"host", b"test"), *headers],
-        "client": ("127.0.0.1", 1),
-        "server": ("127.0.0.1", 2),
-        "state": {},
-    }
-    sent = []
-    half = len(body) // 2
-    pieces = [
-        {"type": "http.request", "body": body[:half], "more_body": True},
-        {"type": "http.request", "body": body[half:], "more_body": False},
-    ]
-
-    async def receive():
-        return pieces.pop(0) if pieces else {"type": "http.disconnect"}
-
-    async def send(message):
-        sent.append(message)
-
-    await app(scope, receive, send)
-    content = b"".join(message.get("body", b"") for message in sent[1:])
-    return sent[0]["status"], sorted(sent[0]["headers"]), content
+async def compare(services: list[Service], streams: Iterable[Stream]) -> int:
+    """Fails for the first stream that is not answered alike. Returns how many there were."""
+    count = 0
+    for count, stream in enumerate(streams, 1):  # noqa: B007
+        fast, slow = [_masked(await play(service, stream)) for service in services]
+        assert fast == slow, stream.name
+    assert services[0].told == services[1].told
+    fast, slow = [_books(service) for service in services]
+    assert fast == slow
+    return count
 
 
-CASES = [
-    ("POST", "/score", JPEG, ()),
-    ("POST", "/score?top=2", JPEG, ()),
-    ("POST", "/score?top=none", JPEG, ()),
-    ("POST", "/score?model=double", b'{"instances": [[1, 2]]}', ()),
-    ("POST", "/score?model=a%20b&model=nope", JPEG, ()),
-    ("POST", "/api/v1/service/digits/score", JPEG, ((b"x-request-id", b"mine"), (b"x-ms-client-request-id", b"c"))),
-    ("POST", "/api/v1/service/double/score", b"[[1, 2], [3, 4]]", ()),
-    ("POST", "/score", b"", ()),
-    ("POST", "/score", b"neither", ()),
-    ("POST", "/score", JPEG[:2000], ()),
-    ("POST", "/score", JPEG, ((b"x-accelserve-timeout-ms", b"soon"),)),
-    ("POST", "/score", JPEG, ((b"x-accelserve-priority", b"urgent"),)),
-    ("GET", "/score", b"", ()),
-    ("HEAD", "/score", b"", ()),
-    ("DELETE", "/api/v1/service/digits/score", b"", ()),
-    ("OPTIONS", "/score", b"", ()),
-    ("TRACE", "/score", b"", ()),
-    ("PROPFIND", "/api/v1/service/digits/score", b"", ()),
-    ("POST", "/score?model=double", b"\xef\xbb\xbf[[1, 2]]", ()),
-    ("POST", "/score?model=double", b"[[1, 2]]", ((b"content-encoding", b"br"),)),
-    ("POST", "/score?model=double", gzip.compress(b"[[1, 2]]"), ((b"content-encoding", b"X-GZIP, identity"),)),
-    ("POST", "/v1/models/double:predict", b"{}", ((b"content-encoding", b"gzip, deflate"),)),
-    ("TRACE", "/v1/models/double:predict", b"", ()),
-    ("OPTIONS", "/v1/models/double:predict", b"", ()),
-    ("BREW", "/V1/models", b"", ()),
-    ("POST", "/v1/models/double:predict", b'{"instances": [[1.5, 2.5]]}', ()),
-    ("POST", "/v1/models/double/versions/1:predict", b'{"inputs": {"x": [[1, 2]]}}', ()),
-    ("POST", "/v1/models/double/versions/7:predict", b'{"inputs": {"x": [[1, 2]]}}', ()),
-    ("POST", "/v1/models/double:predict", b"{", ()),
-    ("POST", "/v1/models/nope:predict", b"{}", ()),
-    ("POST", "/v1/models/double:classify", b"{}", ()),
-    ("GET", "/v1/models", b"", ()),
-    ("GET", "/v1/models/double", b"", ()),
-    ("GET", "/v1/models/double/metadata", b"", ()),
-    ("GET", "/v1/models/double:predict", b"", ()),
-    ("PUT", "/v1/anything", b"", ()),
-    ("GET", "/v1/models/nope", b"", ()),
-    ("GET", "/healthz", b"", ()),
-    ("GET", "/readyz", b"", ()),
-    ("GET", "/readyz/double", b"", ()),
-    ("GET", "/readyz/nope", b"", ()),
-    ("GET", "/nowhere", b"", ()),
-    ("POST", "/healthz", b"", ()),
-    ("POST", "/api/v1/service//score", JPEG, ()),
-]
+def _masked(heard: Iterable[Heard]) -> list[tuple[bytes, bool, bool, bool]]:
+    return [(_OWN_ID.sub(b"its own", h.written), h.ended, h.closed, h.aborted) for h in heard]
 
 
-def test_both_ways_answer_every_case_alike(tmp_path):
-    async def main():
-        async with both_lanes(tmp_path) as (lane, app):
-            for case in CASES:
-                answers = [await ask(way, *case) for way in (lane, app)]
-                assert answers[0] == answers[1], case[:2]
+def _books(service: Service) -> list[str]:
+    """What the metrics page says of the server, not of its process, nor of runs that nobody waited for."""
+    page, _ = service.metrics.render()
+    lines = [line for line in page.decode().splitlines() if line.startswith("accelserve_")]
+    return [line for line in lines if 'model="slow"' not in line or line.startswith("accelserve_request")]
 
-    asyncio.run(main())
+
+def through_both_lanes(tmp_path, streams: Iterable[Stream]) -> int:
+    async def main() -> int:
+        async with AsyncExitStack() as stack:
+            services = [await stack.enter_async_context(serving(tmp_path / lane, lane)) for lane in LANES]
+            return await compare(services, streams)
+
+    return asyncio.run(main())
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("part", range(4))
+def test_both_lanes_answer_every_case_alike_in_whatever_way_it_comes(tmp_path, part):
+    through_both_lanes(tmp_path, (stream for case in CASES[part::4] for stream in streams_of(case)))
+
+
+def test_both_lanes_answer_every_case_alike_in_some_of_the_ways(tmp_path):
+    """Each way is that of every fifth case; the test above takes its time."""
+    streams = (stream for at, case in enumerate(CASES) for stream in list(streams_of(case))[at % 5 :: 5])
+    assert through_both_lanes(tmp_path, streams) > 5 * len(CASES)
+
+
+def test_both_lanes_answer_alike_in_whatever_way_a_scoring_request_comes(tmp_path):
+    cases = named("predict: a row", "score: JPEG, the best", "predict: no JSON", "predict: a deadline that passes")
+    through_both_lanes(tmp_path, (stream for case in cases for stream in streams_of(case)))
+
+
+def test_both_lanes_answer_alike_wherever_a_request_is_split(tmp_path):
+    cases = named("predict: a row", "score: a service", "predict: no JSON", "GET on predict")
+    through_both_lanes(tmp_path, (stream for case in cases for stream in every_split(case)))
 
 
 def test_the_cases_are_no_empty_words(tmp_path):
-    async def main():
-        async with both_lanes(tmp_path) as (lane, _):
-            statuses = [(await ask(lane, *case))[0] for case in CASES]
-            assert {200, 400, 404, 405, 415, 422, 501} <= set(statuses)
-            status, headers, body = await ask(lane, "POST", "/score?top=1", JPEG)
-            assert (status, b'"index":3' in body) == (200, True)
-            assert (b"x-accelserve-device", b"cpu:0") in headers
+    async def main() -> None:
+        for lane in LANES:
+            async with serving(tmp_path / lane, lane) as service:
+                for case in CASES:
+                    answer = await service.connect().send(case.bytes())
+                    assert answer.startswith(b"HTTP/1.1 %d " % case.status), (lane, case.name)
 
     asyncio.run(main())
+    assert {200, 400, 404, 405, 413, 415, 422, 500, 501, 504} <= {case.status for case in CASES}
 
 
-def test_a_client_that_leaves_within_its_body_is_not_answered(tmp_path):
-    async def main():
-        async with both_lanes(tmp_path) as (lane, _):
+# --- what is the same in both lanes, and more than being the same
 
-            async def receive():
-                return {"type": "http.disconnect"}
-
-            async def send(message):
-                raise AssertionError("nobody is there")
-
-            scope = {"type": "http", "path": "/score", "method": "POST", "headers": [], "query_string": b""}
-            await lane(scope, receive, send)
-
-    asyncio.run(main())
+DOUBLE = "/v1/models/double:predict"
+ROWS = b'{"instances": [[1, 2]]}'
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "OPTIONS", "TRACE", "CONNECT", "PROPFIND", "BREW"])
-def test_every_other_verb_on_a_scoring_route_is_405_with_allow_and_counted(tmp_path, method):
-    async def main():
-        async with both_lanes(tmp_path) as (lane, app):
-            for way in (lane, app):
-                for path in ("/score", "/api/v1/service/digits/score"):
-                    status, headers, body = await ask(way, method, path)
-                    assert (status, dict(headers)[b"allow"]) == (405, b"POST")
-                    assert json.loads(body)["error"].startswith(f"{method} {path}: ")
-            _, _, page = await ask(lane, "GET", "/metrics")
-            (line,) = (line for line in page.decode().splitlines() if 'reason="method"' in line)
-            assert line.startswith("accelserve_requests_total{")
-            assert line.endswith(" 4.0") or line.endswith(" 4")
+def in_each_lane(*cases: object) -> Callable[[Callable[..., Awaitable[None]]], Callable[..., None]]:
+    """The test gets a service and, if there are any, each of the cases after the other."""
 
-    asyncio.run(main())
+    def decorate(test: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+        @pytest.mark.parametrize("lane", LANES)
+        def run(tmp_path, lane: str) -> None:
+            async def main() -> None:
+                async with serving(tmp_path, lane) as service:
+                    for case in [(case,) for case in cases] or [()]:
+                        await test(service, *case)
 
+            asyncio.run(main())
 
-@pytest.mark.parametrize("coding", ["br", "deflate", "zstd", "gzip, gzip", "gzip, br"])
-@pytest.mark.parametrize("path", ["/score?model=double", "/v1/models/double:predict"])
-def test_an_unknown_content_encoding_is_415_and_named(tmp_path, path, coding):
-    async def main():
-        async with both_lanes(tmp_path) as (lane, _):
-            status, _, body = await ask(lane, "POST", path, b"[[1, 2]]", ((b"content-encoding", coding.encode()),))
-            assert status == 415
-            assert json.loads(body)["error"] == f"Content-Encoding: want gzip or identity, got '{coding}'"
+        run.__name__ = test.__name__
+        return run
 
-    asyncio.run(main())
+    return decorate
 
 
-@pytest.mark.parametrize("coding", ["gzip", "GZIP", "x-gzip", "identity, gzip", " gzip ,identity"])
-def test_gzip_is_unpacked_under_each_of_its_names(tmp_path, coding):
-    async def main():
-        async with both_lanes(tmp_path) as (lane, _):
-            header = ((b"content-encoding", coding.encode()),)
-            body = b'{"instances": [[1, 2]]}'
-            for packed in (gzip.compress(body), gzip.compress(body + b" " * 90_000), gzip.compress(body, 0)):
-                status, _, answer = await ask(lane, "POST", "/v1/models/double:predict", packed, header)
-                assert (status, json.loads(answer)) == (200, {"predictions": [[2.0, 4.0]]})
-            too_much = gzip.compress(body + b" " * MOST_BYTES)
-            assert (await ask(lane, "POST", "/v1/models/double:predict", too_much, header))[0] == 413
-            assert (await ask(lane, "POST", "/v1/models/double:predict", body, header))[0] == 400
-
-    asyncio.run(main())
+async def ask(service: Service, method: str, target: str, body: bytes = b"", **headers: str) -> Answer:
+    """x_y: header x-y."""
+    sent = tuple([(name.replace("_", "-"), value) for name, value in headers.items()])
+    return Answer.parse(await service.connect().send(Case("", method, target, body, sent).bytes()))
 
 
-@pytest.mark.parametrize("path", ["/v1/models", "/v1/models/double", "/readyz", "/readyz/double", "/metrics"])
-def test_the_unforeseen_outside_of_scoring_is_told_by_an_id_and_logged(tmp_path, monkeypatch, caplog, path):
+@in_each_lane()
+async def test_a_client_that_leaves_within_its_body_is_not_answered(service):
+    connection = service.connect()
+    await connection.send(Case("", "POST", "/score", JPEG).bytes()[:-1])
+    await connection.lose()
+    assert connection.wire.written == b""
+    assert [kind.reason for kind in service.told] == ["cancelled"]
+
+
+@in_each_lane("GET", "PUT", "OPTIONS", "TRACE", "DELETE", "PATCH", "PROPFIND")
+async def test_every_other_verb_on_a_scoring_route_is_405_with_allow_and_counted(service, method):
+    for path in ("/score", "/api/v1/service/digits/score"):
+        answer = await ask(service, method, path)
+        assert (answer.status, answer.headers["allow"]) == (405, "POST")
+        assert answer.error.startswith(f"{method} {path}: ")
+    ends = (await ask(service, "GET", "/metrics")).body.decode()
+    (line,) = (line for line in ends.splitlines() if 'reason="method"' in line)
+    assert line.startswith("accelserve_requests_total{")
+    assert float(line.split()[-1]) % 2 == 0
+
+
+@in_each_lane("br", "deflate", "zstd", "gzip, gzip", "gzip, br")
+async def test_an_unknown_content_encoding_is_415_and_named(service, coding):
+    for path in ("/score?model=double", DOUBLE):
+        answer = await ask(service, "POST", path, ROWS, content_encoding=coding)
+        assert (answer.status, answer.error) == (415, f"Content-Encoding: want gzip or identity, got '{coding}'")
+
+
+@in_each_lane("gzip", "GZIP", "x-gzip", "identity, gzip", " gzip ,identity")
+async def test_gzip_is_unpacked_under_each_of_its_names(service, coding):
+    for packed in (gzip.compress(ROWS), gzip.compress(ROWS + b" " * 90_000), gzip.compress(ROWS, 0)):
+        answer = await ask(service, "POST", DOUBLE, packed, content_encoding=coding)
+        assert (answer.status, json.loads(answer.body)) == (200, {"predictions": [[2.0, 4.0]]})
+    too_much = gzip.compress(ROWS + b" " * MOST_BODY_BYTES)
+    assert (await ask(service, "POST", DOUBLE, too_much, content_encoding=coding)).status == 413
+    assert (await ask(service, "POST", DOUBLE, ROWS, content_encoding=coding)).status == 400
+
+
+def test_the_unforeseen_outside_of_scoring_is_told_by_an_id_and_logged(tmp_path, monkeypatch, caplog):
     def broken(*arguments):
         raise RuntimeError("secret detail")
 
-    async def main():
-        async with both_lanes(tmp_path) as (lane, app):
+    async def main() -> None:
+        async with serving(tmp_path, LANES[0]) as service:
             for question in ("statuses", "state"):
                 monkeypatch.setattr(ModelManager, question, broken)
             monkeypatch.setattr(Metrics, "render", broken)
-            answers = [await ask(way, "GET", path, b"", ((b"x-request-id", b"mine"),)) for way in (lane, app)]
-            assert answers[0] == answers[1]
-            status, headers, body = answers[0]
-            assert (status, dict(headers)[b"x-request-id"]) == (500, b"mine")
-            assert b"secret" not in body
-            assert "mine" in json.loads(body)["error"]
+            for path in ("/v1/models", "/v1/models/double", "/readyz", "/readyz/double", "/metrics"):
+                answer = await ask(service, "GET", path, x_request_id="mine")
+                assert (answer.status, answer.headers["x-request-id"]) == (500, "mine")
+                assert "secret" not in answer.error
+                assert "mine" in answer.error
+                answer = await ask(service, "GET", path)
+                assert (answer.status, answer.headers["x-request-id"] in answer.error) == (500, True)
 
     asyncio.run(main())
     assert "RuntimeError: secret detail" in caplog.text
-
-
-def test_an_unforeseen_request_without_an_id_gets_one(tmp_path, monkeypatch):
-    async def main():
-        async with both_lanes(tmp_path) as (lane, _):
-            monkeypatch.setattr(ModelManager, "names", lambda self: 1 / 0)
-            status, headers, body = await ask(lane, "GET", "/v1/models")
-            assert status == 500
-            assert dict(headers)[b"x-request-id"].decode() in json.loads(body)["error"]
-
-    asyncio.run(main())
 
 
 @pytest.mark.parametrize(
