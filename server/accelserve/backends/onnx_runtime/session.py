@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
@@ -29,22 +29,18 @@ OpenStage = Callable[[Signature, Preprocessing, SlotPool | None], PixelStage]
 _NO_ARENA = "in the memory arena shrink list"  # ONNX Runtime, before it runs anything: no arena of that name
 
 
-def call_here(function: Callable[[Any], T], options: Any) -> T:
-    return function(options)
-
-
 @dataclass(frozen=True, slots=True)
 class RunWays:
     """How the library is called. Run options are the library's own values, or None.
 
-    beside: entered around each run. call: runs a function of the run options on the thread that must do it; close ends
-    that thread.
+    beside: entered around each run, if not None. call: runs a function of the run options on the thread that must do
+    it, None where any may; close ends that thread.
     plain: options of runs without a slot. shrink: options of runs that give memory back, None where that is not done;
     shrink_above_rows: which these are. graph: options by (rows, slot number), for batches that have a CUDA graph.
     """
 
-    beside: Callable[[], AbstractContextManager[None]] = nullcontext
-    call: Callable[[Callable[[Any], Any], Any], Any] = call_here
+    beside: Callable[[], AbstractContextManager[None]] | None = None
+    call: Callable[[Callable[[Any], Any], Any], Any] | None = None
     close: Callable[[], None] = lambda: None
     plain: Any = None
     shrink: Any = None
@@ -131,15 +127,14 @@ class OnnxRuntimeSession:
         signature = self.signatures[batch.signature] if stage is None else stage.signature
         if row := one_row_for_none(signature, batch):
             return without_rows(self.run(row))
-        check_not_empty(self._model, batch.inputs, self._recurrent)
-        with self._gate, self._ways.beside():
-            slot = self._take_slot() if self._bound else None
-            if slot is None:
-                return BatchResult(self._run_plain(batch, stage))
-            try:
-                return BatchResult(self._run_in(slot, batch, stage))
-            finally:
-                self._give_back(slot)
+        if self._recurrent:
+            check_not_empty(self._model, batch.inputs, self._recurrent)
+        beside = self._ways.beside
+        with self._gate:
+            if beside is None:
+                return BatchResult(self._run_bound(batch, stage) if self._bound else self._run_plain(batch, stage))
+            with beside():
+                return BatchResult(self._run_bound(batch, stage))
 
     def close(self) -> None:
         if self._gate.close():
@@ -152,6 +147,16 @@ class OnnxRuntimeSession:
             self._ways.close()
 
     # -- slots ------------------------------------------------------------------------------------------------------
+
+    def _run_bound(self, batch: Batch, stage: PixelStage | None) -> dict[str, Tensor]:
+        """In a slot, where there is a free one that the batch fits."""
+        slot = self._take_slot() if self._bound else None
+        if slot is None:
+            return self._run_plain(batch, stage)
+        try:
+            return self._run_in(slot, batch, stage)
+        finally:
+            self._give_back(slot)
 
     def _take_slot(self) -> Slot | None:
         """The one that this thread was lent, else a free one."""
@@ -212,7 +217,9 @@ class OnnxRuntimeSession:
             raise
         except Exception as error:
             raise self._run_error(error) from error
-        outputs = dict(zip(batch.outputs, values, strict=True))
+        names = batch.outputs
+        # One output is by far the usual case, and a third of a microsecond faster.
+        outputs = {names[0]: values[0]} if len(values) == 1 else dict(zip(names, values, strict=True))
         for name in self._string_outputs:
             if name in outputs:
                 outputs[name] = _encoded(outputs[name])
@@ -220,8 +227,11 @@ class OnnxRuntimeSession:
 
     def _run_arrays(self, batch: Batch) -> list[Tensor]:
         feed = self._with_text(batch.inputs) if self._string_inputs else {**batch.inputs}
-        options = self._run_options(batch.rows)
-        values: list[Tensor] = self._invoke(lambda chosen: self._session.run(batch.outputs, feed, chosen), options)
+        options, ways = self._run_options(batch.rows), self._ways
+        if options is ways.plain and ways.call is None:  # spares what `_invoke` is for, half a microsecond
+            values: list[Tensor] = self._session.run(batch.outputs, feed, options)
+        else:
+            values = self._invoke(lambda chosen: self._session.run(batch.outputs, feed, chosen), options)
         return values
 
     def _run_pixels(self, batch: Batch, stage: PixelStage) -> list[Tensor]:
@@ -235,13 +245,13 @@ class OnnxRuntimeSession:
         """Call the library where it has to be called; if it has no arena to shrink, again without asking for that."""
         ways = self._ways
         try:
-            answer: T = ways.call(run, options)
+            answer: T = run(options) if ways.call is None else ways.call(run, options)
         except Exception as error:
             if options is None or options is not ways.shrink or _NO_ARENA not in str(error):
                 raise
             self._may_shrink = False
             logger.warning("%s: its memory is not shrunk: %s", self._model, one_line(error))
-            answer = ways.call(run, ways.plain)
+            answer = run(ways.plain) if ways.call is None else ways.call(run, ways.plain)
         return answer
 
     def _run_options(self, rows: int) -> Any:
