@@ -395,6 +395,62 @@ def test_a_new_delay_holds_for_those_who_come_later():
     assert (taken.items, taken.closed) == ([old, new], Closed.IDLE)
 
 
+# -- knowing how long a run takes ------------------------------------------------------------------------------
+
+TEN_MS_A_ROW = [MS * 10 * rows for rows in range(9)]
+
+
+def knowing_queue_of(*items, **policy):
+    queue = queue_of(max_batch_size=8, **policy)
+    queue.run_ns = TEN_MS_A_ROW
+    for item in items:
+        queue.add(item)
+    return queue
+
+
+def test_a_batch_grows_no_longer_than_its_first_deadline_allows():
+    first, second, third = pending(), pending(deadline_ns=20 * MS), pending()
+    queue = knowing_queue_of(first, second, third)
+    assert queue.take(0) == ([first, second], 2, Closed.DEADLINE)
+    assert queue.take(0) == ([third], 1, Closed.IDLE)
+
+
+def test_who_would_be_late_with_those_before_it_is_the_next_head():
+    first, second = pending(), pending(deadline_ns=19 * MS)
+    queue = knowing_queue_of(first, second)
+    assert queue.take(0) == ([first], 1, Closed.DEADLINE)
+    assert queue.take(0) == ([second], 1, Closed.IDLE)
+
+
+def test_a_head_leaves_even_if_it_will_be_late():
+    head = pending(4, deadline_ns=MS)
+    assert take(knowing_queue_of(head), 0) == [head]
+
+
+def test_a_full_batch_is_full_though_there_are_deadlines():
+    items = [pending(3, deadline_ns=1000 * MS) for _ in range(3)]
+    queue = knowing_queue_of(*items)
+    assert queue.take(0) == (items[:2], 6, Closed.FULL)
+
+
+def test_the_run_itself_is_kept_free_before_a_deadline():
+    queue = knowing_queue_of(pending(2, deadline_ns=50 * MS), max_queue_delay_ns=100 * MS)
+    assert queue.wake_at_ns() == 30 * MS - DEADLINE_MARGIN_NS
+    assert closed(queue, 30 * MS) is Closed.DEADLINE
+
+
+def test_who_cannot_be_answered_in_time_any_more_is_handed_out():
+    late, hopeless, tight = pending(deadline_ns=5 * MS), pending(deadline_ns=15 * MS - 1), pending(deadline_ns=15 * MS)
+    queue = knowing_queue_of(tight, hopeless, late, pending())
+    assert queue.hopeless(5 * MS) == [hopeless]
+    assert queue.expire(5 * MS) == [late]
+    assert (queue.rows, len(queue)) == (2, 2)
+
+
+def test_nobody_is_hopeless_while_the_time_of_a_run_is_not_known():
+    assert queue_of(pending(deadline_ns=1)).hopeless(0) == []
+
+
 # -- against the obvious implementation ------------------------------------------------------------------------
 
 
@@ -405,6 +461,7 @@ class SlowQueue:
         self.policy = policy
         self.most_rows = policy.max_batch_size
         self.delay_ns = policy.max_queue_delay_ns
+        self.run_ns = ()
         self.items = []
         self.due = {}
 
@@ -431,8 +488,9 @@ class SlowQueue:
             return item.arrived_ns, Closed.IDLE
         moments = [(item.arrived_ns + self.delay_ns, Closed.DELAY)]
         if item.deadline_ns is not None:
-            moments.append((item.deadline_ns - DEADLINE_MARGIN_NS, Closed.DEADLINE))
-        return min(moments)
+            run_ns = self.run_ns[min(item.rows, 8)] if self.run_ns else 0
+            moments.append((item.deadline_ns - run_ns - DEADLINE_MARGIN_NS, Closed.DEADLINE))
+        return min(moments, key=lambda moment: moment[0])
 
     def live(self, now_ns):
         return [i for i in self.items if i.deadline_ns is None or i.deadline_ns > now_ns]
@@ -451,17 +509,30 @@ class SlowQueue:
         if head is None:
             return None
         batch, mates = [], self.mates(head, live)
-        for item in mates:
-            if batch and self.rows(batch) + item.rows > self.most_rows:
-                break
-            batch.append(item)
+        why = self.why_not_more(batch, mates, now_ns)
+        while why is None:
+            batch.append(mates.pop(0))
+            why = self.why_not_more(batch, mates, now_ns)
         self.items = [i for i in self.items if i not in batch]
-        full = not head.alone and (len(batch) < len(mates) or self.rows(batch) >= self.most_rows)
-        return (
-            batch,
-            self.rows(batch),
-            Closed.FULL if full else min((self.due[i] for i in batch), key=lambda d: d[0])[1],
-        )
+        return batch, self.rows(batch), Closed.ALONE if head.alone else why
+
+    def why_not_more(self, batch, mates, now_ns):
+        if not batch:
+            return None
+        if self.rows([*batch, *mates[:1]]) > self.most_rows or self.rows(batch) == self.most_rows:
+            return Closed.FULL
+        if not mates:
+            return min((self.due[i] for i in batch), key=lambda due: due[0])[1]
+        more = [*batch, mates[0]]
+        deadlines = [i.deadline_ns for i in more if i.deadline_ns is not None]
+        late = self.run_ns and deadlines and now_ns + self.run_ns[self.rows(more)] > min(deadlines)
+        return Closed.DEADLINE if late else None
+
+    def hopeless(self, now_ns):
+        run_ns = self.run_ns[1] if self.run_ns else 0
+        gone = [i for i in self.live(now_ns) if i.deadline_ns is not None and i.deadline_ns < now_ns + run_ns]
+        self.items = [i for i in self.items if i not in gone]
+        return sorted(gone, key=lambda i: i.deadline_ns)
 
     def expire(self, now_ns):
         live = self.live(now_ns)
@@ -514,6 +585,9 @@ class Mix:
     def expire(self):
         assert self.queue.expire(self.now_ns) == self.slow.expire(self.now_ns)
 
+    def hopeless(self):
+        assert self.queue.hopeless(self.now_ns) == self.slow.hopeless(self.now_ns)
+
     def remove(self):
         if self.slow.items:
             item = self.slow.items.pop(self.rng.randrange(len(self.slow.items)))
@@ -533,8 +607,9 @@ class Mix:
 
     def change_limits(self):
         most_rows, delay_ns = self.rng.randint(1, 8), self.rng.choice([0, self.delay_ns, self.delay_ns // 2])
+        run_ns = self.rng.choice([(), tuple(rows * MS // 4 for rows in range(9))])
         for queue in (self.queue, self.slow):
-            queue.most_rows, queue.delay_ns = most_rows, delay_ns
+            queue.most_rows, queue.delay_ns, queue.run_ns = most_rows, delay_ns, run_ns
 
     def clear(self):
         cleared = self.queue.clear()
@@ -549,7 +624,7 @@ class Mix:
         assert [queue.rows_ahead(p) for p in Priority] == [slow.rows_ahead(p) for p in Priority]
 
 
-STEPS = {"add": 60, "take": 20, "expire": 10, "remove": 10, "wake": 10, "change_limits": 2, "clear": 0.2}
+STEPS = {"add": 60, "take": 20, "expire": 10, "hopeless": 5, "remove": 10, "wake": 10, "change_limits": 2, "clear": 0.2}
 
 
 @pytest.mark.parametrize("delay_ns", [0, MS, 20 * MS])

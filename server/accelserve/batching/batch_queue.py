@@ -2,123 +2,23 @@
 
 from collections import OrderedDict
 from collections.abc import Hashable, Sequence
-from enum import StrEnum
-from typing import Generic, NamedTuple, TypeVar
+from itertools import chain
+from typing import Generic
 
 from accelserve.batching.lazy_heap import LazyHeap
+from accelserve.batching.pending import Closed, Group, Item, Pending, Taken
 from accelserve.batching.policy import BatchPolicy
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import Priority
+
+__all__ = ["DEADLINE_MARGIN_NS", "BatchQueue", "Closed", "Pending", "Taken"]
 
 # A request that waits for company leaves this long before its deadline at the latest: event loops keep time in
 # milliseconds, and the run itself has to fit in as well.
 DEADLINE_MARGIN_NS = 2_000_000
 
 _ALONE = object()  # the group of all who are never joined
-_NORMAL = Priority.NORMAL
-
-
-class Pending:
-    """Rows that wait to be run; compared by identity, in one queue at a time. Meant to be a request's base class.
-
-    group: requests with equal groups can ride together; it is found faster when it is the same object each time.
-    rows: at least 1. alone: a model without a batch axis, never joined with another. deadline_ns: from this moment on
-    nobody waits any more. payload: the owner's, not looked at. None of these changes while it waits.
-    order, leaves_ns: the queue's own; the place in its order, and when it stops waiting for company (None: at once).
-    """
-
-    __slots__ = (
-        "alone",
-        "arrived_ns",
-        "deadline_ns",
-        "group",
-        "leaves_ns",
-        "nbytes",
-        "order",
-        "payload",
-        "priority",
-        "rows",
-    )
-    order: int
-    leaves_ns: int | None
-
-    def __init__(
-        self,
-        group: Hashable,
-        rows: int,
-        nbytes: int,
-        arrived_ns: int,
-        deadline_ns: int | None = None,
-        priority: Priority = Priority.NORMAL,
-        alone: bool = False,
-        payload: object = None,
-    ) -> None:
-        self.group = group
-        self.rows = rows
-        self.nbytes = nbytes
-        self.arrived_ns = arrived_ns
-        self.deadline_ns = deadline_ns
-        self.priority = priority
-        self.alone = alone
-        self.payload = payload
-
-
-class Closed(StrEnum):
-    """Why a batch left as it was. Outsiders read these words."""
-
-    FULL = "full"  # it has `most_rows`, or the next in line would not have fitted
-    IDLE = "idle"  # a session was free and nobody in it was to wait for company
-    DELAY = "delay"  # one in it had waited for company as long as the policy lets it
-    DEADLINE = "deadline"  # one in it could not wait longer without endangering its deadline
-    ALONE = "alone"  # its model has no batch axis: nobody can join
-
-
-Item = TypeVar("Item", bound=Pending)
-
-
-class Taken(NamedTuple, Generic[Item]):
-    """A batch: items, head first; the sum of their rows; why no more ride."""
-
-    items: list[Item]
-    rows: int
-    closed: Closed
-
-
-class _Group(Generic[Item]):
-    """The items of one group, by priority in order of arrival. waiting: how many wait for company.
-
-    rank: under which it stands in the queue's heads, None while it does not; at most that of its first item.
-    listing: names that entry. delayed: somebody in it has had to wait for company.
-    """
-
-    __slots__ = ("delayed", "key", "lanes", "listing", "rank", "rows", "waiting")
-
-    def __init__(self, key: Hashable) -> None:
-        self.key = key
-        # OrderedDict, of all that keep an order, takes out any one in O(1) and leaves nothing of it.
-        self.lanes: list[OrderedDict[Item, None] | None] = [None, None, None]
-        self.rows = 0
-        self.waiting = 0
-        self.delayed = False
-        self.rank: int | None = None
-        self.listing = 0
-
-    def count(self) -> int:
-        return sum([len(lane) for lane in self.lanes if lane])
-
-    def first(self) -> Item:
-        return next(next(iter(lane)) for lane in self.lanes if lane)
-
-    def first_rank(self) -> int:
-        first = self.first()
-        return (first.priority << 60) + first.order
-
-    def items(self) -> list[Item]:
-        items: list[Item] = []
-        for lane in self.lanes:
-            if lane:
-                items += lane
-        return items
+_IDLE, _NORMAL = Closed.IDLE, Priority.NORMAL  # looked up in their classes for each item they cost 0.05 us
 
 
 class BatchQueue(Generic[Item]):
@@ -129,7 +29,9 @@ class BatchQueue(Generic[Item]):
     fills a batch, or when one of its items need not wait for company: it has waited for `delay_ns`, has a deadline
     nearer than DEADLINE_MARGIN_NS, or is `alone`. With a delay of 0 nobody waits.
 
-    most_rows, delay_ns: the policy's at first, and may be changed at any time.
+    What may be changed at any time: most_rows and delay_ns, the policy's at first; run_ns, how long a run of so many
+    rows takes, for 0 up to `max_batch_size`, empty while that is not known. Knowing it, no batch but that of a lone
+    head grows so long that somebody in it would miss its deadline.
     Items are added in the order of their arrival and time never goes back. Expired items count as held until
     `expire` hands them out. Every operation costs amortised O(log n) or less for each item it touches; in the usual
     case, nobody waiting or with a deadline, none of the heaps is touched for an item.
@@ -141,10 +43,11 @@ class BatchQueue(Generic[Item]):
         self._max_bytes = policy.max_queue_bytes
         self._most_rows = policy.max_batch_size
         self.delay_ns = policy.max_queue_delay_ns
-        self._groups: dict[Hashable, _Group[Item]] = {}
-        self._last: _Group[Item] | None = None  # that was added to, while it has items
+        self.run_ns: Sequence[int] = ()
+        self._groups: dict[Hashable, Group[Item]] = {}
+        self._last: Group[Item] | None = None  # that was added to, while it has items
         self._expired: dict[Item, None] = {}  # deadline passed, not handed out yet
-        self._heads: LazyHeap[_Group[Item]] = (
+        self._heads: LazyHeap[Group[Item]] = (
             LazyHeap()
         )  # of several groups: all that may leave, and some that may no more
         self._waiting: LazyHeap[Item] = LazyHeap()  # who waits for company, by when that ends
@@ -248,14 +151,14 @@ class BatchQueue(Generic[Item]):
         if self.delay_ns and key is not _ALONE:
             self._let_wait(item, group)
         else:
-            item.leaves_ns = None
+            item.waits_for = _IDLE
         if (is_first or group.delayed) and len(self._groups) > 1:  # else it is behind somebody who may leave
             self._list(group)
 
-    def _open(self, key: Hashable) -> _Group[Item]:
+    def _open(self, key: Hashable) -> Group[Item]:
         if len(self._groups) == 1:
             self._list(*self._groups.values())
-        group = self._groups[key] = _Group(key)
+        group = self._groups[key] = Group(key)
         return group
 
     def _count(self, priority: Priority, rows: int) -> None:
@@ -264,16 +167,18 @@ class BatchQueue(Generic[Item]):
         elif priority is Priority.LOW:
             self._low_rows += rows
 
-    def _let_wait(self, item: Item, group: _Group[Item]) -> None:
-        leaves_ns = item.arrived_ns + self.delay_ns
+    def _let_wait(self, item: Item, group: Group[Item]) -> None:
+        item.leaves_ns, item.waits_for = item.arrived_ns + self.delay_ns, Closed.DELAY
         if item.deadline_ns is not None:
-            leaves_ns = min(leaves_ns, item.deadline_ns - DEADLINE_MARGIN_NS)
-        item.leaves_ns = leaves_ns
+            run_ns = self.run_ns[min(item.rows, len(self.run_ns) - 1)] if self.run_ns else 0
+            hurried_ns = item.deadline_ns - run_ns - DEADLINE_MARGIN_NS
+            if hurried_ns < item.leaves_ns:
+                item.leaves_ns, item.waits_for = hurried_ns, Closed.DEADLINE
         group.delayed = True
-        if leaves_ns > item.arrived_ns:
+        if item.leaves_ns > item.arrived_ns:
             group.waiting += 1
             self._timed = True
-            self._waiting.push(leaves_ns, item.order, item)
+            self._waiting.push(item.leaves_ns, item.order, item)
 
     # -- out ----------------------------------------------------------------------------------------------------
 
@@ -288,18 +193,39 @@ class BatchQueue(Generic[Item]):
             return None
         if group.key is _ALONE:
             taken = self._fill(group, 1)._replace(closed=Closed.ALONE)
+        elif self.run_ns and self._deadlines:
+            taken = self._fill_in_time(group, now_ns)
         elif group.rows > self._most_rows:
             taken = self._fill(group, self._most_rows)
         else:
-            items, rows = group.items(), group.rows
-            if rows == self._most_rows:
-                taken = Taken(items, rows, Closed.FULL)
-            else:
-                taken = Taken(items, rows, _ended_by(items) if group.delayed else Closed.IDLE)
+            taken = self._whole(group)
         self._leave(group, taken)
         return taken
 
-    def _fill(self, group: _Group[Item], most: int) -> Taken[Item]:
+    def _whole(self, group: Group[Item]) -> Taken[Item]:
+        """All of it, which may be a full batch; its lanes are left as they are."""
+        items, rows = group.items(), group.rows
+        if rows >= self._most_rows:
+            return Taken(items, rows, Closed.FULL)
+        return Taken(items, rows, group.ended_by())
+
+    def _fill_in_time(self, group: Group[Item], now_ns: int) -> Taken[Item]:
+        """As many of the first, up to `most_rows`, as will all be answered by their deadlines; the head in any case."""
+        rows, until_ns = 0, None
+        run_ns = self.run_ns
+        for count, item in enumerate(chain.from_iterable(lane for lane in group.lanes if lane)):
+            rows += item.rows
+            if item.deadline_ns is not None and (until_ns is None or item.deadline_ns < until_ns):
+                until_ns = item.deadline_ns
+            if not count:
+                continue
+            if rows > self._most_rows:
+                return self._fill(group, self._most_rows)
+            if until_ns is not None and now_ns + run_ns[rows] > until_ns:
+                return self._fill(group, rows - item.rows)._replace(closed=Closed.DEADLINE)
+        return self._whole(group)
+
+    def _fill(self, group: Group[Item], most: int) -> Taken[Item]:
         """Take the first out of their lanes, up to `most` rows, or the head alone."""
         items: list[Item] = []
         rows = 0
@@ -327,6 +253,17 @@ class BatchQueue(Generic[Item]):
         for item in expired:
             self._forget(item)
         return expired
+
+    def hopeless(self, now_ns: int) -> list[Item]:
+        """Remove and return, earliest deadline first, who has not expired but would during a run of one row."""
+        hopeless: list[Item] = []
+        if self._timed and len(self.run_ns) > 1:
+            self._let_time_pass(now_ns)
+            while (item := self._deadlines.pop_until(now_ns + self.run_ns[1] - 1)) is not None:
+                self._pull_out(item)
+                self._forget(item)
+                hopeless.append(item)
+        return hopeless
 
     def remove(self, item: Item) -> bool:
         """Whether it was here; the caller has gone."""
@@ -376,11 +313,11 @@ class BatchQueue(Generic[Item]):
                 self._list(group)
         self._timed = bool(self._deadlines or self._waiting)
 
-    def _may_leave(self, group: _Group[Item]) -> bool:
+    def _may_leave(self, group: Group[Item]) -> bool:
         # With this many rows the greedy batch is full, or the next item does not fit.
         return not group.waiting or group.rows >= self._most_rows or group.waiting < group.count()
 
-    def _list(self, group: _Group[Item]) -> None:
+    def _list(self, group: Group[Item]) -> None:
         """Put a group that may leave among the heads, or further up if its first item has changed to a more urgent."""
         if self._may_leave(group):
             rank = group.first_rank()
@@ -390,12 +327,12 @@ class BatchQueue(Generic[Item]):
                 group.rank = rank
                 self._heads.push(rank, group.listing, group)
 
-    def _unlist(self, group: _Group[Item]) -> None:
+    def _unlist(self, group: Group[Item]) -> None:
         if group.rank is not None:
             self._heads.discard(group.listing)
             group.rank = None
 
-    def _head(self) -> _Group[Item] | None:
+    def _head(self) -> Group[Item] | None:
         """The group whose turn it is. What has left it may have made it less urgent, or unable to leave."""
         if len(self._groups) == 1:
             (only,) = self._groups.values()
@@ -408,14 +345,14 @@ class BatchQueue(Generic[Item]):
             self._list(group)
         return None
 
-    def _close(self, group: _Group[Item]) -> None:
+    def _close(self, group: Group[Item]) -> None:
         """Let go of a group that has become empty."""
         del self._groups[group.key]
         self._unlist(group)
         if self._last is group:
             self._last = None
 
-    def _leave(self, group: _Group[Item], taken: Taken[Item]) -> None:
+    def _leave(self, group: Group[Item], taken: Taken[Item]) -> None:
         """Count what is taken as gone. The lanes of a group that leaves as a whole are not emptied."""
         group.rows -= taken.rows
         if not group.rows:
@@ -444,21 +381,13 @@ class BatchQueue(Generic[Item]):
             self._close(group)
         return True
 
-    def _stop_the_clock(self, item: Item, group: _Group[Item]) -> None:
+    def _stop_the_clock(self, item: Item, group: Group[Item]) -> None:
         if item.deadline_ns is not None:
             self._deadlines.discard(item.order)
-        if item.leaves_ns is not None and self._waiting.discard(item.order):
+        if item.waits_for is not _IDLE and self._waiting.discard(item.order):
             group.waiting -= 1
 
     def _forget(self, item: Item) -> None:
         self._rows -= item.rows
         self._nbytes -= item.nbytes
         self._count(item.priority, -item.rows)
-
-
-def _ended_by(items: Sequence[Pending]) -> Closed:
-    """What let a batch go that is not full: the first in time that need not wait any more."""
-    ended = min(items, key=lambda item: item.arrived_ns if item.leaves_ns is None else item.leaves_ns)
-    if ended.leaves_ns is None:
-        return Closed.IDLE
-    return Closed.DEADLINE if ended.leaves_ns + DEADLINE_MARGIN_NS == ended.deadline_ns else Closed.DELAY
