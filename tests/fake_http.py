@@ -46,10 +46,14 @@ class FakeTransport(asyncio.Transport):
 
 
 class Wire(FakeTransport):
-    """Hands bytes to its protocol as a loop does: into the protocol's own buffer if it has one, none while paused."""
+    """Hands bytes to its protocol as a loop does: into the protocol's own buffer if it has one, none while paused.
+
+    full_bytes: when so many are written, the protocol is told to pause, as by a client that reads no more.
+    """
 
     def __init__(self) -> None:
         super().__init__()
+        self.full_bytes: int | None = None
         self._protocol: asyncio.BaseProtocol | None = None
         self._unread: deque[bytes] = deque()
 
@@ -59,6 +63,16 @@ class Wire(FakeTransport):
     def get_protocol(self) -> asyncio.BaseProtocol:
         assert self._protocol is not None
         return self._protocol
+
+    def write(self, data: bytes) -> None:
+        was_full = self._full
+        super().write(data)
+        if self._full and not was_full:
+            self.get_protocol().pause_writing()
+
+    @property
+    def _full(self) -> bool:
+        return self.full_bytes is not None and len(self.written) >= self.full_bytes
 
     def send(self, piece: bytes) -> None:
         """The client sends, whether anybody reads or not."""
