@@ -161,6 +161,22 @@ def test_nan_ranks_last():
     )
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, ml_dtypes.bfloat16])
+@pytest.mark.parametrize("n", [2, 3, 10, 300])
+def test_a_lone_row_is_ranked_as_among_others(dtype: type, n: int):
+    chance = np.random.default_rng(n)
+    for kinds in (3, 50):
+        scores = chance.integers(0, kinds, (40, n)).astype(np.float64)
+        scores[chance.random((40, n)) < 0.2] = math.nan
+        scores[chance.random((40, n)) < 0.1] = -math.inf
+        scores[chance.random((40, n)) < 0.1] = -0.0
+        scores = scores.astype(dtype)
+        for k in (1, 2, 5, n - 1, n):
+            alone = [encode_top(row[None], k, ["a", "b"], single=True) for row in scores]
+            assert b"[" + b",".join(alone) + b"]" == encode_top(scores, k, ["a", "b"], single=False)
+            assert encode_top(scores[:1], k, ["a", "b"], single=False) == b"[" + alone[0] + b"]"
+
+
 def test_the_only_float_vector_is_ranked():
     outputs = {"n": np.zeros((1, 5), np.int32), "y": SCORES, "z": np.zeros((1, 1), np.float32)}
     assert top_output(outputs) is SCORES

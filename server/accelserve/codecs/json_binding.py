@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from accelserve.codecs.json_numbers import NumberArray
 from accelserve.codecs.json_tensors import MAX_RANK, in_runs, is_b64, quick_tensor, tensor_of, walk
 from accelserve.codecs.json_text import show
 from accelserve.errors import GRPC_CODE_NAMES, Kind, ScoringError
@@ -21,6 +22,10 @@ def bind_columns(values: Any, specs: Specs, *, has_bools: bool) -> dict[str, Ten
 
     Names that mean no input are ignored. Raises ScoringError as `json_tensors.tensor_of`, and INVALID for missing ones.
     """
+    if isinstance(values, NumberArray):
+        if (bound := _bind_numbers(values, specs)) is not None:
+            return bound
+        values = values.lists()
     if not _is_named(values):
         if len(specs) > 1:
             raise _ambiguous("inputs is a plain value/list, but expecting an object")
@@ -33,12 +38,16 @@ def bind_columns(values: Any, specs: Specs, *, has_bools: bool) -> dict[str, Ten
     return {name: tensor_of(values[name], specs[key].dtype, has_bools=has_bools) for key, name in called.items()}
 
 
-def bind_rows(rows: Sequence[Any], specs: Specs, *, has_bools: bool) -> dict[str, Tensor]:
+def bind_rows(rows: Sequence[Any] | NumberArray, specs: Specs, *, has_bools: bool) -> dict[str, Tensor]:
     """The tensors of "instances", a list that is not empty: objects by name, or bare values of the only input.
 
     Each tensor is [len(rows), *shape of a row]. Raises ScoringError as `json_tensors.tensor_of`, and INVALID for rows
     of different kinds, names or shapes.
     """
+    if isinstance(rows, NumberArray):
+        if (bound := _bind_numbers(rows, specs)) is not None:
+            return bound
+        rows = rows.lists()
     if type(rows[0]) is not dict or is_b64(rows[0]):
         if len(specs) > 1:
             raise _ambiguous("instances is a plain list, but expecting list of objects")
@@ -53,6 +62,15 @@ def bind_rows(rows: Sequence[Any], specs: Specs, *, has_bools: bool) -> dict[str
         found = quick_tensor(column, specs[key].dtype, has_bools)
         tensors[name] = found if found is not None else _stack(column, specs[key], has_bools, name)
     return tensors
+
+
+def _bind_numbers(numbers: NumberArray, specs: Specs) -> dict[str, Tensor] | None:
+    """Rows and columns are the same here. None where the lists have to be looked at."""
+    if len(specs) > 1:
+        return None
+    (spec,) = specs.values()
+    found = numbers.tensor(spec.dtype)
+    return {spec.name: found} if found is not None else None
 
 
 def _is_named(value: object) -> bool:

@@ -164,15 +164,21 @@ def dumps(value: object) -> bytes:
 
 
 def json_bytes(tensor: Tensor, *, as_b64: bool = False) -> bytes:
-    """`dumps(json_value(tensor))`, the quickest way for numbers."""
-    if tensor.dtype in _NATIVE and tensor.ndim > 0 and tensor.size <= _BLOCK_ELEMENTS:
-        try:
-            text = orjson.dumps(tensor, option=orjson.OPT_SERIALIZE_NUMPY)
-        except orjson.JSONEncodeError:  # not C-contiguous
-            text = b"null"
-        if _N not in text:  # no null: all are finite. As a number, which `in` finds in 0.04 us instead of 0.2
-            return text
-    return dumps(json_value(tensor, as_b64=as_b64))
+    """`dumps(json_value(tensor))`."""
+    text = quick_bytes(tensor)
+    return text if text is not None else dumps(json_value(tensor, as_b64=as_b64))
+
+
+def quick_bytes(tensor: Tensor) -> bytes | None:
+    """`json_bytes` of most tensors of numbers; None for all others."""
+    if tensor.dtype not in _NATIVE or not tensor.ndim or tensor.size > _BLOCK_ELEMENTS:
+        return None
+    try:
+        text = orjson.dumps(tensor, option=orjson.OPT_SERIALIZE_NUMPY)
+    except orjson.JSONEncodeError:  # not C-contiguous
+        return None
+    # No null: all are finite. As a number, which `in` finds in 0.04 us instead of 0.2.
+    return text if _N not in text else None
 
 
 def json_value(tensor: Tensor, *, as_b64: bool = False) -> object:

@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
-from accelserve.codecs.json_text import dumps, json_list, json_rows, json_value, parse_json
+from accelserve.codecs.json_numbers import MIN_BYTES, NumberArray, parse_large
+from accelserve.codecs.json_text import dumps, json_bytes, json_list, json_rows, json_value, parse_json
 from accelserve.codecs.tfserving_json import PredictBody, read_document
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Tensor, describe_tensor, dtype_of
@@ -19,8 +21,8 @@ def parse_scoring(body: bytes) -> PredictBody:
     A list under "data" is rows, as the Azure clients send them; anything else there is read as "inputs".
     `tfserving_json.bind_predict` makes the tensors. Raises ScoringError(INVALID).
     """
-    document = parse_json(body)
-    if type(document) is list:
+    document = parse_json(body) if len(body) < MIN_BYTES else parse_large(body)
+    if type(document) in (list, NumberArray):
         document = {"instances": document}
     if type(document) is not dict:
         raise _invalid("the body must be a JSON object with 'instances', 'inputs' or 'data', or a JSON array of rows")
@@ -31,7 +33,7 @@ def parse_scoring(body: bytes) -> PredictBody:
         )
     if given == ["data"]:
         data = document.pop("data")
-        document["instances" if type(data) is list else "inputs"] = data
+        document["instances" if type(data) in (list, NumberArray) else "inputs"] = data
     return read_document(document, body)
 
 
@@ -41,8 +43,10 @@ def encode_scores(outputs: Mapping[str, Tensor], *, single: bool) -> bytes:
     single: whether the request was one thing (a picture); a first axis of one row is then left out.
     Raises ScoringError(INVALID) for complex outputs.
     """
-    values = {name: json_value(_lone_row(tensor) if single else tensor) for name, tensor in outputs.items()}
-    return dumps(values if len(values) != 1 else next(iter(values.values())))
+    shown = {name: _lone_row(tensor) if single else tensor for name, tensor in outputs.items()}
+    if len(shown) == 1:
+        return json_bytes(next(iter(shown.values())))
+    return dumps({name: json_value(tensor) for name, tensor in shown.items()})
 
 
 def _lone_row(tensor: Tensor) -> Tensor:
@@ -71,25 +75,41 @@ def encode_top(scores: Tensor, k: int, labels: Sequence[str] | None, *, single: 
     if k < 1:
         raise _invalid(f"top must be at least 1, got {k}")
     k = min(k, scores.shape[1])
+    if len(scores) == 1:
+        indices = _top_of_row(scores[0], k)
+        row = _places(indices, scores[0].take(indices), labels or ())
+        return dumps(row if single else [row])
     step = max(1, _BLOCK_PLACES // k)
     blocks = (scores[at : at + step] for at in range(0, len(scores), step))
-    ranked = (row for block in blocks for row in _best(block, k, labels or ()))
-    if single and len(scores) == 1:
-        return dumps(next(ranked))
-    return dumps(json_list(ranked, step))
+    return dumps(json_list((row for block in blocks for row in _best(block, k, labels or ())), step))
 
 
 def _best(scores: Tensor, k: int, labels: Sequence[str]) -> Iterator[list[dict[str, object]]]:
     chosen = _top_indices(scores, k)
-    values = json_rows(scores[np.arange(len(scores))[:, None], chosen].reshape(-1))
-    places = [
+    values = scores[np.arange(len(scores))[:, None], chosen].reshape(-1)
+    places = _places(chosen.reshape(-1), values, labels)
+    for at in range(0, len(places), k):
+        yield places[at : at + k]
+
+
+def _places(indices: NDArray[np.intp], scores: Tensor, labels: Sequence[str]) -> list[dict[str, object]]:
+    """indices, scores: [n], flat."""
+    return [
         {"index": index, "label": labels[index], "score": score}
         if index < len(labels)
         else {"index": index, "score": score}
-        for index, score in zip(chosen.reshape(-1).tolist(), values, strict=True)
+        for index, score in zip(indices.tolist(), json_rows(scores), strict=True)
     ]
-    for at in range(0, len(places), k):
-        yield places[at : at + k]
+
+
+def _top_of_row(scores: Tensor, k: int) -> NDArray[np.intp]:
+    """`_top_indices` of one row, scores: [n], in half the time: a picture's answer is one row."""
+    lost = np.fmin(-scores.astype(np.float64), np.inf)  # NaN is lost like -Infinity
+    ordered = lost.copy()
+    ordered.partition(k - 1)
+    indices = (lost <= ordered[k - 1]).nonzero()[0]
+    best: NDArray[np.intp] = indices.take(lost.take(indices).argsort(kind="stable")[:k])
+    return best
 
 
 def _top_indices(scores: Tensor, k: int) -> np.ndarray[tuple[int, int], np.dtype[np.intp]]:
