@@ -15,7 +15,7 @@ from accelserve.backends.discovery import BackendPool
 from accelserve.backends.probes import onnx_runtime, synthetic
 from accelserve.builtin import digits_path
 from accelserve.codecs.round_trip import check_round_trip
-from accelserve.config import ALL_VERSIONS, ModelConfig
+from accelserve.config import ModelConfig
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_app import build_app
 from accelserve.frontends.http_exchange import HttpExchange
@@ -56,7 +56,7 @@ _MODELS = {
 
 
 def write_models(folder: Path) -> dict[str, Path]:
-    """The models that the cases ask, by name; "many" is a folder of versions, "digits" the default."""
+    """The models that the cases ask, by name; "digits" is the default, "many" a folder of versions."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = {"digits": digits_path(), "many": folder / "many"}
     for name, text in _MODELS.items():
@@ -105,10 +105,7 @@ class Service:
 
 @asynccontextmanager
 async def serving(folder: Path, lane: str, limits: HttpLimits = LIMITS) -> AsyncIterator[Service]:
-    configs = [
-        ModelConfig(name, path, versions=ALL_VERSIONS if name == "many" else ModelConfig("", None).versions)
-        for name, path in write_models(folder).items()
-    ]
+    configs = [ModelConfig(name, path) for name, path in write_models(folder).items()]
     clock, lifecycle, told = FrozenClock(), Lifecycle(), []
     metrics = Metrics(clock)
     loader = Loader(
