@@ -27,6 +27,9 @@ Metadata = Sequence[tuple[str, str]]
 _ENDLESS_S = 1e10  # in seconds since 1970; the core's word for "no deadline" lies behind it
 _LAST_CALLS_S = 5.0  # calls that were cancelled end at once
 _NO_FLAGS = 0
+# To hear of a client that goes away costs as much as a tenth of a small call, so only calls that wait are watched: from
+# once to twice this time after they came.
+_WATCH_AFTER_S = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class CoreCall:
     A client that goes away, a deadline that passes and a server that will not wait longer cancel the handler.
     """
 
-    __slots__ = ("_begun", "_call", "_event", "_handler", "_over", "_task")
+    __slots__ = ("_begun", "_call", "_event", "_handler", "_over", "_task", "_watched")
 
     def __init__(self, event: Any, handler: Unary | Streaming) -> None:
         self._event = event
@@ -60,6 +63,7 @@ class CoreCall:
         self._handler = handler
         self._task: asyncio.Task[None] | None = None
         self._begun = False  # the initial metadata is sent
+        self._watched = False  # the end of the call will be told
         self._over = False
 
     def metadata(self) -> dict[str, str]:
@@ -106,6 +110,12 @@ class CoreCall:
         else:
             self.refuse(grpc.StatusCode.UNIMPLEMENTED, "this method wants one message")
 
+    def watch(self) -> None:
+        """Hear of its end, whoever ends it."""
+        if not self._over:
+            self._watched = True
+            self._call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), _Close(self))
+
     def let_go(self) -> None:
         """Nobody waits for its end any more."""
         self._over = True
@@ -123,10 +133,13 @@ class CoreCall:
         self.refuse(grpc.StatusCode.INTERNAL, "internal error")  # unless the handler has ended its call
 
     def _end(self, code: grpc.StatusCode, text: str, trailing: Metadata, *answer: Any) -> None:
-        if not self._over:
-            self._over = True
-            status = cygrpc.SendStatusFromServerOperation(trailing, code.value[0], text, _NO_FLAGS)
-            self._call.start_server_batch((*self._beginning(), *answer, status), _SENT)
+        if self._over:
+            return
+        self._over = True
+        status = cygrpc.SendStatusFromServerOperation(trailing, code.value[0], text, _NO_FLAGS)
+        close = () if self._watched else (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)  # the core wants it once
+        self._call.start_server_batch((*self._beginning(), *answer, status, *close), _SENT)
+        self._call = self._event = None  # the server may hold this until it next looks whom to watch
 
     def _beginning(self) -> tuple[Any, ...]:
         if self._begun:
@@ -156,7 +169,10 @@ class CoreServer:
         for path in handlers:
             self._core.register_method(path)
         self._doors = [_Door(path, handler) for path, handler in handlers.items()]
-        self._open: set[CoreCall] = set()
+        self._young: list[CoreCall] = []  # not watched yet: those that have come since it was last looked
+        self._older: list[CoreCall] = []  # and those before them
+        self._watched: set[CoreCall] = set()
+        self._looking: asyncio.TimerHandle | None = None
         self._heard: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._rung = False
         self._stopped = asyncio.Event()
@@ -179,8 +195,8 @@ class CoreServer:
         if not await self._stops_within(grace_s):
             self._core.cancel_all_calls()
             if not await self._stops_within(_LAST_CALLS_S):
-                logger.error("%d cancelled gRPC calls have not ended", len(self._open))
-        for call in self._open:
+                logger.error("%d cancelled gRPC calls have not ended", len(self._watched))
+        for call in (*self._young, *self._older, *self._watched):
             call.let_go()  # the core ends the process when asked for more after this
         self._queue.shutdown()
         await asyncio.to_thread(self._thread.join)
@@ -244,7 +260,6 @@ class CoreServer:
             )
             return
         call = CoreCall(event, door.handler)
-        event.call.start_server_batch((cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),), _Close(call))
         if isinstance(door.handler, Unary):
             event.call.start_server_batch((cygrpc.ReceiveMessageOperation(_NO_FLAGS),), call)
         else:
@@ -273,13 +288,23 @@ class CoreServer:
 
     def _begin(self, come: "tuple[CoreCall, bytes | None]") -> None:
         call, message = come
-        if not call.is_over:  # cancelled before its message had come
-            self._open.add(call)
-            call.begin(message)
+        self._young.append(call)
+        if self._looking is None:
+            self._looking = self._loop.call_later(_WATCH_AFTER_S, self._look)
+        call.begin(message)
+
+    def _look(self) -> None:
+        """Watch those that have waited."""
+        waiting = [call for call in self._older if not call.is_over]
+        for call in waiting:
+            call.watch()
+        self._watched.update(waiting)
+        self._older, self._young = self._young, []
+        self._looking = self._loop.call_later(_WATCH_AFTER_S, self._look) if self._older else None
 
     def _close(self, gone: tuple[CoreCall, bool]) -> None:
         call, cancelled = gone
-        self._open.discard(call)
+        self._watched.discard(call)
         if cancelled:
             call.let_go()
 
