@@ -12,6 +12,7 @@ from accelserve.backends.onnx_runtime.cuda_graphs import NO_GRAPH, CaptureGate, 
 from accelserve.backends.onnx_runtime.errors import kind_of
 from accelserve.backends.onnx_runtime.memory import CudaMemory, HostMemory, Memory
 from accelserve.backends.onnx_runtime.options import OnnxOptions, device_index
+from accelserve.backends.onnx_runtime.row_by_row import gains_row_by_row
 from accelserve.backends.onnx_runtime.session import RunWays, Settled
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
@@ -45,8 +46,11 @@ class Residence:
         if self.options.cuda_graphs and self.on_gpu:
             self._check_graphs(signature, asked, unbound)
         if unbound or not self.options.binds(self.device):
-            remarks = (f"runs without bound memory: {unbound}",) if unbound else ()
-            return Settled(None, self._ways(), remarks)
+            remarks: tuple[str, ...] = (f"runs without bound memory: {unbound}",) if unbound else ()
+            apart = not self.on_gpu and gains_row_by_row(session.run, signature, asked.max_batch_size)
+            if apart:
+                remarks += ("runs a batch row by row: that is faster on this processor",)
+            return Settled(None, self._ways(), remarks, apart)
         rows = asked.max_batch_size if signature.batched else 1
         memory = self._memory()
         try:

@@ -16,6 +16,7 @@ from accelserve.backends.onnx_runtime.binding import Slot, SlotPool
 from accelserve.backends.onnx_runtime.empty import check_not_empty, one_row_for_none, recurrent_ops, without_rows
 from accelserve.backends.onnx_runtime.errors import is_of_bound_output, kind_of, one_line
 from accelserve.backends.onnx_runtime.pixels import PixelStage
+from accelserve.backends.onnx_runtime.row_by_row import run_row_by_row
 from accelserve.backends.run_gate import RunGate
 from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing
@@ -53,12 +54,14 @@ class Settled:
     """How a session was made ready for its first batch.
 
     slots: bound memory; without it, and for batches that do not fit it, the library allocates for each run.
+    row_by_row: batches run so, where the library allocates.
     remarks: what a person should know of the model, a sentence each.
     """
 
     slots: SlotPool | None
     ways: RunWays
     remarks: tuple[str, ...] = ()
+    row_by_row: bool = False
 
 
 class OnnxRuntimeSession:
@@ -89,6 +92,7 @@ class OnnxRuntimeSession:
         self._shrink_next = False
         self._may_shrink = True
         self._bound = settled.slots is not None
+        self._row_by_row = settled.row_by_row
         self._gate = RunGate(model)
         self._recurrent = recurrent_ops(session)
         self._string_inputs = tuple(name for name, spec in signature.inputs.items() if spec.dtype.is_string)
@@ -229,10 +233,20 @@ class OnnxRuntimeSession:
         feed = self._with_text(batch.inputs) if self._string_inputs else {**batch.inputs}
         options, ways = self._run_options(batch.rows), self._ways
         if options is ways.plain and ways.call is None:  # spares what `_invoke` is for, half a microsecond
-            values: list[Tensor] = self._session.run(batch.outputs, feed, options)
+            values: list[Tensor] | None = None
+            if self._row_by_row and batch.rows > 1:
+                values = self._run_rows(batch, feed)
+            if values is None:
+                values = self._session.run(batch.outputs, feed, options)
         else:
             values = self._invoke(lambda chosen: self._session.run(batch.outputs, feed, chosen), options)
         return values
+
+    def _run_rows(self, batch: Batch, feed: Mapping[str, Tensor]) -> list[Tensor] | None:
+        """Row by row; None where that is not how these inputs or their outputs are made."""
+        axes = {tensor.shape[:1] for tensor in feed.values()}
+        axis = axes.pop()
+        return run_row_by_row(self._session.run, batch.outputs, feed, axis[0]) if axis and not axes else None
 
     def _run_pixels(self, batch: Batch, stage: PixelStage) -> list[Tensor]:
         (pixels,) = batch.inputs.values()
