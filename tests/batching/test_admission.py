@@ -1,7 +1,7 @@
 """Who is let in: single decisions, and goodput in simulated time."""
 
 import pytest
-from simulated_server import MS, S, Simulation, capacity_per_s, flat, linear, noisy, overload, steps
+from simulated_server import MISSED, MS, S, Simulation, capacity_per_s, flat, linear, noisy, poisson, steps
 
 from accelserve.batching.admission import Admission, retry_after_s
 from accelserve.batching.policy import BatchPolicy
@@ -53,15 +53,24 @@ def test_a_deadline_shorter_than_a_run_is_refused_for_that():
 def test_a_run_on_its_way_is_waited_for():
     admission = knowing(ms=20)
     admission.started(1, 0, NOW - 5 * MS)
-    assert admission.estimate_ns(1, 0, None, NOW) == pytest.approx(35 * MS, rel=0.03)
+    assert admission.estimate_ns(1, 0, None, NOW) == pytest.approx(35 * MS, rel=0.05)
 
 
 def test_each_full_batch_ahead_takes_a_run():
     admission = knowing(ms=20)
     admission.started(32, 70, NOW)
-    assert admission.estimate_ns(1, 31, None, NOW) == pytest.approx(40 * MS, rel=0.03)
-    assert admission.estimate_ns(1, 32, None, NOW) == pytest.approx(60 * MS, rel=0.03)
-    assert admission.estimate_ns(1, 70, None, NOW) == pytest.approx(80 * MS, rel=0.03)
+    assert admission.estimate_ns(1, 31, None, NOW) == pytest.approx(40 * MS, rel=0.05)
+    assert admission.estimate_ns(1, 32, None, NOW) == pytest.approx(60 * MS, rel=0.05)
+    assert admission.estimate_ns(1, 70, None, NOW) == pytest.approx(80 * MS, rel=0.05)
+
+
+def test_who_makes_it_by_far_is_let_in_by_a_shorter_way_while_runs_are_on_time():
+    admission = knowing(ms=20)
+    admission.finished(admission.started(32, 0, NOW - 20 * MS), 32, 0, NOW)
+    admission.started(32, 320, NOW)
+    admission.check(1, 320, None, NOW + 290 * MS, NOW)
+    later = NOW + 300 * MS  # the run should have ended long ago
+    assert refused(admission, left_ms=290, ahead=320, now=later).reason == "wait_too_long"
 
 
 def test_a_wait_that_is_too_long_is_refused_with_the_estimate():
@@ -69,7 +78,7 @@ def test_a_wait_that_is_too_long_is_refused_with_the_estimate():
     admission.started(32, 320, NOW)
     error = refused(admission, left_ms=100, ahead=320)
     assert (error.kind, error.reason, error.retry_after_s) == (Kind.OVERLOADED, "wait_too_long", 1)
-    assert "an answer takes 244." in error.message
+    assert "an answer takes 249." in error.message
 
 
 def test_lanes_share_what_is_ahead():
@@ -77,7 +86,7 @@ def test_lanes_share_what_is_ahead():
     admission.started(32, 0, NOW)
     admission.started(32, 64, NOW - 10 * MS)
     waits = [admission.estimate_ns(1, ahead, None, NOW) / MS for ahead in (0, 32, 64, 96)]
-    assert waits == pytest.approx([30, 40, 50, 60], rel=0.03)
+    assert waits == pytest.approx([30, 40, 50, 60], rel=0.05)
 
 
 def test_an_idle_lane_is_used_though_another_is_busy():
@@ -87,7 +96,7 @@ def test_an_idle_lane_is_used_though_another_is_busy():
 
 
 def test_a_request_larger_than_a_batch_takes_several_runs():
-    assert knowing(ms=20).estimate_ns(100, 0, None, NOW) == pytest.approx(80 * MS, rel=0.03)
+    assert knowing(ms=20).estimate_ns(100, 0, None, NOW) == pytest.approx(80 * MS, rel=0.05)
 
 
 def test_a_run_that_is_late_already_is_expected_to_be_later_the_older_it_is():
@@ -99,13 +108,13 @@ def test_a_run_that_is_late_already_is_expected_to_be_later_the_older_it_is():
 def test_batches_that_do_not_fill_are_counted_as_they_are():
     admission = knowing(ms=20)
     for _ in range(60):  # each of twenty rows, so that only one fits
-        admission.finished(admission.started(20, 100, NOW), 20, NOW + 20 * MS)
-    assert admission.estimate_ns(20, 40, None, NOW + 20 * MS) == pytest.approx(60 * MS, rel=0.03)
+        admission.finished(admission.started(20, 100, NOW), 20, 0, NOW + 20 * MS)
+    assert admission.estimate_ns(20, 40, None, NOW + 20 * MS) == pytest.approx(60 * MS, rel=0.05)
 
 
 def test_a_failed_batch_teaches_nothing():
     admission = knowing(ms=20)
-    admission.finished(admission.started(1, 0, NOW), 0, NOW + S)
+    admission.finished(admission.started(1, 0, NOW), 0, 0, NOW + S)
     assert admission.estimate_ns(1, 0, None, NOW + S) == pytest.approx(20 * MS)
 
 
@@ -114,12 +123,12 @@ def test_a_miss_widens_the_margin_for_waits_and_runs_in_time_narrow_it_after_a_w
     before = admission.estimate_ns(1, 64, None, NOW)
     admission.missed(NOW, NOW + 20 * MS)
     widened = admission.estimate_ns(1, 64, None, NOW)
-    assert widened == pytest.approx(before + 4 * MS, rel=0.03)
+    assert widened == pytest.approx(before + 4 * MS, rel=0.05)
     for second in (1, 7):
         for _ in range(40):
             at = NOW + second * S
-            admission.finished(admission.started(32, 0, at), 32, at + 20 * MS)
-        assert admission.estimate_ns(1, 64, None, NOW) == pytest.approx(widened if second == 1 else before, rel=0.03)
+            admission.finished(admission.started(32, 0, at), 32, 0, at + 20 * MS)
+        assert admission.estimate_ns(1, 64, None, NOW) == pytest.approx(widened if second == 1 else before, rel=0.05)
 
 
 def test_those_let_in_before_the_margin_was_widened_do_not_widen_it_again():
@@ -137,10 +146,10 @@ def test_while_batches_are_large_nobody_is_let_in_who_would_have_them_cut_small(
     for rows in (1, 8, 16, 24, 32):
         for _ in range(5):
             admission.latency.observe(rows, (10 + 2 * rows) * MS, NOW)
-    admission.finished(admission.started(1, 0, NOW), 0, NOW)
+    admission.finished(admission.started(1, 0, NOW), 0, 0, NOW)
     admission.started(1, 0, NOW)
     alone = admission.estimate_ns(1, 0, None, NOW)
-    admission.finished(admission.started(32, 0, NOW), 0, NOW)
+    admission.finished(admission.started(32, 0, NOW), 0, 0, NOW)
     assert admission.estimate_ns(1, 0, None, NOW) > alone + 10 * MS
 
 
@@ -200,7 +209,6 @@ CURVES = {
     "noisy": noisy(flat(20), 0.1),
     "very noisy": noisy(linear(5, 1), 0.2),
 }
-MISSED = ("late", "expired", "wait_too_long after all")
 HARD = ("linear up to the deadline", "very noisy")  # a full batch takes nearly all the time there is, or may do
 CAPACITY = {"noisy": 1_600, "very noisy": 32 / 0.037}  # a noisy curve has none of its own
 
@@ -210,7 +218,7 @@ def good_and_missed(name, times, lanes=1, most=32, refuses=True):
     policy, curve = BatchPolicy(max_batch_size=most), CURVES[name]
     capacity = CAPACITY.get(name) or capacity_per_s(policy, curve, lanes)
     server = Simulation(policy, curve, lanes, refuses)
-    server.run(overload(times, capacity, 3, 100))
+    server.run(poisson(times * capacity, 3 * S), 100)
     missed = server.count(*MISSED, since_ns=S)
     answered = server.count("answered", since_ns=S)
     return server.goodput_per_s(S, 3 * S) / capacity, missed / max(1, missed + answered)
@@ -248,7 +256,7 @@ def test_a_change_of_the_models_speed_costs_less_than_a_second(factor):
     server = Simulation(policy, lambda rows: speed[0] * (5 + 0.5 * rows) * MS)
     server.at(S, lambda now: speed.__setitem__(0, factor))
     capacity = capacity_per_s(policy, server.curve)
-    server.run(overload(4, capacity, 4, 100))
+    server.run(poisson(4 * capacity, 4 * S), 100)
     assert server.goodput_per_s(2 * S, 4 * S) >= 0.8 * min(2.8, 1 / factor) * capacity
     answered, missed = server.count("answered", since_ns=2 * S), server.count(*MISSED, since_ns=2 * S)
     assert missed < 0.01 * answered

@@ -447,6 +447,15 @@ def test_who_cannot_be_answered_in_time_any_more_is_handed_out():
     assert (queue.rows, len(queue)) == (2, 2)
 
 
+def test_with_many_waiting_who_fits_into_no_worthwhile_batch_is_hopeless():
+    tight, wide = pending(deadline_ns=20 * MS), pending(deadline_ns=100 * MS)
+    queue = knowing_queue_of(tight, wide, pending())
+    assert queue.hopeless(5 * MS) == []
+    queue.worthwhile = 2
+    assert queue.hopeless(5 * MS) == [tight]
+    assert queue.hopeless(5 * MS) == []
+
+
 def test_nobody_is_hopeless_while_the_time_of_a_run_is_not_known():
     assert queue_of(pending(deadline_ns=1)).hopeless(0) == []
 

@@ -31,7 +31,7 @@ class BatchQueue(Generic[Item]):
 
     What may be changed at any time: most_rows and delay_ns, the policy's at first; run_ns, how long a run of so many
     rows takes, for 0 up to `max_batch_size`, empty while that is not known. Knowing it, no batch but that of a lone
-    head grows so long that somebody in it would miss its deadline.
+    head grows so long that somebody in it would miss its deadline; worthwhile, the least rows that a batch is cut to.
     Items are added in the order of their arrival and time never goes back. Expired items count as held until
     `expire` hands them out. Every operation costs amortised O(log n) or less for each item it touches; in the usual
     case, nobody waiting or with a deadline, none of the heaps is touched for an item.
@@ -44,6 +44,7 @@ class BatchQueue(Generic[Item]):
         self._most_rows = policy.max_batch_size
         self.delay_ns = policy.max_queue_delay_ns
         self.run_ns: Sequence[int] = ()
+        self.worthwhile = 1
         self._groups: dict[Hashable, Group[Item]] = {}
         self._last: Group[Item] | None = None  # that was added to, while it has items
         self._expired: dict[Item, None] = {}  # deadline passed, not handed out yet
@@ -255,15 +256,21 @@ class BatchQueue(Generic[Item]):
         return expired
 
     def hopeless(self, now_ns: int) -> list[Item]:
-        """Remove and return, earliest deadline first, who has not expired but would during a run of one row."""
+        """Remove and return, earliest deadline first, who has not expired but would during a run.
+
+        That of one row; or of as many as wait, up to `worthwhile`, for their sake a batch is not cut smaller.
+        """
         hopeless: list[Item] = []
         if self._timed and len(self.run_ns) > 1:
             self._let_time_pass(now_ns)
-            while (item := self._deadlines.pop_until(now_ns + self.run_ns[1] - 1)) is not None:
+            while (item := self._deadlines.pop_until(now_ns + self._least_run_ns() - 1)) is not None:
                 self._pull_out(item)
                 self._forget(item)
                 hopeless.append(item)
         return hopeless
+
+    def _least_run_ns(self) -> int:
+        return self.run_ns[max(1, min(self._rows, self.worthwhile))]
 
     def remove(self, item: Item) -> bool:
         """Whether it was here; the caller has gone."""

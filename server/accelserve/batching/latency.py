@@ -12,10 +12,12 @@ _SPEED_SHARE = 0.7  # what slows one size down (a clock, a neighbour) nearly alw
 _SURPRISE = math.log(2)  # a run off by more counts as off by this much,
 _REPEATS = 4  # until so many in a row say the same: then it is the model that has changed
 _COLD_RUNS = 3  # of the first runs of a size the fastest counts: caches and allocators are cold
-_REBUILD = 0.02  # the table follows when it is off by this share
+_OFF = 0.04  # the table, which takes ten times as long as all the rest, follows at once when it is off by this share,
+_PATIENCE = 16  # and after so many runs when it is off at all
 _FIRST_DEVIATION = 0.05
 _DEVIATIONS = 2.0  # mean absolute deviations up to `high`: for a normal distribution its 95th percentile
 _MOST_DEVIATION = 0.35
+_LEAST_WINDOW = 16
 _WORTHWHILE = 0.75  # of the most rows per second
 _FADE = 0.7
 _FADE_AFTER_NS = 500_000_000
@@ -51,8 +53,12 @@ class LatencyModel:
         "_deviation",
         "_edges",
         "_last_ns",
+        "_least",
+        "_new_least",
+        "_noted",
         "_odd",
         "_padded",
+        "_since",
         "_sizes",
         "_speed",
         "_top",
@@ -70,11 +76,15 @@ class LatencyModel:
         self._speed = 1.0
         self._built_speed = 1.0
         self._deviation = _FIRST_DEVIATION
+        self._since = 0  # runs since the table was made
+        self._least = math.inf  # in terms of speed, as `_new_least`
+        self._new_least = math.inf
+        self._noted = 0
         self._odd: list[float] = []  # surprises in a row, all of one sign
         self._last_ns = 0
         self.run_ns: list[int] = []
         self.worthwhile = 1
-        self.spread = math.exp(_DEVIATIONS * self._deviation) + _REBUILD
+        self.spread = math.exp(_DEVIATIONS * self._deviation) + _OFF
 
     @property
     def largest_seen(self) -> int:
@@ -108,6 +118,7 @@ class LatencyModel:
         if self._sizes and now_ns - self._last_ns > _FADE_AFTER_NS:
             self._last_ns = now_ns
             self._speed *= _FADE
+            self._least *= _FADE
             self._build()
 
     def _plausible(self, key: int, rows: int, took_ns: int) -> float:
@@ -116,6 +127,18 @@ class LatencyModel:
         if self._sizes and min(self._sizes) < key < max(self._sizes):
             return min(took_ns, 2.0 * self.run_ns[rows])
         return took_ns
+
+    def _note_least(self, speed: float) -> None:
+        """The quickest of the last runs, between one and two windows of them."""
+        self._new_least = min(self._new_least, speed)
+        self._least = min(self._least, speed)
+        self._noted += 1
+        if self._noted % _LEAST_WINDOW == 0:
+            self._least, self._new_least = self._new_least, math.inf
+
+    def least_ns(self, rows: int) -> int:
+        """What a run takes at best, of late: lags of a busy host come and go, and a model is not quicker than this."""
+        return int(self.run_ns[rows] * min(1.0, self._least / self._built_speed))
 
     def _young(self, size: _Size, rows: int, took_ns: int) -> bool:
         size.rows += (rows - size.rows) / (size.runs + 1)
@@ -128,16 +151,18 @@ class LatencyModel:
         # By the line at these very rows: the runs of one size differ by up to a quarter.
         expected_ns = max(1.0, self.run_ns[rows] * self._speed / self._built_speed)
         gain = min(_MOST_GAIN, max(_GAIN, expected_ns * _GAIN_PER_NS))
+        self._note_least(took_ns * self._speed / expected_ns)
         off = math.log(took_ns / expected_ns)
         move = self._believable(off)
         size.rows += gain * (rows - size.rows)
         self._speed *= math.exp(move * gain * _SPEED_SHARE if abs(move) <= _SURPRISE else move)
         size.scaled_ns *= math.exp(move * gain * (1 - _SPEED_SHARE) if abs(move) <= _SURPRISE else 0.0)
         self._deviation += gain * (min(abs(off), _MOST_DEVIATION) - self._deviation)
-        self.spread = math.exp(_DEVIATIONS * self._deviation) + _REBUILD
-        believed = size.scaled_ns * self._speed
-        told = self._line(size.rows)
-        return abs(believed - told) > _REBUILD * told or abs(self._speed / self._built_speed - 1) > _REBUILD
+        self.spread = math.exp(_DEVIATIONS * self._deviation) + _OFF
+        self._since += 1
+        told_ns = self.run_ns[rows]
+        off_now = max(abs(size.scaled_ns * self._speed - told_ns), abs(self._speed / self._built_speed - 1) * told_ns)
+        return off_now > _OFF * told_ns or (self._since >= _PATIENCE and off_now > _OFF / 8 * told_ns)
 
     def _believable(self, off: float) -> float:
         """At most one surprise at a time, but the smallest of several in a row that agree, as a whole."""
@@ -153,14 +178,10 @@ class LatencyModel:
         self._odd.clear()
         return least
 
-    def _line(self, rows: float) -> float:
-        below = int(rows)
-        above = min(below + 1, self._top)
-        return self.run_ns[below] + (rows - below) * (self.run_ns[above] - self.run_ns[below])
-
     def _build(self) -> None:
         points = [(self._sizes[key].rows, self._sizes[key].scaled_ns * self._speed) for key in sorted(self._sizes)]
         self._built_speed = self._speed
+        self._since = 0
         line = _through(points, self._top)
         run_ns = [line[rows] for rows in self._padded] if self._padded else line
         # More rows do not take less: what says so is old.
