@@ -3,12 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from google.protobuf.any_pb2 import Any as AnyProto
 from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import Int64Value
 
+from accelserve.codecs.request_layouts import RequestLayouts
 from accelserve.codecs.tensor_proto import PaddingBudget, decode_tensor, tensor_parts
 from accelserve.codecs.wire_format import Part, field, field_head
 from accelserve.errors import Kind, ScoringError
@@ -32,15 +33,17 @@ from accelserve.wire.tfserving_pb2 import (
 SIGNATURE_DEF = "signature_def"  # the one metadata_field there is
 SIGNATURE_DEF_TYPE_URL = "type.googleapis.com/tensorflow.serving.SignatureDefMap"
 
+# A memo, as that of `lru_cache`: it changes no answer.
+_LAYOUTS = RequestLayouts[tuple[ModelRef, str, tuple[str, ...], bool]]()
 _MAX_INPUTS = 1024  # each costs 13 µs, and a megabyte has room for 75,000; no model takes as many
 
 _Message = TypeVar("_Message", PredictRequest, PredictResponse, GetModelMetadataRequest, GetModelStatusRequest)
 
 
-@dataclass(frozen=True, slots=True)
-class PredictCall:
+class PredictCall(NamedTuple):  # which is made in a third of the time of a frozen dataclass
     """A Predict request. signature: as sent, "" when the client named none.
 
+    inputs: may lie in the request's own bytes, and are read-only then.
     has_model_spec: whether the request says anything about the model; real FPGA clients leave the message out.
     """
 
@@ -75,6 +78,16 @@ def decode_predict(data: bytes, *, strict: bool = True) -> PredictCall:
     Raises ScoringError(INVALID): bytes that are no such message, an undecodable tensor, a repeated output_filter, more
     than 1024 inputs.
     """
+    found = _LAYOUTS.find(data)
+    if found is not None:
+        inputs, (model, signature, output_filter, has_model_spec) = found
+        return PredictCall(model, signature, inputs, output_filter, has_model_spec)
+    call = _decode_predict(data, strict)
+    _LAYOUTS.learn(data, call.inputs, (call.model, call.signature, call.output_filter, call.has_model_spec))
+    return call
+
+
+def _decode_predict(data: bytes, strict: bool) -> PredictCall:
     request = _parse(PredictRequest, data)
     if len(request.inputs) > _MAX_INPUTS:
         raise ScoringError(Kind.INVALID, f"want at most {_MAX_INPUTS} inputs, got {len(request.inputs)}")
