@@ -54,6 +54,7 @@ class Wire(FakeTransport):
     def __init__(self) -> None:
         super().__init__()
         self.full_bytes: int | None = None
+        self._full = False
         self._protocol: asyncio.BaseProtocol | None = None
         self._unread: deque[bytes] = deque()
 
@@ -65,19 +66,35 @@ class Wire(FakeTransport):
         return self._protocol
 
     def write(self, data: bytes) -> None:
-        was_full = self._full
         super().write(data)
-        if self._full and not was_full:
-            self.get_protocol().pause_writing()
+        if self.full_bytes is not None and len(self.written) >= self.full_bytes:
+            self._pause_writing()
 
-    @property
-    def _full(self) -> bool:
-        return self.full_bytes is not None and len(self.written) >= self.full_bytes
+    def stop_reading(self) -> None:
+        """The client reads no more, and all between is full."""
+        self.full_bytes = len(self.written)
+        self._pause_writing()
+
+    def read_on(self) -> None:
+        """The client reads again, without end."""
+        self.full_bytes, self._full = None, False
+        if not self.closed:
+            self.get_protocol().resume_writing()
+
+    def _pause_writing(self) -> None:
+        if not self._full:
+            self._full = True
+            self.get_protocol().pause_writing()
 
     def send(self, piece: bytes) -> None:
         """The client sends, whether anybody reads or not."""
         self._unread.append(piece)
         self.pump()
+
+    @property
+    def unread_bytes(self) -> int:
+        """What waits in the kernel because the protocol does not read."""
+        return sum(map(len, self._unread))
 
     def pump(self) -> bool:
         """Hand over what may be. Returns whether anything was."""

@@ -23,6 +23,11 @@ async def play(service: Service, stream: Stream) -> tuple[Heard, ...]:
             connection.protocol.shutdown()
         elif step is Event.IDLE:
             await connection.advance(LIMITS.keep_alive_s + 1)
+        elif step is Event.FULL:
+            connection.wire.stop_reading()
+        elif step is Event.READS:
+            connection.wire.read_on()
+            await connection.settle()
         elif not connection.wire.closed:
             await connection.send(*([step] if isinstance(step, bytes) else step))
         heard.append(connection.heard())

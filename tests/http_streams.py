@@ -19,6 +19,8 @@ class Event(Enum):
     DRAINING = auto()
     SHUTDOWN = auto()
     IDLE = auto()  # longer than a connection is kept
+    FULL = auto()  # the client reads no more
+    READS = auto()  # ... and reads again
 
 
 Step = bytes | tuple[bytes, ...] | Event

@@ -2,14 +2,15 @@
 
 import asyncio
 import random
+import re
 from collections.abc import Iterator
 
 import numpy as np
 import pytest
 
 from http_bad import SOUND, Bad
-from http_cases import CASES, Case
-from http_replay import through_both_lanes
+from http_cases import CASES, MOST_BODY_BYTES, Case
+from http_replay import play, through_both_lanes
 from http_service import LANES, Connection, serving
 from http_streams import END, HEALTH, HOT, Event, Step, Stream, split_head
 
@@ -251,9 +252,63 @@ def test_answers_that_nobody_reads_do_not_pile_up(tmp_path, lane):
                 for _ in range(times):
                     await connection.send(request.bytes() * together)
                 assert len(connection.wire.written) <= 4 * answer
-                connection.wire.full_bytes = None
-                connection.protocol.resume_writing()
+                connection.wire.read_on()
                 await connection.settle()
                 assert connection.wire.written.count(b"HTTP/1.1 200 OK") == 1 + times * together
+
+    asyncio.run(main())
+
+
+FULL, READS = Event.FULL, Event.READS
+CLOSING = HOT.replace(b"Host: test", b"Connection: close")
+# What happens while the client does not read, and the statuses that it finds when it reads again.
+UNREAD: tuple[tuple[tuple[Step, ...], list[int]], ...] = (
+    ((FULL, HOT, READS, HOT), [200] * 2),
+    ((FULL, HOT, HOT, HEALTH, HOT, READS, HOT), [200] * 5),
+    ((FULL, HOT * 5, READS, HOT), [200] * 6),
+    ((FULL, HOT[:-5], READS, HOT[-5:], HOT), [200] * 2),
+    ((FULL, HOT + HOT[:40], READS, HOT[40:]), [200] * 2),
+    ((FULL, HOT, b"NOT HTTP\r\n\r\n", READS, HOT), [200, 400]),
+    ((FULL, HOT + b"NOT HTTP\r\n\r\n", READS, HOT), [200, 400]),
+    ((FULL, HOT, HEALTH, HOT, b"\0", READS), [200] * 3 + [400]),
+    ((FULL, HOT, OUTER_CHUNKED, b"zz\r\n", READS), [200, 400]),
+    ((FULL, HOT, OUTER, Event.IDLE, READS), [200, 408]),
+    ((FULL, HOT, CLOSING, HOT, READS), [200] * 2),
+    ((FULL, HOT, Event.DRAINING, READS), [200]),
+    ((FULL, HOT, Event.SHUTDOWN, READS), [200]),
+    ((FULL, HOT, HEALTH, HOT, Event.SHUTDOWN, READS), [200] * 3),
+    ((FULL, HOT[:-5], Event.SHUTDOWN, READS, HOT[-5:]), [200]),
+    ((FULL, HOT, Event.IDLE, READS, HOT), [200] * 2),
+    ((FULL, HOT, HOT), []),
+)
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_answers_that_wait_for_a_reader_are_kept_in_their_order(tmp_path, lane):
+    async def main() -> None:
+        async with serving(tmp_path, lane) as service:
+            for steps, statuses in UNREAD:
+                *_, heard = await play(service, Stream("", (HOT, *steps)))
+                told = [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", heard.written)]
+                assert told == [200, *statuses], steps
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_bodies_of_requests_that_wait_for_others_are_left_unread(tmp_path, lane):
+    slow = Case("", "POST", "/v1/models/slow:predict", HOT_BODY).bytes()
+    large = Case("", "POST", "/v1/models/double:predict", HOT_BODY.ljust(MOST_BODY_BYTES)).bytes()
+    sent = large * 8
+
+    async def main() -> None:
+        async with serving(tmp_path, lane) as service:
+            connection = service.connect()
+            connection.wire.send(slow)
+            for at in range(0, len(sent), 16384):
+                connection.wire.send(sent[at : at + 16384])
+            assert len(sent) - connection.wire.unread_bytes < 2 * MOST_BODY_BYTES
+            await connection.settle()
+            assert connection.wire.written.count(b"HTTP/1.1 200 OK") == 9
 
     asyncio.run(main())
