@@ -6,12 +6,12 @@ from itertools import chain
 from typing import Generic
 
 from accelserve.batching.lazy_heap import LazyHeap
-from accelserve.batching.pending import Closed, Group, Item, Pending, Taken
+from accelserve.batching.pending import Closed, Group, Item, Pending, Taken, Waits
 from accelserve.batching.policy import BatchPolicy
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import Priority
 
-__all__ = ["DEADLINE_MARGIN_NS", "BatchQueue", "Closed", "Pending", "Taken"]
+__all__ = ["DEADLINE_MARGIN_NS", "BatchQueue", "Closed", "Pending", "Taken", "Waits"]
 
 # A request that waits for company leaves this long before its deadline at the latest: event loops keep time in
 # milliseconds, and the run itself has to fit in as well.

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Hashable
 from enum import StrEnum
-from typing import Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from accelserve.messages import Priority
 
@@ -18,15 +18,30 @@ class Closed(StrEnum):
     ALONE = "alone"  # its model has no batch axis: nobody can join
 
 
-class Pending:
-    """Rows that wait to be run; compared by identity, in one queue at a time. Meant to be a request's base class.
+class Waits(Protocol):
+    """What a queue holds: rows that wait to be run, compared by identity, in one queue at a time.
 
-    group: requests with equal groups can ride together; it is found faster when it is the same object each time.
+    group: items with equal groups can ride together; it is found faster when it is the same object each time.
     rows: at least 1. alone: a model without a batch axis, never joined with another. deadline_ns: from this moment on
-    nobody waits any more. payload: the owner's, not looked at. None of these changes while it waits.
+    nobody waits any more. None of these changes while it waits.
     The queue's own: order, its place in that of all; waits_for, what ends its wait for company (IDLE: it does not
     wait), and leaves_ns, when that is.
     """
+
+    group: Hashable
+    rows: int
+    nbytes: int
+    arrived_ns: int
+    deadline_ns: int | None
+    priority: Priority
+    alone: bool
+    order: int
+    waits_for: Closed
+    leaves_ns: int
+
+
+class Pending:
+    """The plain kind of what waits. payload: the owner's, not looked at."""
 
     __slots__ = (
         "alone",
@@ -66,7 +81,7 @@ class Pending:
         self.payload = payload
 
 
-Item = TypeVar("Item", bound=Pending)
+Item = TypeVar("Item", bound=Waits)
 
 
 class Taken(NamedTuple, Generic[Item]):
