@@ -25,9 +25,10 @@ def test_a_field_is_tag_length_payload():
 
 
 @pytest.mark.parametrize("dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64"])
-def test_packed_integers_are_the_same_as_one_by_one(dtype):
+@pytest.mark.parametrize("times", [1, 9], ids=["few", "many"])
+def test_packed_integers_are_the_same_as_one_by_one(dtype, times):
     info = np.iinfo(dtype)
-    edges = [info.min, info.max, 0, 1, 127, min(128, info.max), min(16_383, info.max), min(16_384, info.max)]
+    edges = [info.min, info.max, 0, 1, 127, min(128, info.max), min(16_383, info.max), min(16_384, info.max)] * times
     values = np.array(edges, dtype)
 
     assert packed_varints(values) == b"".join(varint(int(v)) for v in edges)

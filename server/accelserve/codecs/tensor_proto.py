@@ -196,6 +196,9 @@ def tensor_parts(tensor: Tensor, *, as_content: bool = False) -> list[Part]:
     as_content: numbers go into tensor_content, as clients send them, instead of the typed field; strings never do.
     Raises ScoringError(INVALID) for a dtype outside the table.
     """
+    before = before_elements(tensor.dtype, tensor.shape, as_content)
+    if before is not None:
+        return [before, memory_of(tensor)]
     dtype = dtype_of(tensor)
     head = _head(dtype, tensor.shape)
     if tensor.size == 0:
@@ -203,12 +206,21 @@ def tensor_parts(tensor: Tensor, *, as_content: bool = False) -> list[Part]:
     number = _FIELD_NUMBERS[dtype.tf_field]
     if dtype.is_string:
         return [head, *(field(number, string) for string in tensor.reshape(-1).tolist())]
-    values: Part
-    if as_content:
-        number, values = TensorProto.TENSOR_CONTENT_FIELD_NUMBER, memory_of(tensor)
-    else:
-        values = _WRITERS.get(dtype.tf_field, memory_of)(tensor)
+    values = _WRITERS[dtype.tf_field](tensor)
     return [head + field_head(number, len(values)), values]
+
+
+@lru_cache(maxsize=1024)
+def before_elements(dtype: "np.dtype[np.generic]", shape: Shape, as_content: bool) -> bytes | None:
+    """The TensorProto of a tensor but for its elements' own bytes, which follow; None for tensors of another form.
+
+    Raises ScoringError(INVALID) for a dtype outside the table.
+    """
+    known, elements = dtype_of(np.empty(0, dtype)), math.prod(shape)
+    if known.is_string or not elements or (known.tf_field in _WRITERS and not as_content):
+        return None
+    number = TensorProto.TENSOR_CONTENT_FIELD_NUMBER if as_content else _FIELD_NUMBERS[known.tf_field]
+    return _head(known, shape) + field_head(number, elements * dtype.itemsize)
 
 
 @lru_cache(maxsize=1024)
@@ -219,7 +231,7 @@ def _head(dtype: DType, shape: Shape) -> bytes:
 
 
 # Fields of varints; the others carry the elements' own bytes.
-_WRITERS: Mapping[str, Callable[[Tensor], Part]] = MappingProxyType(
+_WRITERS: Mapping[str, Callable[[Tensor], bytes]] = MappingProxyType(
     {
         **dict.fromkeys(("int_val", "int64_val", "uint32_val", "uint64_val"), packed_varints),
         "half_val": lambda tensor: packed_varints(tensor.view(np.uint16)),

@@ -1,20 +1,22 @@
 """TensorFlow Serving's gRPC messages <-> ours (specs/tfserving.md 1.2, 1.3, 1.5)."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple, TypeVar
 
+import numpy as np
 from google.protobuf.any_pb2 import Any as AnyProto
 from google.protobuf.message import DecodeError
 from google.protobuf.wrappers_pb2 import Int64Value
 
 from accelserve.codecs.request_layouts import RequestLayouts
-from accelserve.codecs.tensor_proto import PaddingBudget, decode_tensor, tensor_parts
-from accelserve.codecs.wire_format import Part, field, field_head
+from accelserve.codecs.tensor_proto import PaddingBudget, before_elements, decode_tensor, tensor_parts
+from accelserve.codecs.wire_format import Part, field, field_head, memory_of
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import ModelRef, ScoreResponse, VersionStatus
-from accelserve.tensors import Signature, Tensor, TensorSpec
+from accelserve.tensors import Shape, Signature, Tensor, TensorSpec
 from accelserve.wire.error_codes_pb2 import Code
 from accelserve.wire.tensorflow_pb2 import SignatureDef, TensorInfo, TensorShapeProto
 from accelserve.wire.tfserving_pb2 import (
@@ -211,10 +213,25 @@ def _tensor_map(number: int, tensors: Mapping[str, Tensor], as_content: bool) ->
     """A map<string, TensorProto> field in pieces: each entry is a message {1: key, 2: tensor}."""
     parts: list[Part] = []
     for name, tensor in tensors.items():
+        before = _before_elements(number, name, tensor.dtype, tensor.shape, as_content)
+        if before is not None:
+            parts += (before, memory_of(tensor))
+            continue
         value = tensor_parts(tensor, as_content=as_content)
         parts.append(_entry_head(number, name, sum([len(part) for part in value])))
         parts += value
     return parts
+
+
+@lru_cache(maxsize=1024)
+def _before_elements(
+    number: int, name: str, dtype: "np.dtype[np.generic]", shape: Shape, as_content: bool
+) -> bytes | None:
+    """All of an entry but for the tensor's elements, which follow as they lie in memory; None where they do not."""
+    before = before_elements(dtype, shape, as_content)
+    if before is None:
+        return None
+    return _entry_head(number, name, len(before) + math.prod(shape) * dtype.itemsize) + before
 
 
 @lru_cache(maxsize=1024)

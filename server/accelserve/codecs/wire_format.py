@@ -12,6 +12,7 @@ from accelserve.tensors import Tensor
 Part = bytes | memoryview  # a memoryview is of unsigned bytes, so that len() counts bytes
 
 _BLOCK = 65_536  # values packed at once; bounds the scratch memory at 5 MB
+_FEW = 32  # values that are packed sooner one by one
 _SMALL_BYTES = 4096  # copying so few is cheaper than making views of them
 _SEPTETS = tuple(bytes((value,)) for value in range(0x80))
 
@@ -42,6 +43,8 @@ def field(number: int, payload: bytes) -> bytes:
 def packed_varints(values: Tensor) -> bytes:
     """Integers of any type and shape as one run of varints; negative ones take 10 bytes each."""
     flat = values.reshape(-1)
+    if flat.size <= _FEW and flat.dtype.kind in "iu":
+        return b"".join(map(varint, flat.tolist()))
     # int64 first: that is what gives a negative value its sign in all 64 bits.
     wide = flat if flat.dtype == np.uint64 else flat.astype(np.int64)
     unsigned = wide.view(np.uint64)
