@@ -15,13 +15,14 @@ from http_cases import CASES, MOST_BODY_BYTES, Case
 from http_service import SLOW, write_models
 from http_service import serving as without_socket
 
-# Date, ids, times, and the number of the run in which "fragile" broke.
+# Date, ids, times, the number of the run in which "fragile" broke, and where a request was when its deadline passed.
 _CHANGES = (
     re.compile(rb"(?<=date: )[^\r]+"),
     re.compile(rb"(?<=request-id: )([0-9a-f]{32}|an-id)"),
     re.compile(rb"(?<=x-accelserve-timing: )[^\r]+"),
-    re.compile(rb"(?<=content-length: )\d+(?=\r.*\d failed, as asked for)", re.DOTALL),
+    re.compile(rb"(?<=content-length: )\d+(?=\r.*(\d failed, as asked for|the deadline passed))", re.DOTALL),
     re.compile(rb"(?<=run )\d+(?= failed, as asked for)"),
+    re.compile(rb'the deadline passed [^"]+|(?<="error":")[^"]*(?=the deadline passed)'),
 )
 
 
