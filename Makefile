@@ -20,7 +20,7 @@ test-full: check ## the long tests too
 check: ## style and types: ruff, mypy
 	@scripts/check
 
-bench: ## the benchmarks behind our claims, one after the other (a few minutes on a quiet machine with two cores)
+bench: ## our server beside its peers: benchmarks/REPORT.md (half an hour on a quiet machine with two cores)
 	@scripts/bench
 
 image-check: ## build the container images and run them hardened (root, apt and a package index; a few minutes)

@@ -27,8 +27,8 @@ def open_session(model: str) -> ort.InferenceSession:
 def hold(model: str) -> None:
     """Answer once, say so, stay until standard input ends."""
     session = open_session(model)
-    width = session.get_inputs()[0].shape[1]
-    session.run(None, {"x": np.zeros((1, width), np.float32)})
+    x = session.get_inputs()[0]
+    session.run(None, {"x": np.zeros((1, *x.shape[1:]), np.uint8 if x.type == "tensor(uint8)" else np.float32)})
     print("{}", flush=True)
     sys.stdin.read()
 

@@ -175,7 +175,7 @@ def _started(
         if who in checkouts:
             server, request = our_server(who, checkouts[who], name, case, settings.work)
         else:
-            server, request = _peer_server(who, name, case, settings.work)
+            server, request = peer_server(who, name, case, settings.work)
         try:
             stack.enter_context(server)
             took_s = server.wait_for([request], limit_s=PEERS[who].boot_s if who in PEERS else harness.START_S)
@@ -204,7 +204,7 @@ def our_server(who: str, checkout: Path, name: str, case: Case, work: Path) -> t
     return server, _request(url, name, case, OWN_FORM[case.kind], work)
 
 
-def _peer_server(who: str, name: str, case: Case, work: Path) -> tuple[harness.Server, Request]:
+def peer_server(who: str, name: str, case: Case, work: Path) -> tuple[harness.Server, Request]:
     peer, ports = PEERS[who], [harness.free_port() for _ in range(3)]
     python = python_of(environment_of(who), work / "venvs")
     places = {

@@ -13,7 +13,7 @@ import json
 import sys
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import uvloop
 
@@ -62,6 +62,11 @@ class HttpClient(asyncio.Protocol):
             self.done.set_result(None)
 
 
+def asked_for(place: SplitResult) -> str:
+    """Path and query of a URL."""
+    return f"{place.path}?{place.query}" if place.query else place.path
+
+
 def _content_length(head: bytes) -> int:
     return int(head.lower().partition(b"content-length:")[2].partition(b"\r\n")[0])
 
@@ -73,7 +78,7 @@ async def drive_http(
     assert place.hostname is not None
     assert place.port is not None
     address = (place.hostname, place.port)
-    head = f"POST {place.path} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {content_type}\r\n"
+    head = f"POST {asked_for(place)} HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Type: {content_type}\r\n"
     request = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
     began = time.perf_counter()
     end = began + seconds

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from benchmarks.clients import PREDICT
+from benchmarks.clients import PREDICT, asked_for
 
 JOIN_S = 1.5  # in which load generators that begin together have started
 SPARE_S = 30  # how long after its end a load generator may still hang
@@ -35,6 +35,7 @@ class Request:
     """One request and the numbers that it must be answered with.
 
     body: for gRPC the message without gRPC's five bytes in front. tolerance: |answer - expected| / |expected|.
+    paths: asked in turn under load, in place of the URL's own; only wrk can.
     """
 
     url: str
@@ -42,6 +43,7 @@ class Request:
     content_type: str
     expected: tuple[float, ...]
     tolerance: float = 1e-4
+    paths: tuple[str, ...] = ()
 
     def check(self) -> None:
         """Send it once; raises OSError while nobody answers, WrongAnswer when the answer is wrong."""
@@ -80,9 +82,10 @@ def drive(request: Request, clients: int, seconds: int, core: int, patient: bool
     """
     tool, run = ("h2load", _h2load) if request.content_type == GRPC else ("wrk", _wrk)
     with tempfile.TemporaryDirectory() as folder:
-        return (run if shutil.which(tool) and not patient else _python_client)(
-            request, clients, seconds, core, Path(folder)
-        )
+        with_tool = shutil.which(tool) is not None and not patient
+        if request.paths and not with_tool:
+            raise OSError("wrk is missing, and only it asks several paths in turn")
+        return (run if with_tool else _python_client)(request, clients, seconds, core, Path(folder))
 
 
 def drive_from(request: Request, clients: int, seconds: float, cores: Sequence[int]) -> Load:
@@ -111,7 +114,7 @@ def _wrk(request: Request, clients: int, seconds: int, core: int, folder: Path) 
         'wrk.method = "POST"\n'
         'wrk.body = file:read("*all")\n'
         f'wrk.headers["Content-Type"] = "{request.content_type}"\n'
-        "file:close()\n"
+        "file:close()\n" + (_in_turn(request.paths) if request.paths else "")
     )
     options = ["-t1", f"-c{clients}", f"-d{seconds}s", "--latency", "--timeout", "20s"]
     text = _output(["wrk", *options, "-s", str(folder / "request.lua"), request.url], seconds, core)
@@ -124,6 +127,16 @@ def _wrk(request: Request, clients: int, seconds: int, core: int, folder: Path) 
         rps=float(_found(r"Requests/sec:\s+([\d.]+)", text)),
         p50_ms=_ms(_found(r"\s50%\s+(\S+)", text)),
         p99_ms=_ms(_found(r"\s99%\s+(\S+)", text)),
+    )
+
+
+def _in_turn(paths: Sequence[str]) -> str:
+    """Lua that formats a request for each path once, and sends them in turn."""
+    named = ", ".join(f'"{path}"' for path in paths)
+    return (
+        f"local paths, requests, at = {{{named}}}, {{}}, 0\n"
+        "init = function() for i, path in ipairs(paths) do requests[i] = wrk.format(nil, path) end end\n"
+        "request = function() at = at % #requests + 1; return requests[at] end\n"
     )
 
 
@@ -190,7 +203,7 @@ def _ask_http(request: Request) -> list[float]:
     place = urlsplit(request.url)
     connection = http.client.HTTPConnection(place.hostname or "", place.port, timeout=20)
     try:
-        connection.request("POST", place.path, request.body, {"Content-Type": request.content_type})
+        connection.request("POST", asked_for(place), request.body, {"Content-Type": request.content_type})
         response = connection.getresponse()
         body = response.read()
     except http.client.HTTPException as error:

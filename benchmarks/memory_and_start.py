@@ -1,76 +1,74 @@
-"""Claim: one small process around the model, that answers quickly after its start.
+"""Memory beside the model, and time to the first right answer. A part of benchmarks.suite.
 
-Memory: PSS of the serving process with the tiny ONNX model after its first answer, less that of a process with only an
-ONNX Runtime session on the same model. Start: from starting the process to its first right answer over HTTP; the bare
-process's time to its first answer is printed beside it. One process at a time, so that they share no pages.
-usage: python -m benchmarks.memory_and_start [--rounds 5] [--out FILE]
+Memory: PSS of the serving process after its first answer and after a load of JPEGs, less that of a process with only an
+ONNX Runtime session on the same model. Start: from starting the process to its first right answer over HTTP, asked
+every 5 ms. One process at a time, so that they share no pages.
 """
 
-import argparse
-import tempfile
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
-from benchmarks import harness, models, record
-from benchmarks.load import Request
+from benchmarks import harness
+from benchmarks.beside import BARE, Results, Settings, our_server, take_turns
+from benchmarks.load import drive
+from benchmarks.peers.cases import CASES
+from benchmarks.tables import OURS
 
-CLAIM = "Memory beside the model, and time from the process's start to its first right answer, with a tiny ONNX model"
+CLAIM = "Little memory beside the model, also after a load of JPEGs, and the first right answer soon after the start"
+CASE = "jpeg220_u8"
 POLL_S = 0.005
+CLIENTS = 32
 
 
-def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=CLAIM)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=harness.ROOT / "benchmarks/results/memory_and_start.json")
-    return parser.parse_args()
+@dataclass(frozen=True, slots=True)
+class Started:
+    """Our server, started anew in each round."""
+
+    name: str
+    rounds: int
+    settings: Settings
+    seconds: int
+
+    def measure(self) -> Iterator[dict[str, Any]]:
+        server, request = our_server(OURS, harness.ROOT, CASE, CASES[CASE], self.settings.work)
+        _, core = harness.two_cores()
+        with server:
+            first_answer_s = server.wait_for([request], POLL_S)
+            first_mib = server.tree.pss_mib()
+            drive(request, CLIENTS, self.seconds, core)
+            request.check()
+            yield {
+                "first_answer_s": first_answer_s,
+                "first_pss_mib": first_mib,
+                "loaded_pss_mib": server.tree.pss_mib(),
+            }
 
 
-def served(model: Path, core: int) -> dict[str, float]:
-    port = harness.free_port()
-    url = f"http://127.0.0.1:{port}/v1/models/tiny:predict"
-    request = Request(url, models.tiny_json(), "application/json", tuple(models.tiny_answer()))
-    command = harness.accelserve_command({"tiny": model}, port, harness.free_port())
-    with harness.Server("accelserve", command, core) as server:
-        first_answer_s = server.wait_for([request], POLL_S)
-        return {"first_answer_s": first_answer_s, "pss_mib": server.pss_mib()}
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A bare session that has answered once."""
+
+    name: str
+    rounds: int
+    model: Path
+
+    def measure(self) -> Iterator[dict[str, Any]]:
+        core, _ = harness.two_cores()
+        with harness.Server(BARE, harness.module_command("bare_session", "hold", self.model), core) as session:
+            while "{}" not in session.words():
+                if session.process.poll() is not None or time.perf_counter() - session.started > harness.START_S:
+                    raise harness.ServerFailed(f"{BARE} did not answer: {session.words()}")
+                time.sleep(POLL_S)
+            took_s = time.perf_counter() - session.started
+            yield {"first_answer_s": took_s, "first_pss_mib": session.tree.pss_mib()}
 
 
-def bare(model: Path, core: int) -> dict[str, float]:
-    with harness.Server("bare_session", harness.module_command("bare_session", "hold", model), core) as session:
-        while "{}" not in session.words():
-            if session.process.poll() is not None or time.perf_counter() - session.started > harness.START_S:
-                raise harness.ServerFailed("bare_session did not answer")
-            time.sleep(POLL_S)
-        return {"first_answer_s": time.perf_counter() - session.started, "pss_mib": session.pss_mib()}
-
-
-def main() -> None:
-    options = arguments()
-    core, _ = harness.two_cores()
-    harness.end_cleanly(60 + options.rounds * 60)
-    with tempfile.TemporaryDirectory() as folder:
-        model = models.build("tiny", Path(folder))
-        served(model, core)  # not counted: the files come from the disk
-        rounds: list[dict[str, Any]] = [
-            {"round": number, "served": served(model, core), "bare": bare(model, core)}
-            for number in range(options.rounds)
-        ]
-    middle = {
-        f"{who}_{what}": median(point[who][what] for point in rounds)
-        for who in ("served", "bare")
-        for what in ("pss_mib", "first_answer_s")
-    }
-    result = {**middle, "pss_beside_the_model_mib": middle["served_pss_mib"] - middle["bare_pss_mib"]}
-    record.write_result(options.out, CLAIM, result, rounds)
-    print(
-        f"memory (PSS): served {result['served_pss_mib']:.1f} MiB, bare session {result['bare_pss_mib']:.1f} MiB, "
-        f"beside the model {result['pss_beside_the_model_mib']:.1f} MiB\n"
-        f"first right answer: served after {result['served_first_answer_s']:.2f} s, bare session after "
-        f"{result['bare_first_answer_s']:.2f} s (medians of {options.rounds})"
-    )
-
-
-if __name__ == "__main__":
-    main()
+def memory_and_start(settings: Settings) -> bool:
+    rounds, seconds = settings.rounds_of(3), settings.seconds_of(4)
+    model = settings.work / "models" / f"{CASES[CASE].model}.onnx"
+    out = Results(settings.results / "memory_and_start.jsonl", CLAIM, settings, case="memory_and_start")
+    list(Started(OURS, 1, settings, 1).measure())  # not counted: the files come from the disk
+    return not take_turns([Started(OURS, rounds, settings, seconds), Held(BARE, rounds, model)], rounds, out)

@@ -47,6 +47,11 @@ class Graph:
         self.weights.append(numpy_helper.from_array(np.asarray(values, np.float32), name))
         return name
 
+    def integers(self, *values: int) -> str:
+        name = f"w{len(self.weights)}"
+        self.weights.append(numpy_helper.from_array(np.array(values, np.int64), name))
+        return name
+
     def save(self, path: Path, row: list[int], output: str, width: int, dtype: int = TensorProto.FLOAT) -> None:
         nodes = [*self.nodes, helper.make_node("Identity", [output], ["y"])]
         x = helper.make_tensor_value_info("x", dtype, ["n", *row])
@@ -63,6 +68,22 @@ def build(name: str, folder: Path) -> Path:
     BUILDERS[name](path)
     if name in ("gap", "resnet50"):
         (folder / f"{name}.accelserve.toml").write_text(PREPROCESSING)
+    return path
+
+
+def build_head(width: int, folder: Path) -> Path:
+    """head_WIDTH: float32 [-1, width] -> [-1, 4], the first four numbers: it costs the same whatever the width."""
+    path, graph = folder / f"head_{width}.onnx", Graph()
+    first, end, axis = (graph.integers(value) for value in (0, 4, 1))
+    graph.save(path, [width], graph.add("Slice", "x", first, end, axis), 4)
+    return path
+
+
+def build_synthetic(folder: Path, name: str, run_ms: float, max_batch_size: int) -> Path:
+    """A device that takes `run_ms` for a batch of any size and no CPU: float32 [-1, 4] -> the same."""
+    path = folder / f"{name}.synthetic.toml"
+    path.write_text(f'delay_ms = {run_ms}\n[inputs.x]\ndtype = "float32"\nshape = [-1, 4]\noutput = "y"\n')
+    (folder / f"{path.stem}.accelserve.toml").write_text(f"[batching]\nmax_batch_size = {max_batch_size}\n")
     return path
 
 

@@ -76,6 +76,11 @@ class ProcessTree:
         """User and system time of the members that live now, in steps of 10 ms."""
         return sum(stat.ticks for stat in self.members().values()) / TICKS_PER_S
 
+    def user_and_system_s(self) -> tuple[float, float]:
+        """CPU seconds of the root alone, outside and inside the kernel."""
+        fields = (PROC / f"{self._root}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) / TICKS_PER_S, int(fields[12]) / TICKS_PER_S
+
     def pss_mib(self) -> float:
         """Memory; a page that several processes share counts in parts."""
         kib = 0

@@ -14,6 +14,13 @@ HEAD = (
     "clients", "server", "CPU µs/request", "requests/s", "p50 ms", "p99 ms", "errors", "foreign CPUs",
     "CPU, ours = 1", "rate, ours = 1",
 )  # fmt: skip
+OVERLOAD_HEAD = (
+    "server", "load", "goodput/s", "of capacity", "p50 ms", "p99 ms", "late", "refused", "CPU µs/refusal",
+    "refusal p50 ms", "lost",
+)  # fmt: skip
+LEAST_SHARE = 0.005
+PROFILE_HEAD = ("part", "µs", "%")
+MEMORY_HEAD = ("process", "first answer after s", "PSS MiB then", "PSS MiB after JPEGs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,22 +57,116 @@ def least(points: list[Point], key: str) -> float:
     return float(min(point[key] for point in points))
 
 
-def case_table(path: Path) -> Iterator[str]:
+def part_table(result: Result) -> Iterator[str]:
+    """The lines of one part's table, whatever it measures."""
+    if any("part" in point for point in result.points):
+        yield from profile_table(result)
+    elif any("load" in point for point in result.points):
+        yield from overload_table(result)
+    elif any("first_answer_s" in point for point in result.points):
+        yield from memory_table(result)
+    else:
+        yield from case_table(result)
+    yield ""
+    yield from notes(result)
+
+
+def case_table(result: Result) -> Iterator[str]:
     """The lines of one case's table.
 
     Over the rounds: the least CPU and the best rate (noise only adds), p50 and p99 of the round with the best rate, the
     sum of the errors, the least foreign load. The last two columns are divided by ours in the same round (median).
     """
-    result = read(path)
-    yield _line(HEAD)
-    yield "|" + "---|" * len(HEAD)
+    yield from head(HEAD)
     for clients in result.clients():
         for server in result.servers(clients):
-            yield _line(_row(result, clients, server))
-    yield ""
-    yield memory_line(result)
+            yield line(_row(result, clients, server))
+
+
+def overload_table(result: Result) -> Iterator[str]:
+    """Per server and load: medians over the rounds. Loads and goodput are shares of the capacity of the same round."""
+    yield from head(OVERLOAD_HEAD)
+    for server in dict.fromkeys(point["server"] for point in result.points):
+        for load in sorted({point["load"] for point in result.points if point["load"]}):
+            points = [point for point in result.points if (point["server"], point["load"]) == (server, load)]
+            if points:
+                yield line(_overload_row(server, load, points, capacity_cpu_us(result, server)))
+
+
+def capacity_cpu_us(result: Result, server: str) -> float:
+    """Server CPU for an answer at capacity: the least over the rounds."""
+    return least([point for point in result.points if point["server"] == server and not point["load"]], "cpu_us")
+
+
+def refusal_cpu_us(point: Point, answer_cpu_us: float) -> float | None:
+    """Server CPU for a refusal: what is left when every answer has had what it costs at capacity."""
+    if not point["refused"]:
+        return None
+    spent_us = 1e6 * point["server_cpu_s"] - answer_cpu_us * (point["in_time"] + point["late"])
+    return max(0.0, spent_us / point["refused"])
+
+
+def _overload_row(server: str, load: float, points: list[Point], answer_cpu_us: float) -> tuple[str, ...]:
+    def middle(values: Iterator[float | None]) -> str:
+        known = [value for value in values if value is not None]
+        return f"{median(known):.2f}" if known else "–"
+
+    refusals = (refusal_cpu_us(point, answer_cpu_us) for point in points)
+    return (
+        server,
+        f"{load:g}",
+        middle(point["goodput_rps"] for point in points),
+        middle(point["goodput_rps"] / point["capacity_rps"] for point in points),
+        middle(point["in_time_p50_ms"] for point in points),
+        middle(point["in_time_p99_ms"] for point in points),
+        str(sum(point["late"] + point["unanswered"] for point in points)),
+        str(sum(point["refused"] for point in points)),
+        middle(refusals),
+        middle(point["refused_p50_ms"] for point in points),
+        str(sum(point["lost"] for point in points)),
+    )
+
+
+def profile_table(result: Result) -> Iterator[str]:
+    """Per profiled case: what a request costs, and who has how much of it; parts below LEAST_SHARE in one line."""
+    for server in dict.fromkeys(point["server"] for point in result.points):
+        points = [point for point in result.points if point["server"] == server]
+        (whole,) = (point for point in points if "clients" in point)
+        parts = {point["part"]: point["share"] for point in points if "part" in point}
+        small = sum(share for share in parts.values() if share < LEAST_SHARE)
+        kept = {part: share for part, share in parts.items() if share >= LEAST_SHARE} | {"everything else": small}
+        yield f"{server}, {whole['clients']} clients: {whole['cpu_us']:.1f} µs CPU per request"
+        yield ""
+        yield from head(PROFILE_HEAD)
+        for part, share in kept.items():
+            yield line((part, f"{share * whole['cpu_us']:.2f}", f"{100 * share:.1f}"))
+        yield ""
+
+
+def memory_table(result: Result) -> Iterator[str]:
+    """Medians over the rounds."""
+    yield from head(MEMORY_HEAD)
+    for server in dict.fromkeys(point["server"] for point in result.points):
+        points = [point for point in result.points if point["server"] == server]
+        cells = (middle_of(points, key) for key in ("first_answer_s", "first_pss_mib", "loaded_pss_mib"))
+        yield line((server, *("–" if cell is None else f"{cell:.2f}" for cell in cells)))
+
+
+def middle_of(points: list[Point], key: str) -> float | None:
+    known = [point[key] for point in points if key in point]
+    return median(known) if known else None
+
+
+def notes(result: Result) -> Iterator[str]:
+    """Memory, who was left out, who failed."""
+    if any("pss_mib" in point for point in result.points):
+        yield memory_line(result)
     yield from (f"Left out: {name}: {why}." for name, why in result.head["left_out"].items())
-    yield from (f"Failed: {line['failed']}: {line['why']}" for line in result.failed)
+    yield from (f"Failed: {failure['failed']}: {_first_line(failure['why'])}" for failure in result.failed)
+
+
+def _first_line(text: str) -> str:
+    return f"{text:.300}".splitlines()[0]
 
 
 def memory_line(result: Result) -> str:
@@ -96,5 +197,10 @@ def _times(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}"
 
 
-def _line(cells: tuple[str, ...]) -> str:
+def head(cells: tuple[str, ...]) -> Iterator[str]:
+    yield line(cells)
+    yield "|" + "---|" * len(cells)
+
+
+def line(cells: tuple[str, ...]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -16,13 +16,14 @@ from benchmarks import models
 from benchmarks.peers.cases import CASES
 from benchmarks.peers.catalog import BOUNDARY, FORMS, SERVERS
 
-MADE_BY = (Path(__file__), Path(models.__file__), Path(__file__).with_name("cases.py"), SERVERS / "predict.proto")
+MADE_BY = (Path(__file__), Path(models.__file__), SERVERS / "predict.proto")
 
 
 def prepare(work: Path) -> None:
     """Write work/models, work/bodies and work/wire, unless they are there already and were made by this code."""
     stamp = work / "bodies" / "made_by"
-    made_by = hashlib.sha256(b"".join(path.read_bytes() for path in MADE_BY)).hexdigest()
+    asked = repr([(name, case.model, case.kind, case.body) for name, case in CASES.items()])
+    made_by = hashlib.sha256(b"".join(path.read_bytes() for path in MADE_BY) + asked.encode()).hexdigest()
     if stamp.exists() and stamp.read_text() == made_by:
         return
     print("models and bodies: making", file=sys.stderr, flush=True)

@@ -14,7 +14,7 @@ from benchmarks.load import Request, WrongAnswer
 from benchmarks.peers import environments
 from benchmarks.peers.cases import CASES
 from benchmarks.peers.catalog import FORMS, OWN_FORM, PEERS, environment_of
-from benchmarks.tables import OURS, case_table, ratio, read
+from benchmarks.tables import OURS, part_table, ratio, read
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def test_who_fails_is_named_and_the_others_are_measured_on(settings):
     assert beside.take_turns([Said(OURS, 10.0, 11.0), broken], 2, out) == {"mosec_tuned"}
     result = read(out.path)
     assert [point["server"] for point in result.points] == [OURS, OURS]
-    text = "\n".join(case_table(out.path))
+    text = "\n".join(part_table(read(out.path)))
     assert "Failed: mosec_tuned: want about 1, got 2" in text
     assert "Left out: mosec: could not be installed: no network." in text
 
