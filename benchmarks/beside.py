@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import json
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from benchmarks import harness, record
 from benchmarks.load import Load, Request, WrongAnswer, drive, pinned, predict_url
@@ -46,20 +47,27 @@ class Settings:
         return self.seconds or (min(2, usual) if self.quick else usual)
 
 
-class Contender(Protocol):
+class Contender:
     """Who takes part in the first `rounds` rounds."""
 
+    __slots__ = ()
     name: str
     rounds: int
 
     def measure(self) -> Iterator[dict[str, Any]]:
         """The points of one round. Raises OSError, ServerFailed or WrongAnswer."""
-        ...
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Called when it takes part no more, so that it does not disturb the others."""
 
 
 @dataclass(frozen=True, slots=True)
-class Served:
-    """A server, asked by each number of clients in turn. patient: what is under way at the end counts too."""
+class Served(Contender):
+    """A server, asked by each number of clients in turn. patient: what is under way at the end counts too.
+
+    restless: it uses a core's tenth while nobody asks, so it is halted while others are measured.
+    """
 
     name: str
     rounds: int
@@ -68,8 +76,24 @@ class Served:
     clients: Sequence[int]
     seconds: int
     patient: bool = False
+    restless: bool = False
 
     def measure(self) -> Iterator[dict[str, Any]]:
+        if not self.restless:
+            yield from self._measure()
+            return
+        self.server.tree.signal(signal.SIGCONT)
+        try:
+            yield from self._measure()
+        finally:
+            self.server.tree.signal(signal.SIGSTOP)
+
+    def leave(self) -> None:
+        if self.restless:
+            self.server.tree.signal(signal.SIGCONT)
+        self.server.end()
+
+    def _measure(self) -> Iterator[dict[str, Any]]:
         """Warmed up with the most clients: glibc keeps buffers up to the largest it has seen, so the past counts."""
         _, core = harness.two_cores()
         self.server.pin()
@@ -84,7 +108,7 @@ class Served:
 
 
 @dataclass(frozen=True, slots=True)
-class Bare:
+class Bare(Contender):
     """The model in a process of its own, without a server, on the server's core: images per second by batch size."""
 
     rounds: int
@@ -147,6 +171,9 @@ def take_turns(contenders: Sequence[Contender], rounds: int, out: Results) -> se
                 failed.add(name)
                 out.add({"failed": name, "round": number, "why": str(error)})
                 harness.say(f"  {name} failed in round {number + 1}: {error}")
+        for name, who in by_name.items():
+            if who.rounds == number + 1 and name not in failed:
+                who.leave()
         harness.say(f"  round {number + 1} of {rounds} is done")
     return failed
 
@@ -188,7 +215,10 @@ def _started(
             continue
         harness.say(f"  {who} answers rightly after {took_s:.1f} s")
         few = min(SLOW_ROUNDS, rounds) if who in case.slow_peers else rounds
-        yield Served(who, few, server, request, case.clients, seconds, patient=case.bare)
+        restless = who in PEERS and PEERS[who].restless
+        if restless:
+            server.tree.signal(signal.SIGSTOP)
+        yield Served(who, few, server, request, case.clients, seconds, patient=case.bare, restless=restless)
 
 
 def our_server(who: str, checkout: Path, name: str, case: Case, work: Path) -> tuple[harness.Server, Request]:

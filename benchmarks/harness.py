@@ -88,11 +88,16 @@ class Server:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        self.tree.stop(STOP_S)
-        self.process.wait()
+        self.end()
+        self._log.close()
+
+    def end(self) -> None:
+        """End it; nothing happens if it has ended."""
+        if self.process.poll() is None:
+            self.tree.stop(STOP_S)
+            self.process.wait()
         assert self.process.stdin is not None
         self.process.stdin.close()
-        self._log.close()
 
     def wait_for(self, requests: Iterable[Request], poll_s: float = 0.2, limit_s: float = START_S) -> float:
         """Ask until all are answered rightly; returns the seconds since the start. Raises ServerFailed, WrongAnswer."""

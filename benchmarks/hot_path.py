@@ -18,7 +18,7 @@ from threading import Thread
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.beside import Results, Settings, our_server, take_turns
+from benchmarks.beside import Contender, Results, Settings, our_server, take_turns
 from benchmarks.load import Request, drive
 from benchmarks.peers.cases import CASES
 from benchmarks.tables import OURS
@@ -59,7 +59,7 @@ LIBRARIES = (  # the first that matches a frame's file names the part
 
 
 @dataclass(frozen=True, slots=True)
-class Profiled:
+class Profiled(Contender):
     """Our server under the load of one case: its cost, then its stacks, then the kernel's."""
 
     name: str

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.beside import BARE, Results, Settings, our_server, take_turns
+from benchmarks.beside import BARE, Contender, Results, Settings, our_server, take_turns
 from benchmarks.load import drive
 from benchmarks.peers.cases import CASES
 from benchmarks.tables import OURS
@@ -24,7 +24,7 @@ CLIENTS = 32
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class Started(Contender):
     """Our server, started anew in each round."""
 
     name: str
@@ -48,7 +48,7 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Held:
+class Held(Contender):
     """A bare session that has answered once."""
 
     name: str

@@ -8,7 +8,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,7 +36,7 @@ CLAIMS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Flooded:
+class Flooded(Contender):
     """A server under closed-loop load for its capacity, then under each of LOADS. seconds: of each."""
 
     name: str
@@ -121,7 +121,6 @@ def overload_resnet50(settings: Settings) -> bool:
         return _measured("overload_resnet50", settings, contenders, rounds)
 
 
-def _measured(name: str, settings: Settings, contenders: list[Flooded], rounds: int) -> bool:
+def _measured(name: str, settings: Settings, contenders: Sequence[Contender], rounds: int) -> bool:
     out = Results(settings.results / f"{name}.jsonl", CLAIMS[name], settings, case=name, deadline_ms=DEADLINE_MS)
-    everyone: list[Contender] = list(contenders)
-    return OURS not in take_turns(everyone, rounds, out)
+    return OURS not in take_turns(contenders, rounds, out)

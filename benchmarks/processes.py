@@ -110,6 +110,9 @@ class ProcessTree:
             if f"socket:[{inode}]" in mine and not address.is_loopback
         )
 
+    def signal(self, number: int) -> None:
+        _signal(list(self.members()), number)
+
     def stop(self, patience_s: float) -> None:
         """SIGTERM to the root; after `patience_s`, or when the root is gone, SIGKILL to whoever is left."""
         deadline = time.monotonic() + patience_s

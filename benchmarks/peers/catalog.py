@@ -40,7 +40,7 @@ class Peer:
 
     Placeholders in `command` and `env`: {bin} (of its virtual environment), {servers}, {port}, {port1}, {port2}.
     paths: kind of case -> path. forms: kind of case -> form, where it is not OWN_FORM.
-    private_network: opens listeners that cannot be kept on loopback.
+    private_network: opens listeners that cannot be kept on loopback. restless: polls while nobody asks.
     """
 
     command: str
@@ -48,6 +48,7 @@ class Peer:
     forms: Mapping[str, str] = field(default_factory=dict)
     env: Mapping[str, str] = field(default_factory=dict)
     private_network: bool = False
+    restless: bool = False
     boot_s: float = 40.0
 
     def arguments(self, places: Mapping[str, str]) -> list[str]:
@@ -85,7 +86,7 @@ PEERS = {
     "mosec_tuned_malloc": Peer(_MOSEC, _MOSEC_PATHS, env={**_TUNED, **_KEEP_MEMORY}),
     "mosec_tuned_unbatched": Peer(_MOSEC, _MOSEC_PATHS, env={**_TUNED, **_UNBATCHED}),
     "litserve_fastqueue": Peer(
-        _LITSERVE, _at("/predict", "json", "jpeg"), {"jpeg": "content"}, {"PEERS_FAST_QUEUE": "1"}
+        _LITSERVE, _at("/predict", "json", "jpeg"), {"jpeg": "content"}, {"PEERS_FAST_QUEUE": "1"}, restless=True
     ),
     "litserve_unbatched": Peer(
         _LITSERVE, _at("/predict", "json", "jpeg"), {"jpeg": "content"}, {"PEERS_MAX_BATCH": "1"}
@@ -105,7 +106,7 @@ PEERS = {
     "kserve_quiet": Peer(_KSERVE, _at("/v1/models/model:predict", "json"), env={"PEERS_QUIET": "1"}),
     "ray": Peer(
         "{bin}/python {servers}/ray_server.py", _at("/predict", "json", "jpeg"),
-        env={"RAY_USAGE_STATS_ENABLED": "0"}, private_network=True, boot_s=90.0,
+        env={"RAY_USAGE_STATS_ENABLED": "0"}, private_network=True, boot_s=180.0,
     ),
     "pytriton": Peer("{bin}/python {servers}/pytriton_server.py", _V2, {"json": "v2"}),
     "azureml": Peer(

@@ -22,11 +22,15 @@ def settings(tmp_path):
     return beside.Settings(work=tmp_path, results=tmp_path, left_out={"mosec": "could not be installed: no network"})
 
 
-class Said:
+class Said(beside.Contender):
     """A contender that says what it is told to."""
 
     def __init__(self, name, *costs, rounds=9, error=None):
         self.name, self.rounds, self.costs, self.error = name, rounds, list(costs), error
+        self.left = 0
+
+    def leave(self):
+        self.left += 1
 
     def measure(self):
         if self.error:
@@ -102,9 +106,11 @@ def test_ratios_are_taken_within_a_round(settings):
     assert ratio(read(out.path), 8, "naive_fastapi", OURS, "cpu_us") == 10.0
 
 
-def test_a_slow_peer_takes_part_in_its_rounds_only(settings):
+def test_a_slow_peer_takes_part_in_its_rounds_only_and_then_leaves(settings):
     out = results(settings)
-    assert not beside.take_turns([Said(OURS, 1.0, 1.0, 1.0), Said("azureml", 9.0, 9.0, rounds=2)], 3, out)
+    slow = Said("azureml", 9.0, 9.0, rounds=2)
+    assert not beside.take_turns([Said(OURS, 1.0, 1.0, 1.0), slow], 3, out)
+    assert slow.left == 1
     assert [point["round"] for point in read(out.path).points if point["server"] == "azureml"] == [0, 1]
 
 
