@@ -89,7 +89,7 @@ def profile(settings: Settings) -> bool:
     """Raises nothing: where py-spy is missing or may not look into the server, the result says so."""
     out = Results(settings.results / "profile.jsonl", CLAIM, settings, case="profile")
     cases = ["tiny"] if settings.quick else list(PROFILED)
-    contenders = [Profiled(f"{OURS}, {case}", 1, case, settings, settings.seconds_of(8)) for case in cases]
+    contenders = [Profiled(f"{OURS}, {case}", 1, case, settings, settings.seconds_of(6)) for case in cases]
     take_turns(contenders, 1, out)
     return True
 

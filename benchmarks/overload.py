@@ -28,7 +28,7 @@ LOADS = (0.5, 1.0, 1.5, 2.0, 3.0)
 CLIENTS = 32
 DEADLINE_MS = 100
 RUN_MS, BATCH = 5.0, 8
-PEERS = ("mosec_tuned", "naive_fastapi")
+PEERS = ("mosec_tuned",)
 CLAIMS = {
     "overload": "At three times its capacity, with deadlines of 100 ms, the server answers in time nearly what it can",
     "overload_resnet50": "The same with ResNet-50 on the CPU that also serves, from JPEGs",

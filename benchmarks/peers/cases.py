@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-FAST = ("mosec", "mosec_tuned", "mosec_tuned_malloc", "mosec_tuned_unbatched")
+TUNED = ("mosec_tuned", "mosec_tuned_malloc")
 SLOW = (
     "litserve_fastqueue", "litserve_unbatched", "bentoml_quiet", "mlserver", "kserve_quiet", "pytriton", "azureml",
     "naive_fastapi",
@@ -42,8 +42,8 @@ SLOW_ROUNDS = 2
 CASES = {
     "tiny": Case(
         "A request to a tiny model as JSON costs a fraction of what it costs any other server",
-        "tiny", "json", "tiny", clients=(1, 8, 32), peers=FAST, slow_peers=SLOW,
-        quick_peers=("mosec_tuned", "naive_fastapi"),
+        "tiny", "json", "tiny", clients=(1, 8, 32), peers=("mosec", "mosec_tuned", "mosec_tuned_unbatched"),
+        slow_peers=SLOW, quick_peers=("mosec_tuned", "naive_fastapi"),
     ),
     "tiny_ray": Case(
         "The same beside Ray Serve, whose many processes would disturb the others",
@@ -56,29 +56,30 @@ CASES = {
     ),
     "mlp": Case(
         "784 numbers as JSON through three dense layers cost a fraction of what they cost any other server",
-        "mlp", "json", "mlp", peers=FAST[:3], slow_peers=SLOW, quick_peers=("mosec_tuned",),
+        "mlp", "json", "mlp", clients=(32,), peers=("mosec", "mosec_tuned"), slow_peers=SLOW,
+        quick_peers=("mosec_tuned",),
     ),
     "jpeg220_u8": Case(
         "A JPEG of 220 pixels to 1,000 scores, around a nearly free model that takes uint8",
-        "gap_u8", "jpeg", "jpeg220", RESIZED, clients=(1, 8, 32), peers=FAST[:3], slow_peers=WITH_JPEG,
+        "gap_u8", "jpeg", "jpeg220", RESIZED, peers=("mosec", *TUNED), slow_peers=WITH_JPEG,
         quick_peers=("mosec_tuned",),
     ),
     "jpeg220": Case(
         "The same around a model that takes float32: the server normalises",
-        "gap", "jpeg", "jpeg220", RESIZED, peers=FAST[1:3], quick_peers=("mosec_tuned",), rounds=3,
+        "gap", "jpeg", "jpeg220", RESIZED, peers=TUNED, quick_peers=("mosec_tuned",), rounds=3,
     ),
     "jpeg1000_u8": Case(
         "A JPEG of 1,000 pixels to 1,000 scores, around a nearly free model that takes uint8",
-        "gap_u8", "jpeg", "jpeg1000", SHRUNK, clients=(8,), peers=FAST[1:3], quick_peers=("mosec_tuned",), rounds=3,
+        "gap_u8", "jpeg", "jpeg1000", SHRUNK, clients=(8,), peers=TUNED, quick_peers=("mosec_tuned",), rounds=2,
     ),
     "resnet50_u8": Case(
         "ResNet-50 over HTTP from JPEGs, one core, reaches nearly the rate of the bare model in a process of its own",
-        "resnet50_u8", "jpeg", "jpeg220", RESIZED, clients=(1, 4, 8), peers=("mosec_tuned_unbatched",),
-        slow_peers=("naive_fastapi",), seconds=6, rounds=4, bare=True,
+        "resnet50_u8", "jpeg", "jpeg220", RESIZED, clients=(1, 4, 8), peers=("mosec_tuned_unbatched",), seconds=5,
+        rounds=3, bare=True,
     ),
     "resnet50": Case(
         "The same around a model that takes float32: the server normalises",
-        "resnet50", "jpeg", "jpeg220", RESIZED, clients=(1, 4, 8), seconds=6, rounds=3, bare=True,
+        "resnet50", "jpeg", "jpeg220", RESIZED, clients=(1, 4, 8), seconds=5, rounds=2, bare=True,
     ),
     "raw_600k": Case(
         "A raw tensor of 600 KB over HTTP to 1,000 scores",
@@ -87,7 +88,8 @@ CASES = {
     ),
     "grpc_600k": Case(
         "Predict with a tensor of 600 KB over gRPC, against grpcio with the same model",
-        "gap", "grpc", "grpc_600k", clients=(1, 8), peers=GRPC_PEERS, quick_peers=("grpcio_sync_malloc",),
+        "gap", "grpc", "grpc_600k", clients=(1, 8), peers=GRPC_PEERS[:2], slow_peers=GRPC_PEERS[2:],
+        quick_peers=("grpcio_sync_malloc",),
     ),
     "grpc_1k": Case(
         "Predict with a tensor of 1 KB over gRPC, against grpcio with the same model",
@@ -95,6 +97,6 @@ CASES = {
     ),
     "grpc_mlp": Case(
         "Predict with 784 numbers through three dense layers over gRPC, against grpcio with the same model",
-        "mlp", "grpc", "grpc_mlp", peers=GRPC_PEERS[::2], quick_peers=("grpcio_sync",), rounds=3,
+        "mlp", "grpc", "grpc_mlp", peers=GRPC_PEERS[::2], quick_peers=("grpcio_sync",), rounds=2,
     ),
 }  # fmt: skip
