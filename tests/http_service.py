@@ -129,9 +129,8 @@ async def serving(folder: Path, lane: str, limits: HttpLimits = LIMITS) -> Async
             raw = RawScoring(scorer, pictures, exchange, offload, limits.max_body_bytes)
             rest = TfServingRest(scorer, models, pictures, exchange, offload, limits.max_body_bytes)
             app = build_app(raw, rest, Operations(models, metrics, lifecycle))
-            policy = HttpConnectionPolicy(limits, refused=refused)
-            if lane == FAST:
-                app = HttpLane(app, raw.handle, rest.handle)
+            fast = HttpLane(raw.handle, rest.handle) if lane == FAST else None
+            policy = HttpConnectionPolicy(limits, refused=refused, lane=fast)
             yield Service(lane, policy, app, exchange, metrics, told)
     finally:
         pictures.close()

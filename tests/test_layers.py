@@ -25,6 +25,7 @@ BASE = {
     "image_signature",
     "installed",
     "clock",
+    "ticket",
     "durable_files",
     "lifecycle",
     "observability",
@@ -38,7 +39,14 @@ ARROWS: dict[str, set[str]] = {
     "codecs": {"wire"},
     "backends": {"wire"},
     "batching": {"backends.base"},
-    "models": {"batching", "backends.base", "backends.discovery", "backends.lease", "backends.onnx_runtime.files"},
+    "models": {
+        "batching",
+        "binding",
+        "backends.base",
+        "backends.discovery",
+        "backends.lease",
+        "backends.onnx_runtime.files",
+    },
     "scoring": {"binding", "models", "batching", "backends.base"},
     "frontends": {"codecs", "wire", "scoring", "models.manager", "models.servable"},
     "runtime": {

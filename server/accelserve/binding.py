@@ -4,26 +4,64 @@ The rules and texts are TF Serving's Predict (specs/tfserving.md 1.3, 1.5), with
 ("Placeholder:0") are as good as signature keys, and an answer uses the dialect of its question.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from typing import NamedTuple
 
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import ScoreRequest
 from accelserve.tensors import Signature, Tensor, TensorSpec, describe_tensor, dtype_of, find_spec
 
+_MOST_REMEMBERED = 1024  # shapes: a client can send ever new ones
 
-@dataclass(frozen=True, slots=True)
-class Bound:
+
+class Bound(NamedTuple):
     """A request in the signature's terms.
 
-    inputs: by signature key, complete. outputs: (name in the answer, signature key) in answer order.
-    rows: length of the batch axis, 1 without one. batched: may ride with others.
+    inputs: by signature key, complete. outputs: (name in the answer, signature key) in answer order; keys: the latter.
+    rows: length of the batch axis, 1 without one. batched: may ride with others. renamed: whether the answer's names
+    are not the keys. kind: equal for requests that can ride together, None where that was not worked out.
     """
 
     inputs: Mapping[str, Tensor]
     outputs: tuple[tuple[str, str], ...]
+    keys: tuple[str, ...]
     rows: int
     batched: bool
+    renamed: bool
+    kind: Hashable = None
+
+
+class Binder:
+    """`bind` for one signature of one model, which remembers what it found right.
+
+    The usual request, one input by its key and all outputs, is checked once for each dtype and shape: 0.4 µs then.
+    """
+
+    def __init__(self, signature: Signature, model: str) -> None:
+        """model: "name:version", for messages."""
+        self._signature = signature
+        self._model = model
+        self._key = next(iter(signature.inputs)) if len(signature.inputs) == 1 else None
+        self._known: dict[Hashable, Bound] = {}
+
+    def bind(self, request: ScoreRequest) -> Bound:
+        """Raises ScoringError(INVALID)."""
+        inputs = request.inputs
+        if self._key is None or request.output_filter or len(inputs) != 1 or self._key not in inputs:
+            return bind(self._signature, request, self._model)
+        tensor = inputs[self._key]
+        kind = (tensor.dtype, tensor.shape)
+        known = self._known.get(kind)
+        if known is None:
+            known = self._remember(kind, bind(self._signature, request, self._model))
+        return Bound(inputs, *known[1:])
+
+    def _remember(self, kind: tuple[object, tuple[int, ...]], found: Bound) -> Bound:
+        dtype, shape = kind
+        known = found._replace(inputs={}, kind=(self._signature.name, found.keys, dtype, shape[1:]))
+        if len(self._known) < _MOST_REMEMBERED:
+            self._known[kind] = known
+        return known
 
 
 def bind(signature: Signature, request: ScoreRequest, model: str) -> Bound:
@@ -37,7 +75,8 @@ def bind(signature: Signature, request: ScoreRequest, model: str) -> Bound:
     outputs = _bind_outputs(signature, request.output_filter, by_key)
     rows = _shared_rows(inputs) if signature.batched else None
     # No rows cannot ride with others, and neither can inputs that disagree about how many there are.
-    return Bound(inputs, outputs, rows or 1, bool(rows))
+    keys = tuple([key for _, key in outputs])
+    return Bound(inputs, outputs, keys, rows or 1, bool(rows), keys != tuple([name for name, _ in outputs]))
 
 
 def _bind_inputs(signature: Signature, sent: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:

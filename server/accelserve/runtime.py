@@ -157,8 +157,8 @@ class Runtime:
         raw = RawScoring(scorer, pictures, exchange, offload, most)
         rest = TfServingRest(scorer, models, pictures, exchange, offload, most)
         app = build_app(raw, rest, Operations(models, self._metrics, self._lifecycle))
-        lane = HttpLane(app, raw.handle, rest.handle)
-        return build_http_server(lane, self._policy, self._config.drain_timeout_s)
+        self._policy.lane = HttpLane(raw.handle, rest.handle)
+        return build_http_server(app, self._policy, self._config.drain_timeout_s)
 
     def _grpc(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder, offload: Offload) -> CoreServer:
         tfserving = TfServingGrpc(scorer, models, pictures, offload)

@@ -3,13 +3,13 @@
 import asyncio
 
 from accelserve.batching.scheduler import Scored, Work
-from accelserve.binding import bind
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import ModelRef, ScoreRequest, ScoreResponse
 from accelserve.models.manager import ModelManager
 from accelserve.models.servable import Servable
 from accelserve.tensors import Signature
+from accelserve.ticket import Ticket
 
 
 class Scorer:
@@ -29,37 +29,43 @@ class Scorer:
         Raises ScoringError. Cancelling the caller takes the request out of its queue.
         """
         taken = servable.model.pixels.by_signature[signature.name].signature if request.pixels else signature
-        bound = bind(taken, request, f"{servable.name}:{servable.version}")
+        bound = servable.binder(taken).bind(request)
         work = Work(
             taken,
             bound.inputs,
-            tuple([key for _, key in bound.outputs]),
+            bound.keys,
             bound.rows,
             bound.batched,
             request.deadline_ns,
             request.priority,
+            bound.kind,
         )
-        scored = await self._run(servable, work)
-        devices = scored.devices
+        ticket = servable.scheduler.submit(work)
+        scored = await (ticket if work.deadline_ns is None else self._in_time(ticket, servable, work.deadline_ns))
+        outputs, timing, devices = scored
+        if bound.renamed:
+            outputs = {name: outputs[key] for name, key in bound.outputs}
         return ScoreResponse(
-            {name: scored.outputs[key] for name, key in bound.outputs},
+            outputs,
             servable.name,
             servable.version,
             signature.name,
             devices[0].id if len(devices) == 1 else ", ".join([device.id for device in devices]),
-            any(device.emulated for device in devices),
-            scored.timing,
+            devices[0].emulated if len(devices) == 1 else any(device.emulated for device in devices),
+            timing,
         )
 
-    async def _run(self, servable: Servable, work: Work) -> Scored:
-        future = servable.scheduler.submit(work)
-        if work.deadline_ns is None:
-            return await future
-        # The queue drops what expires in it; a deadline that passes while the model runs is answered here, on time.
-        left_s = max(0.0, (work.deadline_ns - self._clock.now_ns()) / 1e9)
+    async def _in_time(self, ticket: Ticket[Scored], servable: Servable, deadline_ns: int) -> Scored:
+        """The queue drops what expires in it; a deadline that passes while the model runs is answered here, on time."""
+
+        def overdue() -> None:
+            if not ticket.done():
+                message = f"{servable.name}:{servable.version}: the deadline passed before the answer was there"
+                ticket.fail(ScoringError(Kind.DEADLINE, message))
+
+        left_s = max(0.0, (deadline_ns - self._clock.now_ns()) / 1e9)
+        timer = asyncio.get_running_loop().call_later(left_s, overdue)
         try:
-            async with asyncio.timeout(left_s):
-                return await future
-        except TimeoutError:
-            message = f"{servable.name}:{servable.version}: the deadline passed before the answer was there"
-            raise ScoringError(Kind.DEADLINE, message) from None
+            return await ticket
+        finally:
+            timer.cancel()

@@ -138,20 +138,6 @@ def test_requests_of_one_loop_iteration_ride_together():
     play(scenario)
 
 
-def test_requests_that_come_in_successive_iterations_ride_together():
-    """As from gRPC, which takes several iterations for each."""
-
-    async def scenario(scheduler, session):
-        futures = []
-        for value in (1, 2, 3):
-            futures.append(scheduler.submit(work(value)))
-            await iterations(4)
-        assert await outcomes(*futures) == [2, 4, 6]
-        assert session.runs == [(3, 3)]
-
-    play(scenario)
-
-
 def test_a_batch_that_is_full_leaves_though_more_may_come():
     async def scenario(scheduler, session):
         first, second = scheduler.submit(work(1)), scheduler.submit(work(2))

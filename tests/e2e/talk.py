@@ -33,7 +33,7 @@ class Answer:
 
     @property
     def batch_rows(self) -> int:
-        return int(self.headers["x-accelserve-timing"].rpartition("batch=")[2])
+        return int(self.headers["x-accelserve-timing"].rpartition("batch=")[2].partition(",")[0])
 
 
 def request_bytes(

@@ -719,7 +719,9 @@ def test_an_answer_says_who_computed_it_and_where_the_time_went(stub):
     _, call = stub.predict.with_call(request("default", x=floats(2, 4)), timeout=30, metadata=asking)
     trailing = dict(call.trailing_metadata())
     assert trailing["x-accelserve-device"] == "cpu:0"
-    assert re.fullmatch(r"queue=\d+us, decode=\d+us, compute=\d+us, batch=2", trailing["x-accelserve-timing"]), trailing
+    assert re.fullmatch(
+        r"queue=\d+us, decode=\d+us, compute=\d+us, batch=2, position=[01], closed=\w+", trailing["x-accelserve-timing"]
+    ), trailing
     _, call = stub.predict.with_call(request("default", x=floats(2, 4)), timeout=30)
     ours = {key: value for key, value in call.trailing_metadata() if key.startswith("x-")}
     assert ours == {"x-accelserve-device": "cpu:0"}  # the rest is for those who ask

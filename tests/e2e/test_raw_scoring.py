@@ -472,7 +472,8 @@ def test_an_answer_says_who_computed_it_and_where_the_time_went(site):
     assert headers["x-accelserve-model"] == "photo:1"
     assert headers["x-accelserve-device"] == "cpu:0"
     timing = re.fullmatch(
-        r"queue=(\d+)us, decode=(\d+)us, compute=(\d+)us, batch=(\d+)", headers["x-accelserve-timing"]
+        r"queue=(\d+)us, decode=(\d+)us, compute=(\d+)us, batch=(\d+), position=\d+, closed=\w+",
+        headers["x-accelserve-timing"],
     )
     assert timing
     assert int(timing[2]) > 0

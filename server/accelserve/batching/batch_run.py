@@ -6,6 +6,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import NamedTuple
 
 from accelserve.backends.base import Batch, BatchResult, Session, buffers_of
 from accelserve.batching.policy import BatchPolicy
@@ -24,8 +25,7 @@ Outcome = Mapping[str, Tensor] | ScoringError
 Buffers = Callable[[str, int], Mapping[str, Tensor] | None]
 
 
-@dataclass(frozen=True, slots=True)
-class Run:
+class Run(NamedTuple):
     """One call of the session. rows: real ones; padded_rows: those the model ran; compute_ns includes stacking."""
 
     rows: int
@@ -35,8 +35,7 @@ class Run:
     modelled_device_ns: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Report:
+class Report(NamedTuple):
     """What became of a batch. answers: for each work the run that decided it, and its outputs or its error."""
 
     runs: tuple[Run, ...]

@@ -25,15 +25,16 @@ class Instance:
 
 
 class Job:
-    """A batch on its way through a lane, and its report on the way back.
+    """A batch on its way through a lane, and its report on the way back. closed: what ended the wait for more.
 
     The loop empties it: the thread may not have let go of it yet when the answers leave.
     """
 
-    __slots__ = ("lane", "parts", "report")
+    __slots__ = ("closed", "lane", "parts", "report")
 
-    def __init__(self, lane: "Lane", parts: Sequence[Part]) -> None:
+    def __init__(self, lane: "Lane", parts: Sequence[Part], closed: str = "") -> None:
         self.lane = lane
+        self.closed = closed
         self.parts = parts
         self.report = Report((), ())
 

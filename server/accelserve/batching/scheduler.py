@@ -7,14 +7,15 @@ from types import TracebackType
 from typing import Self
 
 from accelserve.backends.base import Session
-from accelserve.batching.batch_queue import BatchQueue, Pending
+from accelserve.batching.batch_queue import BatchQueue
 from accelserve.batching.batch_run import BatchRunner, Report, Run
 from accelserve.batching.lanes import Instance, Job, Lane, errors_in
 from accelserve.batching.policy import BatchPolicy
-from accelserve.batching.request import Part, Request
+from accelserve.batching.request import Cut, Part, Ride, Whole
 from accelserve.batching.work import BatchObserver, Scored, Work
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
+from accelserve.ticket import Ticket
 
 __all__ = ["BatchObserver", "Scheduler", "Scored", "Work"]
 
@@ -23,9 +24,6 @@ logger = logging.getLogger("accelserve.batching")
 DRAIN_TIMEOUT_S = 30.0  # leaving the context waits this long for what was accepted
 _JOIN_TIMEOUT_S = 1.0  # an idle model thread ends at once
 _LOST_RETRY_S = 5  # another replica, or this one when the model is loaded again
-# grpc.aio hands over one call in about four iterations of the loop, HTTP in one all that has come. An iteration that
-# finds nothing takes 1 µs, and eight are what a lone request waits.
-_QUIET_ITERATIONS = 8
 _MOST_GATHERING_NS = 2_000_000  # while requests keep coming, in which time the loop has enough to do
 
 
@@ -35,7 +33,7 @@ class Scheduler:
     Work-conserving: the least busy instance with a free thread takes what the loop has read as soon as no more comes;
     while all are busy requests gather. An instance that loses its device leaves service and the others serve on; with
     the last one gone, what is queued fails and nothing more is taken. All methods belong to the event loop; enter and
-    leave it there. A submitted request ends in its future: with `Scored`, or a ScoringError, or cancelled by its
+    leave it there. A submitted request ends in its ticket: with `Scored`, or a ScoringError, or cancelled by its
     caller, which frees its rows and leaves its neighbours alone.
 
     sessions: one for each instance, all of one model.
@@ -62,7 +60,7 @@ class Scheduler:
         self._clock = clock
         self._observer = observer
         self._name = name
-        self._queue: BatchQueue[Pending] = BatchQueue(policy)
+        self._queue: BatchQueue[Part] = BatchQueue(policy)
         self._running: set[Job] = set()
         self._accepting = False
         self._abandoned = False
@@ -116,28 +114,28 @@ class Scheduler:
 
     # -- in -----------------------------------------------------------------------------------------------------
 
-    def submit(self, work: Work) -> asyncio.Future[Scored]:
+    def submit(self, work: Work) -> Ticket[Scored]:
         """Queue a request; one over `max_batch_size` runs in parts and is joined again.
 
         Raises ScoringError at once: OVERLOADED (reason "queue_full"), DRAINING, DEVICE_LOST, DEADLINE when it has
-        already passed. The future fails with DEADLINE (in the queue, or found late when the run is done), DRAINING, and
+        already passed. The ticket fails with DEADLINE (in the queue, or found late when the run is done), DRAINING, and
         what the session raised; INTERNAL stands for anything else.
         """
         now_ns = self._clock.now_ns()
         self._refuse(work, now_ns)
-        works = [work] if work.rows <= self._most_rows else work.cut(self._most_rows)
-        request = Request(self._loop.create_future(), works, now_ns, self._withdraw)
-        try:
-            self._queue.add_all(request.pendings)
-        except ScoringError:
-            request.let_go()
-            raise
-        request.queued()
-        if self._free_lane() is not None:
+        if work.rows <= self._most_rows or not work.batched:
+            whole = Whole(work, now_ns, self._loop, self._withdraw)
+            self._queue.add(whole)
+            ticket = whole.ticket
+        else:
+            cut = Cut(work.cut(self._most_rows), now_ns, self._loop, self._withdraw)
+            self._queue.add_all(cut.pieces)
+            ticket = cut.ticket
+        if not self._gathering and self._free_lane() is not None:
             self._poke_soon()
         elif work.deadline_ns is not None:
             self._set_timer()
-        return request.future
+        return ticket
 
     def _refuse(self, work: Work, now_ns: int) -> None:
         if self._loss is not None:
@@ -153,28 +151,24 @@ class Scheduler:
     def _gone(self, loss: ScoringError) -> ScoringError:
         return ScoringError(Kind.DEVICE_LOST, loss.message, retry_after_s=_LOST_RETRY_S)
 
-    def _withdraw(self, request: Request) -> None:
-        """Take what is left of a settled request out of the queue."""
-        if request.pendings:
-            for pending in request.let_go():
-                self._queue.remove(pending)
-            self._note_idle()
+    def _withdraw(self, part: Part) -> None:
+        """Take out of the queue what nobody waits for any more."""
+        self._queue.remove(part)
+        self._note_idle()
 
     # -- on the loop --------------------------------------------------------------------------------------------
 
     def _poke_soon(self) -> None:
         """When the loop has read what there is, so that all of it rides together."""
-        if not self._gathering:
-            self._gathering = True
-            until_ns = self._clock.now_ns() + _MOST_GATHERING_NS
-            self._loop.call_soon(self._gather, self._queue.rows, 0, until_ns)
+        self._gathering = True
+        until_ns = self._clock.now_ns() + _MOST_GATHERING_NS
+        self._loop.call_soon(self._gather, self._queue.rows, until_ns)
 
-    def _gather(self, rows: int, quiet: int, until_ns: int) -> None:
-        """rows: that waited an iteration ago. quiet: iterations, one after the other, that have brought none."""
+    def _gather(self, rows: int, until_ns: int) -> None:
+        """rows: that waited an iteration ago. One that brings nothing ends it."""
         waiting = self._queue.rows
-        quiet = quiet + 1 if waiting == rows else 0
-        if quiet < _QUIET_ITERATIONS and waiting < self._most_rows and self._clock.now_ns() < until_ns:
-            self._loop.call_soon(self._gather, waiting, quiet, until_ns)
+        if waiting != rows and waiting < self._most_rows and self._clock.now_ns() < until_ns:
+            self._loop.call_soon(self._gather, waiting, until_ns)
         else:
             self._gathering = False
             self.poke()
@@ -183,9 +177,9 @@ class Scheduler:
         """Look at the clock: fail what has expired, start what may leave."""
         now_ns = self._clock.now_ns()
         for pending in self._queue.expire(now_ns):
-            Part.of(pending).request.expired(now_ns, self._name)
+            pending.expired(now_ns, self._name)
         while (lane := self._free_lane()) is not None and (taken := self._queue.take(now_ns)) is not None:
-            self._start(lane, [part for part in map(Part.of, taken.items) if not part.request.future.done()])
+            self._start(lane, [part for part in taken.items if not part.over], taken.closed)
         self._set_timer()
         self._note_idle()
 
@@ -197,10 +191,10 @@ class Scheduler:
                 best = lane
         return best
 
-    def _start(self, lane: Lane, parts: Sequence[Part]) -> None:
-        """Hand a batch over. It may be empty: a settled request withdraws an iteration later, and is left out here."""
+    def _start(self, lane: Lane, parts: Sequence[Part], closed: str) -> None:
+        """Hand a batch over. It may be empty: parts of a request that is over are left out here."""
         if parts:
-            job = Job(lane, parts)
+            job = Job(lane, parts, closed)
             self._running.add(job)
             self._alive.remove(lane)
             self._alive.append(lane)
@@ -236,13 +230,15 @@ class Scheduler:
         lane = job.lane
         lane.running -= 1
         parts, report = job.empty()
+        ride = Ride(lane.device, job.closed, self._clock.now_ns())
+        errors = errors_in(report)
         try:
-            if errors := errors_in(report):
+            if errors:
                 self._note_loss(lane, errors)
-                self._settle(lane, parts, report, errors=True)
+                self._settle(parts, report, ride, errors=True)
             self.poke()
         finally:
-            self._settle(lane, parts, report, errors=False)
+            self._settle(parts, report, ride, errors=False)
             for run in report.runs:
                 self._observe(lane, run)
 
@@ -259,20 +255,19 @@ class Scheduler:
         if not left:
             self._loss = loss
             for pending in self._queue.clear():
-                Part.of(pending).request.fail(self._gone(loss))
+                pending.fail(self._gone(loss))
             self._lost.set()
 
-    def _settle(self, lane: Lane, parts: Sequence[Part], report: Report, *, errors: bool) -> None:
-        now_ns = self._clock.now_ns()
-        for part, (run, outcome) in zip(parts, report.answers, strict=True):
+    def _settle(self, parts: Sequence[Part], report: Report, ride: Ride, *, errors: bool) -> None:
+        for position, (part, (run, outcome)) in enumerate(zip(parts, report.answers, strict=True)):
             if isinstance(outcome, ScoringError) is not errors:
                 continue
             try:
-                part.request.part_done(part.index, run, outcome, lane.device, now_ns)
+                part.took(run, outcome, position, ride)
             except Exception as error:
                 logger.exception("an answer of %s was lost", self._name)
                 message = f"{self._name} lost an answer: unforeseen {type(error).__name__}"
-                part.request.fail(ScoringError(Kind.INTERNAL, message))
+                part.fail(ScoringError(Kind.INTERNAL, message))
 
     def _observe(self, lane: Lane, run: Run) -> None:
         if self._observer is None:
@@ -300,7 +295,7 @@ class Scheduler:
         return True
 
     def _is_idle(self) -> bool:
-        return not self._running and not len(self._queue)
+        return not self._running and not self._queue
 
     def _note_idle(self) -> None:
         if not self._accepting and self._is_idle():
@@ -308,11 +303,11 @@ class Scheduler:
 
     def _abandon(self) -> None:
         self._abandoned = True
-        queued = [Part.of(pending) for pending in self._queue.clear()]
+        queued = self._queue.clear()
         running = [part for job in self._running for part in job.parts]
         logger.warning("%s stops with %d parts queued and %d running", self._name, len(queued), len(running))
         for part in (*queued, *running):
-            part.request.fail(self._draining())
+            part.fail(self._draining())
 
     def _stop(self) -> None:
         self._accepting = False

@@ -1,8 +1,7 @@
 """What a model's queue is given and what it gives back."""
 
 from collections.abc import Hashable, Mapping
-from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from accelserve.backends.base import Device
 from accelserve.batching.stack import cut_rows
@@ -10,12 +9,12 @@ from accelserve.messages import Priority, Timing
 from accelserve.tensors import Signature, Tensor
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Work:
+class Work(NamedTuple):
     """A validated request, or one part of a large one.
 
     inputs: by signature key. outputs: signature keys wanted, all of them in the signature.
     rows: size of axis 0; 1 where there is no batch axis. batched: may be joined with others along axis 0.
+    kind: what `group` would make, from a caller that keeps it.
     """
 
     signature: Signature
@@ -25,10 +24,13 @@ class Work:
     batched: bool
     deadline_ns: int | None = None
     priority: Priority = Priority.NORMAL
+    kind: Hashable = None
 
     @property
     def group(self) -> Hashable:
         """Equal for works that can ride together: signature, outputs, and dtype and inner shape of each input."""
+        if self.kind is not None:
+            return self.kind
         kinds = [(name, tensor.dtype, tensor.shape[1:]) for name, tensor in self.inputs.items()]
         outputs = self.outputs
         if len(kinds) == 1 and len(outputs) == 1:  # the usual case, three times as fast
@@ -51,11 +53,10 @@ class Work:
             return [self]
         parts = cut_rows(self.inputs, most)
         sizes = [min(most, self.rows - at) for at in range(0, self.rows, most)]
-        return [replace(self, inputs=part, rows=rows) for part, rows in zip(parts, sizes, strict=True)]
+        return [self._replace(inputs=part, rows=rows) for part, rows in zip(parts, sizes, strict=True)]
 
 
-@dataclass(frozen=True, slots=True)
-class Scored:
+class Scored(NamedTuple):
     """The outputs that were asked for, by signature key, where the time went, and the devices that ran it.
 
     Outputs may be views of a whole batch's. Of a request that ran in parts, timing has the wait of the first, the sum

@@ -3,7 +3,7 @@
 import logging
 
 from accelserve.errors import Kind, ScoringError
-from accelserve.messages import Priority, ScoreResponse
+from accelserve.messages import Priority, ScoreResponse, Timing
 
 logger = logging.getLogger("accelserve.frontends")
 
@@ -26,11 +26,19 @@ def provenance(response: ScoreResponse) -> dict[str, str]:
     return headers
 
 
-def time_spent(response: ScoreResponse, decode_ns: int) -> str:
-    """The value of `x-accelserve-timing`, in whole µs."""
-    timing = response.timing
-    spent = f"queue={timing.queue_ns // 1000}us, decode={decode_ns // 1000}us, compute={timing.compute_ns // 1000}us"
-    return f"{spent}, batch={timing.batch_rows}"
+def provenance_lines(response: ScoreResponse) -> str:
+    """`provenance` and the model as HTTP header lines."""
+    lines = f"x-accelserve-device: {response.device}\r\n"
+    if response.emulated or response.timing.modelled_device_ns is not None:
+        lines = "".join([f"{name}: {value}\r\n" for name, value in provenance(response).items()])
+    return f"{lines}x-accelserve-model: {response.model}:{response.version}\r\n"
+
+
+def time_spent(timing: Timing, decode_ns: int) -> str:
+    """The value of `x-accelserve-timing`: whole µs, and why the request waited for its batch (docs/latency.md)."""
+    queue_ns, compute_ns, rows, _, position, closed = timing
+    spent = f"queue={queue_ns // 1000}us, decode={decode_ns // 1000}us, compute={compute_ns // 1000}us"
+    return f"{spent}, batch={rows}, position={position}, closed={closed}"
 
 
 class _NotedError(ScoringError):

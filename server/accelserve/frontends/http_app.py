@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 from accelserve import __version__
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_exchange import Handle, answered
-from accelserve.frontends.http_messages import HttpResponse, asgi_request, error_response
+from accelserve.frontends.http_messages import HttpResponse, asgi_request, error_response, wire_headers
 from accelserve.frontends.http_ops import Operations
 from accelserve.frontends.http_raw import RawScoring
 from accelserve.frontends.http_tfserving import TfServingRest
@@ -91,7 +91,9 @@ class _AnyMethod:
 
 
 def _response(answer: HttpResponse) -> Response:
-    return Response(answer.body, answer.status, dict(answer.headers), answer.content_type)
+    response = Response(answer.body, answer.status, media_type=answer.content_type)
+    response.raw_headers = wire_headers(answer)
+    return response
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any, Protocol
 
 from uvicorn._types import ASGI3Application, ASGIReceiveEvent, ASGISendEvent, HTTPScope
+from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from accelserve.errors import Kind, ScoringError
@@ -35,6 +36,13 @@ class Cycle(RequestResponseCycle):
         self.connection = connection
         self.task: asyncio.Task[Any] | None = None
         self.last = False  # the connection closes after this answer
+
+    def feed(self, body: bytes) -> None:
+        """A piece of the body."""
+        self.body += body
+        if len(self.body) > HIGH_WATER_LIMIT:
+            self.flow.pause_reading()
+        self.message_event.set()
 
     def abandon(self) -> None:
         """Nobody waits for this answer any more: stop the application."""

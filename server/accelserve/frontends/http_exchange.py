@@ -1,13 +1,13 @@
 """One scoring request over HTTP from first count to last header: ids, deadline, metrics, errors."""
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends.exchange import note_internal, parse_priority, provenance, time_spent, unforeseen
-from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
+from accelserve.frontends.exchange import note_internal, parse_priority, provenance_lines, time_spent, unforeseen
+from accelserve.frontends.http_messages import Head, HttpRequest, HttpResponse, error_response
 from accelserve.messages import Priority, ScoreResponse
 from accelserve.observability.logs import clean_request_id, new_request_id
 from accelserve.observability.metrics import Metrics, RequestRecord
@@ -17,12 +17,26 @@ logger = logging.getLogger("accelserve.http")
 MAX_TIMEOUT_MS = 24 * 3600 * 1000
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """What a handler made: the body, and who computed it."""
 
     body: bytes
     response: ScoreResponse
+
+
+class Asked(NamedTuple):
+    """What a head asks of any scoring request. wait_ns: until its deadline, from now."""
+
+    wait_ns: int | None
+    priority: Priority
+
+
+class _Ids(NamedTuple):
+    """The ids that a client sent; "" for those it did not, or that are not fit for logs."""
+
+    own: str
+    microsoft: str
+    client: str
 
 
 Handle = Callable[[HttpRequest], Awaitable[HttpResponse]]
@@ -34,62 +48,44 @@ class HttpExchange:
 
     def __init__(self, metrics: Metrics, clock: Clock, new_id: Callable[[], str] = new_request_id) -> None:
         self._metrics = metrics
-        self._clock = clock
         self._new_id = new_id
+        self.now_ns = clock.now_ns
 
     async def run(self, request: HttpRequest, handler: Handler) -> HttpResponse:
         """Never raises, except for cancellation (the client is gone)."""
-        ids = self._request_ids(request.headers)
+        request_id, ids = self._ids(request.head)
         with self._metrics.open("http") as record:
             record.bytes_in = len(request.body)
             try:
-                answer = await handler(request, record)
+                body, response = await handler(request, record)
             except ScoringError as error:
-                return self._failed(record, error, ids)
+                return self._failed(record, error, request_id, ids)
             except Exception as error:
-                return self._failed(record, unforeseen(error, ids["x-request-id"]), ids)
-            record.bytes_out = len(answer.body)
-            record.answered(answer.response.timing)
-            response = answer.response
-            headers = {
-                **ids,
-                "x-accelserve-timing": time_spent(response, record.decode_ns),
-                **provenance(response),
-                "x-accelserve-model": f"{response.model}:{response.version}",
-            }
-            return HttpResponse(200, answer.body, headers)
+                return self._failed(record, unforeseen(error, request_id), request_id, ids)
+            record.bytes_out = len(body)
+            record.answered(response.timing)
+            spent = time_spent(response.timing, record.decode_ns)
+            lines = f"{ids}x-accelserve-timing: {spent}\r\n{provenance_lines(response)}"
+            return HttpResponse(200, body, lines.encode("latin-1"))
 
-    def _failed(self, record: RequestRecord, error: ScoringError, ids: dict[str, str]) -> HttpResponse:
-        note_internal(error, ids["x-request-id"])
+    def _failed(self, record: RequestRecord, error: ScoringError, request_id: str, ids: str) -> HttpResponse:
+        note_internal(error, request_id)
         # Every counted route takes POST alone.
-        allow = {"allow": "POST"} if error.kind is Kind.METHOD else {}
-        response = error_response(error, {**ids, **allow})
-        record.bytes_out = len(response.body)
-        record.failed(error, str(response.status))
-        logger.debug("%s: %s", error.reason, error.message, extra={"request_id": ids["x-request-id"]})
-        return response
+        answer = error_response(error, {"allow": "POST"} if error.kind is Kind.METHOD else None)
+        record.bytes_out = len(answer.body)
+        record.failed(error, str(answer.status))
+        logger.debug("%s: %s", error.reason, error.message, extra={"request_id": request_id})
+        return answer._replace(lines=ids.encode("latin-1") + answer.lines)
 
-    def _request_ids(self, headers: Mapping[str, str]) -> dict[str, str]:
-        """Azure's front door and everybody else: both names are answered, each with its own value if it was sent."""
-        own = clean_request_id(headers.get("x-request-id", "")) or self._new_id()
-        microsoft = clean_request_id(headers.get("x-ms-request-id", "")) or own
-        ids = {"x-request-id": own, "x-ms-request-id": microsoft}
-        if client := clean_request_id(headers.get("x-ms-client-request-id", "")):
-            ids["x-ms-client-request-id"] = client
-        return ids
+    def _ids(self, head: Head) -> tuple[str, str]:
+        """The request's id, and the header lines that tell it.
 
-    def now_ns(self) -> int:
-        return self._clock.now_ns()
-
-    def deadline_ns(self, headers: Mapping[str, str]) -> int | None:
-        """From `x-accelserve-timeout-ms`. Raises ScoringError(INVALID)."""
-        text = headers.get("x-accelserve-timeout-ms")
-        if text is None:
-            return None
-        if not (text.isascii() and text.isdigit() and 0 < int(text[:12]) <= MAX_TIMEOUT_MS and len(text) <= 12):
-            message = f"x-accelserve-timeout-ms: want whole milliseconds from 1 to {MAX_TIMEOUT_MS}, got {text[:32]!r}"
-            raise ScoringError(Kind.INVALID, message)
-        return self._clock.now_ns() + int(text) * 1_000_000
+        Azure's front door and everybody else: both names are answered, each with its own value if it was sent.
+        """
+        own, microsoft, client = head.read(_ids_of)
+        own = own or self._new_id()
+        lines = f"x-request-id: {own}\r\nx-ms-request-id: {microsoft or own}\r\n"
+        return own, f"{lines}x-ms-client-request-id: {client}\r\n" if client else lines
 
 
 async def answered(handle: Handle, request: HttpRequest) -> HttpResponse:
@@ -101,5 +97,20 @@ async def answered(handle: Handle, request: HttpRequest) -> HttpResponse:
         return error_response(unforeseen(error, request_id), {"x-request-id": request_id})
 
 
-def priority(headers: Mapping[str, str]) -> Priority:
-    return parse_priority(headers.get("x-accelserve-priority", "normal"))
+def asked_of(head: Head) -> Asked:
+    """`x-accelserve-timeout-ms` and `x-accelserve-priority`. Raises ScoringError(INVALID)."""
+    text = head.headers.get("x-accelserve-timeout-ms")
+    wait_ns = None if text is None else _milliseconds(text) * 1_000_000
+    return Asked(wait_ns, parse_priority(head.headers.get("x-accelserve-priority", "normal")))
+
+
+def _milliseconds(text: str) -> int:
+    if text.isascii() and text.isdigit() and 0 < int(text[:12]) <= MAX_TIMEOUT_MS and len(text) <= 12:
+        return int(text)
+    message = f"x-accelserve-timeout-ms: want whole milliseconds from 1 to {MAX_TIMEOUT_MS}, got {text[:32]!r}"
+    raise ScoringError(Kind.INVALID, message)
+
+
+def _ids_of(head: Head) -> _Ids:
+    names = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id")
+    return _Ids(*[clean_request_id(head.headers.get(name, "")) or "" for name in names])

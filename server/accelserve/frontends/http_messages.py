@@ -1,8 +1,7 @@
 """An HTTP request and its answer as plain values, so that both lanes give the same."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from accelserve.codecs.tfserving_json import encode_error
@@ -10,33 +9,75 @@ from accelserve.errors import ScoringError
 
 JSON = "application/json"
 Header = tuple[bytes, bytes]
+Read = TypeVar("Read")
 
 
-@dataclass(frozen=True, slots=True)
-class HttpRequest:
-    """path without the query; query: last value of each name; headers: lower-case names; body: complete."""
+class Head:
+    """What stands before a body. Equal bytes make equal heads, so one may serve many requests and is never changed.
 
-    method: str
-    path: str
-    query: Mapping[str, str]
-    headers: Mapping[str, str]
+    path without the query; query: last value of each name; headers: lower-case names, last value of each.
+    """
+
+    __slots__ = ("_readings", "headers", "method", "path", "query")
+
+    def __init__(self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self._readings: dict[Callable[[Head], Any], Any] = {}
+
+    def read(self, reader: "Callable[[Head], Read]") -> Read:
+        """`reader(self)`, worked out once; `reader` depends on nothing else. What it raises is raised each time."""
+        readings = self._readings
+        if reader in readings:
+            found: Read = readings[reader]
+            return found
+        made = readings[reader] = reader(self)
+        return made
+
+
+class HttpRequest(NamedTuple):
+    """body: complete, and bytes or a read-only view of them."""
+
+    head: Head
     body: bytes
 
+    @property
+    def method(self) -> str:
+        return self.head.method
 
-@dataclass(frozen=True, slots=True)
-class HttpResponse:
+    @property
+    def path(self) -> str:
+        return self.head.path
+
+    @property
+    def query(self) -> Mapping[str, str]:
+        return self.head.query
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return self.head.headers
+
+
+class HttpResponse(NamedTuple):
+    """lines: header lines as on the wire, each with its CRLF, without those of content."""
+
     status: int
     body: bytes
-    headers: Mapping[str, str] = field(default_factory=dict)
+    lines: bytes = b""
     content_type: str = JSON
 
 
-def asgi_request(scope: Mapping[str, Any], body: bytes) -> HttpRequest:
-    """scope: of an ASGI "http" connection; header names are lower-case there."""
-    headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
-    query = scope["query_string"]
+def head_of(method: str, path: str, query: bytes, headers: Iterable[Header]) -> Head:
+    """query: as in the request line; headers: names in lower case."""
     pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
-    return HttpRequest(scope["method"], scope["path"], pairs, headers, body)
+    return Head(method, path, pairs, {name.decode("latin-1"): value.decode("latin-1") for name, value in headers})
+
+
+def asgi_request(scope: Mapping[str, Any], body: bytes) -> HttpRequest:
+    """scope: of an ASGI "http" connection."""
+    return HttpRequest(head_of(scope["method"], scope["path"], scope["query_string"], scope["headers"]), body)
 
 
 def error_response(error: ScoringError, headers: Mapping[str, str] | None = None) -> HttpResponse:
@@ -44,12 +85,21 @@ def error_response(error: ScoringError, headers: Mapping[str, str] | None = None
     extra = {"x-accelserve-reason": error.reason, **(headers or {})}
     if error.retry_after_s is not None:
         extra["retry-after"] = str(error.retry_after_s)
-    return HttpResponse(error.kind.http_status, encode_error(error.message), extra)
+    return HttpResponse(error.kind.http_status, encode_error(error.message), header_lines(extra))
+
+
+def header_lines(headers: Mapping[str, str]) -> bytes:
+    """As on the wire. Raises ValueError for a value that would end its line."""
+    text = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    if text.count("\n") != len(headers) or text.count("\r") != len(headers):
+        raise ValueError(f"a header with a line break: {headers}")
+    return text.encode("latin-1", "replace")
 
 
 def wire_headers(answer: HttpResponse) -> list[Header]:
-    """An answer's headers as bytes, in the order and the spelling of Starlette's Response."""
-    headers = [(name.encode("latin-1"), value.encode("latin-1", "replace")) for name, value in answer.headers.items()]
+    """All of an answer's headers, in the order and the spelling of Starlette's Response."""
+    pairs = [line.partition(b": ") for line in answer.lines.split(b"\r\n")[:-1]]
+    headers = [(name, value) for name, _, value in pairs]
     headers.append((b"content-length", str(len(answer.body)).encode()))
     headers.append((b"content-type", answer.content_type.encode("latin-1")))
     return headers

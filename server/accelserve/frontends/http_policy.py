@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.http_lane import HttpLane
 from accelserve.frontends.http_messages import Header, error_response, wire_headers
 from accelserve.observability.logs import new_request_id
 
@@ -46,12 +47,27 @@ class HttpConnectionPolicy:
 
     refused: called once for each request that no application counts: answered here, or left by its client in mid-body
     (CANCELLED).
+    lane: the short way for plain scoring requests; without one all requests go through the ASGI application.
     draining: once True, each answer closes its connection (unless pipelined requests still wait behind it).
     """
 
     limits: HttpLimits = field(default_factory=HttpLimits)
     refused: Callable[[Kind], None] = _ignore
+    lane: HttpLane | None = None
     draining: bool = False
+    _beginnings: dict[int, bytes] = field(default_factory=dict, init=False)
+    _of_headers: list[Header] | None = field(default=None, init=False)
+
+    def beginning(self, status: int, default_headers: list[Header]) -> bytes:
+        """An answer up to its own headers. uvicorn makes a new list of default headers, with the date, each second."""
+        if default_headers is not self._of_headers:
+            self._of_headers = default_headers
+            self._beginnings.clear()
+        found = self._beginnings.get(status)
+        if found is None:
+            lines = [b"%b: %b\r\n" % header for header in default_headers]
+            found = self._beginnings[status] = b"".join((STATUS_LINE[status], *lines))
+        return found
 
 
 def refusal(error: ScoringError) -> tuple[int, list[Header], bytes]:

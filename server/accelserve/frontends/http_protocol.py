@@ -15,7 +15,6 @@ from typing import Any, ClassVar
 from urllib.parse import unquote
 
 import httptools
-from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -23,6 +22,8 @@ from uvicorn.server import ServerState
 
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_cycle import Cycle
+from accelserve.frontends.http_lane import HotCycle, PlainHead, length_of
+from accelserve.frontends.http_messages import HttpResponse, head_of
 from accelserve.frontends.http_meter import BETWEEN, BODY, HEAD, RequestMeter
 from accelserve.frontends.http_policy import HttpConnectionPolicy, HttpLimits, refusal_bytes
 from accelserve.frontends.http_timers import Deadline, WriteWatch
@@ -66,9 +67,10 @@ class HttpProtocol(HttpToolsProtocol):
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self.limits = self.policy.limits
-        self.cycle: Cycle = None  # type: ignore[assignment]  # the latest request whose headers are complete
-        self.pipeline: deque[tuple[Cycle, ASGI3Application]] = deque()  # type: ignore[assignment]
-        self._active: Cycle | None = None  # the request being answered
+        self.cycle: Cycle | HotCycle = None  # type: ignore[assignment]  # the latest whose headers are complete
+        self.pipeline: deque[Cycle | HotCycle] = deque()  # type: ignore[assignment]
+        self._active: Cycle | HotCycle | None = None  # the request being answered
+        self._starting = False
         self._meter = RequestMeter(self.limits)
         self._stopped = False  # nothing more is parsed
         self._cut = False  # ... although the client may well be sending
@@ -95,6 +97,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._waiting, self._stopped = _NOTHING, True
         self._deadline.close()
         self._unread.stop()
+        if isinstance(self.cycle, HotCycle):
+            self.cycle = None  # type: ignore[assignment]  # uvicorn would tell it what only its own cycles understand
         super().connection_lost(exc)
 
     def _left_in_mid_body(self) -> bool:
@@ -106,9 +110,17 @@ class HttpProtocol(HttpToolsProtocol):
         if self._stopped:
             self._discard(len(data))
             return
+        head_bytes = 0
+        if self._active is None and self._meter.part is BETWEEN and self.policy.lane and not self.flow.write_paused:
+            plain, head_bytes = self.policy.lane.find(data)
+            if plain is not None and len(data) - head_bytes == plain.length:
+                self._take(plain, data[head_bytes:])
+                return
         self._meter.before_read()
         try:
-            rest = data
+            if head_bytes:
+                self._learn(data[:head_bytes])
+            rest = data[head_bytes:]
             while rest:
                 rest = self._parse(rest)
             self._meter.after_read(len(data))
@@ -116,7 +128,22 @@ class HttpProtocol(HttpToolsProtocol):
             self._stop(_problem(error))
         except ScoringError as error:
             self._stop(error)
+        self._start_active()  # only now, when it is known what follows: an answer tells whether it is the last
         self._watch()
+
+    def _take(self, plain: PlainHead, body: bytes) -> None:
+        """A whole request with a known head: the parser need not see it."""
+        self._rest()
+        self.cycle = cycle = HotCycle(self, plain)
+        cycle.feed(body)
+        cycle.more_body = False
+        self._start(cycle)
+
+    def _learn(self, head: bytes) -> None:
+        """Parse what ends like a head, and remember it if that is all it was."""
+        rest, lane = self._parse(head), self.policy.lane
+        if lane is not None and not rest and self._meter.part is BODY and isinstance(self.cycle, HotCycle):
+            lane.remember(head, self.cycle.plain)
 
     def _parse(self, data: bytes) -> bytes:
         """Feed the parser. Returns what it left unparsed, which is what follows a request that asks for an upgrade."""
@@ -131,8 +158,8 @@ class HttpProtocol(HttpToolsProtocol):
         return b""
 
     def _framing(self) -> bytes:
-        """The head of the current request with nothing in it but what says where its body ends."""
-        lines = [f"{self.scope['method']} / HTTP/{self.scope['http_version']}\r\n".encode()]
+        """The head of the current request with nothing in it but what says where its body ends, whatever its verb."""
+        lines = [f"POST / HTTP/{self.scope['http_version']}\r\n".encode()]
         lines += [b"%b: %b\r\n" % h for h in self.headers if h[0] in (b"content-length", b"transfer-encoding")]
         return b"".join((*lines, b"\r\n"))
 
@@ -170,11 +197,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._complete_scope()
         self._meter.head_complete(self.headers)
         self._rest()
-        self.cycle = self._new_cycle()
+        plain = self._plain_head()
+        self.cycle = self._new_cycle() if plain is None else HotCycle(self, plain)
         if self._active is None:
-            self._start_asgi_task(self.cycle, self.app)
+            self._start(self.cycle)
             return
-        self.pipeline.appendleft((self.cycle, self.app))
+        self.pipeline.appendleft(self.cycle)
         if len(self.pipeline) >= _PAUSE_QUEUED:
             self.flow.pause_reading()
 
@@ -183,10 +211,9 @@ class HttpProtocol(HttpToolsProtocol):
         if cycle.response_complete:
             return
         self._meter.body(len(body))
-        cycle.body += body
-        if len(cycle.body) > HIGH_WATER_LIMIT:
+        cycle.feed(body)
+        if isinstance(cycle, HotCycle) and cycle is not self._active and cycle.plain.length > HIGH_WATER_LIMIT:
             self.flow.pause_reading()
-        cycle.message_event.set()
 
     def on_message_complete(self) -> None:
         if self.parser.should_upgrade():  # comes again when the framing is replayed
@@ -194,7 +221,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._meter.complete()
         self._stopped = not self.parser.should_keep_alive()
         self.cycle.more_body = False
-        self.cycle.message_event.set()
+        if isinstance(self.cycle, Cycle):
+            self.cycle.message_event.set()
 
     def _complete_scope(self) -> None:
         version = self.parser.get_http_version()
@@ -207,6 +235,18 @@ class HttpProtocol(HttpToolsProtocol):
         self.scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
         self.scope["raw_path"] = self.root_path.encode("ascii") + url.path
         self.scope["query_string"] = url.query or b""
+
+    def _plain_head(self) -> PlainHead | None:
+        """Of the head that is complete: what the short lane wants of it."""
+        lane, scope = self.policy.lane, self.scope
+        if lane is None or scope["http_version"] != "1.1" or not self.parser.should_keep_alive():
+            return None
+        length = length_of(self.headers)
+        handle = lane.handle_for(scope["method"], scope["path"]) if length else None
+        if handle is None:
+            return None
+        head = head_of(scope["method"], scope["path"], scope["query_string"], self.headers)
+        return PlainHead(head, handle, length)
 
     def _new_cycle(self) -> Cycle:
         http11 = self.scope["http_version"] == "1.1"
@@ -227,7 +267,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     # --- the request's questions
 
-    def closes_after(self, cycle: Cycle) -> bool:
+    def closes_after(self, cycle: Cycle | HotCycle) -> bool:
         if cycle.more_body:
             return True
         if self.pipeline or self._meter.part is HEAD or self._parting is not None:
@@ -238,9 +278,38 @@ class HttpProtocol(HttpToolsProtocol):
         if self._waiting is _BODY:
             self._wait(_BODY, self.limits.body_timeout_s)
 
-    def _start_asgi_task(self, cycle: Cycle, app: ASGI3Application) -> None:  # type: ignore[override]
+    def answer(self, cycle: HotCycle, answer: HttpResponse) -> None:
+        """Write an answer of the short lane, byte for byte as uvicorn writes those of the other."""
+        cycle.response_started = cycle.response_complete = True
+        cycle.last = self.closes_after(cycle)
+        content = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(answer.body), answer.content_type.encode())
+        close = b"connection: close\r\n\r\n" if cycle.last else b"\r\n"
+        begin = self.policy.beginning(answer.status, self.server_state.default_headers)
+        self.transport.write(b"".join((begin, answer.lines, content, close, answer.body)))
+        self.on_response_complete()
+
+    def _start(self, cycle: Cycle | HotCycle) -> None:
         self._active = cycle
-        super()._start_asgi_task(cycle, app)
+        if isinstance(cycle, HotCycle):
+            self._start_active()
+        else:
+            self._start_asgi_task(cycle, self.app)
+
+    def _start_active(self) -> None:
+        """A client that does not read gets no further answer; uvicorn's cycle waits for that in its `send`."""
+        if isinstance(self._active, HotCycle) and not self.flow.write_paused:
+            self._active.start()
+
+    def _start_next(self) -> None:
+        """Those that are answered at once follow each other here, and not within each other."""
+        if self._starting:
+            return
+        self._starting = True
+        try:
+            while self.pipeline and self._active is None:
+                self._start(self.pipeline.pop())
+        finally:
+            self._starting = False
 
     def on_response_complete(self) -> None:
         self.server_state.total_requests += 1
@@ -251,13 +320,18 @@ class HttpProtocol(HttpToolsProtocol):
             self._close_after_answer()
         elif self.pipeline:
             self.flow.resume_reading()
-            self._start_asgi_task(*self.pipeline.pop())
+            self._start_next()
         elif self._parting is not None:
             self._say_parting(self._parting)
         else:
             self.flow.resume_reading()
             if self._meter.part is BETWEEN:
                 self._wait(_IDLE, self.limits.keep_alive_s)
+
+    def give_up(self) -> None:
+        """The server ends: a request in the short lane is told so."""
+        if isinstance(self._active, HotCycle) and not self._active.more_body:
+            self._active.give_up()
 
     # --- ending
 
@@ -278,7 +352,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._active is None:
             self._say_parting(error)
 
-    def _drop(self, cycle: Cycle) -> None:
+    def _drop(self, cycle: Cycle | HotCycle) -> None:
         """Take back the latest request, the rest of whose body will not come."""
         if cycle is self._active:
             self._active = None
@@ -368,6 +442,7 @@ class HttpProtocol(HttpToolsProtocol):
         super().resume_writing()
         if not self.transport.is_closing():
             self._unread.stop()
+            self._start_active()
 
 
 def _problem(error: httptools.HttpParserError) -> ScoringError | None:

@@ -11,8 +11,8 @@ from accelserve.codecs.scoring_json import encode_scores, encode_top, parse_scor
 from accelserve.codecs.tfserving_json import bind_predict
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_coding import unpacked
-from accelserve.frontends.http_exchange import Answer, HttpExchange, priority
-from accelserve.frontends.http_messages import HttpRequest, HttpResponse
+from accelserve.frontends.http_exchange import Answer, HttpExchange, asked_of
+from accelserve.frontends.http_messages import Head, HttpRequest, HttpResponse
 from accelserve.frontends.offload import LARGE_BYTES, LARGE_COPY_BYTES, Offload, encoding_bytes
 from accelserve.frontends.pictures import PictureDecoder
 from accelserve.messages import ModelRef, ScoreRequest
@@ -54,7 +54,7 @@ class RawScoring:
         self._max_body_bytes = max_body_bytes
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
-        if request.method != "POST":
+        if request.head.method != "POST":
             return await self._exchange.run(request, self._wrong_method)
         return await self._exchange.run(request, self._score)
 
@@ -62,12 +62,13 @@ class RawScoring:
         raise ScoringError(Kind.METHOD, f"{request.method} {request.path}: scoring takes POST, with the bytes to score")
 
     async def _score(self, request: HttpRequest, record: RequestRecord) -> Answer:
-        servable = self._scorer.resolve(_model_of(request))
+        head = request.head
+        servable = self._scorer.resolve(head.read(_model_of))
         record.model, record.version = servable.name, str(servable.version)
-        deadline_ns = self._exchange.deadline_ns(request.headers)
-        urgency, top = priority(request.headers), _top_of(request)
+        (wait_ns, urgency), top = head.read(asked_of), head.read(_top_of)
         signature = servable.signature("")
         started_ns = self._exchange.now_ns()
+        deadline_ns = None if wait_ns is None else started_ns + wait_ns
         decoded = await self._decode(request, servable, signature, deadline_ns)
         record.decode_ns = self._exchange.now_ns() - started_ns
         score = ScoreRequest(decoded.inputs, (), deadline_ns, urgency, decoded.pixels)
@@ -141,13 +142,13 @@ def _encode(outputs: Mapping[str, Tensor], top: int | None, labels: Sequence[str
     return encode_top(top_output(outputs), top, labels, single=single)
 
 
-def _model_of(request: HttpRequest) -> ModelRef:
-    service = _SERVICE.match(request.path)  # the path fits a route, which a newline at its end may follow
-    return ModelRef(service[1] if service else request.query.get("model", ""))
+def _model_of(head: Head) -> ModelRef:
+    service = _SERVICE.match(head.path)  # the path fits a route, which a newline at its end may follow
+    return ModelRef(service[1] if service else head.query.get("model", ""))
 
 
-def _top_of(request: HttpRequest) -> int | None:
-    text = request.query.get("top")
+def _top_of(head: Head) -> int | None:
+    text = head.query.get("top")
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) < 7 and int(text) > 0):

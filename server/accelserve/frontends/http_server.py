@@ -13,7 +13,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends.http_protocol import HttpConnectionPolicy, protocol_class
+from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpProtocol, protocol_class
 
 _BACKLOG = 2048
 _LAST_CALL_S = 0.1  # at the end: for handshakes under way, then for first requests on connections just taken
@@ -44,6 +44,9 @@ class HttpServer(uvicorn.Server):
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         await asyncio.sleep(_LAST_CALL_S)
         await super().shutdown(sockets)
+        for left in list(self.server_state.connections):  # the time to drain is over
+            if isinstance(left, HttpProtocol):
+                left.give_up()
 
     def _protocol(self) -> asyncio.Protocol:
         made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class

@@ -7,16 +7,15 @@ from typing import TypeAlias
 import orjson
 
 from accelserve.codecs.tfserving_json import (
-    bind_predict,
     encode_metadata,
     encode_predict,
     encode_status,
-    parse_predict,
+    read_predict,
 )
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_coding import unpacked
-from accelserve.frontends.http_exchange import Answer, HttpExchange, priority
-from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
+from accelserve.frontends.http_exchange import Answer, HttpExchange, asked_of
+from accelserve.frontends.http_messages import Head, HttpRequest, HttpResponse, error_response
 from accelserve.frontends.offload import LARGE_BYTES, Offload, encoding_bytes
 from accelserve.frontends.pictures import PictureDecoder
 from accelserve.messages import ModelRef, ScoreRequest
@@ -51,7 +50,7 @@ class TfServingRest:
     max_body_bytes: int
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
-        if request.method == "POST" and (_PREDICT.fullmatch(request.path) or _LATER.fullmatch(request.path)):
+        if request.head.read(_scores):
             return await self.exchange.run(request, self._predict)
         try:
             return HttpResponse(200, self._about(request))
@@ -79,47 +78,70 @@ class TfServingRest:
         return orjson.dumps({"models": models})
 
     async def _predict(self, request: HttpRequest, record: RequestRecord) -> Answer:
-        found = _PREDICT.fullmatch(request.path)
-        if found is None:
-            message = f"{request.path}: classify and regress are not served; ask :predict with the same signature_name"
-            raise ScoringError(Kind.UNSUPPORTED, message)
-        deadline_ns, urgency = self.exchange.deadline_ns(request.headers), priority(request.headers)
+        head, body = request
+        ref, (wait_ns, urgency) = head.read(_ref_asked), head.read(asked_of)
         started_ns = self.exchange.now_ns()
-        body = request.body
-        if "content-encoding" in request.headers:
+        deadline_ns = None if wait_ns is None else started_ns + wait_ns
+        if "content-encoding" in head.headers:
             body = await unpacked(request, self.offload, self.max_body_bytes)
-        found_model = self._model(found, record)
+        found = self._model(ref, record)
         if len(body) <= LARGE_BYTES:
-            read = _read(body, found_model)
+            read = _read(body, found)
         else:
-            read = await self.offload.run(_read, body, found_model)
+            read = await self.offload.run(_read, body, found)
         servable, signature, inputs, output_filter, row_format = read
-        inputs, pixels = await self.pictures.into_inputs(servable, signature, inputs, deadline_ns)
+        pixels = False
+        if servable.model.preprocessing:
+            inputs, pixels = await self.pictures.into_inputs(servable, signature, inputs, deadline_ns)
         record.decode_ns = self.exchange.now_ns() - started_ns
-        response = await self.scorer.score(
-            servable, signature, ScoreRequest(inputs, output_filter, deadline_ns, urgency, pixels)
-        )
+        score = ScoreRequest(inputs, output_filter, deadline_ns, urgency, pixels)
+        response = await self.scorer.score(servable, signature, score)
         if encoding_bytes(response.outputs) <= LARGE_BYTES:
             return Answer(encode_predict(response.outputs, row_format), response)
         return Answer(await self.offload.run(encode_predict, response.outputs, row_format), response)
 
-    def _model(self, found: re.Match[str], record: RequestRecord) -> Servable | ScoringError:
+    def _model(self, ref: ModelRef | str, record: RequestRecord) -> Servable | ScoringError:
         """The model, or why there is none, which is told once the body is found to be in order."""
+        if isinstance(ref, str):
+            return ScoringError(Kind.INVALID, ref)
         try:
-            servable = self.scorer.resolve(_ref(found))
+            servable = self.scorer.resolve(ref)
         except ScoringError as error:
             return error
         record.model, record.version = servable.name, str(servable.version)
         return servable
 
 
+def _scores(head: Head) -> bool:
+    return head.method == "POST" and bool(_PREDICT.fullmatch(head.path) or _LATER.fullmatch(head.path))
+
+
+def _ref_asked(head: Head) -> ModelRef | str:
+    """Which model a path means, or what is wrong with it: an error that is kept would keep what it was raised through.
+
+    Raises ScoringError(UNSUPPORTED).
+    """
+    found = _PREDICT.fullmatch(head.path)
+    if found is None:
+        message = f"{head.path}: classify and regress are not served; ask :predict with the same signature_name"
+        raise ScoringError(Kind.UNSUPPORTED, message)
+    try:
+        return _ref(found)
+    except ScoringError as error:
+        return error.message
+
+
 def _read(body: bytes, model: Servable | ScoringError) -> _Read:
     """All that a body says, checked in TF Serving's order; nothing is kept of the document."""
-    parsed = parse_predict(body)
-    if isinstance(model, ScoringError):
-        raise model
-    signature = _signature(model, parsed.signature)
-    return model, signature, bind_predict(parsed, signature), parsed.output_filter, parsed.row_format
+
+    def called(name: str) -> Signature:
+        if isinstance(model, ScoringError):
+            raise model
+        return _signature(model, name)
+
+    signature, inputs, output_filter, row_format = read_predict(body, called)
+    assert not isinstance(model, ScoringError)
+    return model, signature, inputs, output_filter, row_format
 
 
 def _signature(servable: Servable, name: str) -> Signature:

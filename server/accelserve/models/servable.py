@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from accelserve.backends.base import Capabilities, Device, DeviceLease, ModelArtifact, Session
 from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.scheduler import Scheduler
+from accelserve.binding import Binder
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.pixels import PixelPaths
 from accelserve.models.self_check import CheckReport
@@ -81,6 +82,14 @@ class Servable:
 
     model: LoadedModel
     scheduler: Scheduler
+    _binders: dict[str, Binder] = field(default_factory=dict, init=False, repr=False)
+
+    def binder(self, signature: Signature) -> Binder:
+        """For a signature of this version, or one that it has for pictures."""
+        found = self._binders.get(signature.name)
+        if found is None:
+            found = self._binders[signature.name] = Binder(signature, f"{self.name}:{self.version}")
+        return found
 
     @property
     def name(self) -> str:
