@@ -176,6 +176,7 @@ class CoreServer:
         self._heard: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._rung = False
         self._stopped = asyncio.Event()
+        self._closed = False
         self._thread = threading.Thread(target=self._hear_all, name="accelserve-grpc", daemon=True)
 
     def add_insecure_port(self, address: str) -> int:
@@ -196,8 +197,9 @@ class CoreServer:
             self._core.cancel_all_calls()
             if not await self._stops_within(_LAST_CALLS_S):
                 logger.error("%d cancelled gRPC calls have not ended", len(self._watched))
+        self._closed = True  # the core ends the process when it is asked for more after this
         for call in (*self._young, *self._older, *self._watched):
-            call.let_go()  # the core ends the process when asked for more after this
+            call.let_go()
         self._queue.shutdown()
         await asyncio.to_thread(self._thread.join)
         self._core.destroy()
@@ -288,6 +290,8 @@ class CoreServer:
 
     def _begin(self, come: "tuple[CoreCall, bytes | None]") -> None:
         call, message = come
+        if self._closed:
+            return
         self._young.append(call)
         if self._looking is None:
             self._looking = self._loop.call_later(_WATCH_AFTER_S, self._look)
