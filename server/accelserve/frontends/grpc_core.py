@@ -20,6 +20,8 @@ from typing import Any
 import grpc
 from grpc._cython import cygrpc
 
+from accelserve.ticket import Errand
+
 logger = logging.getLogger("accelserve.frontends")
 
 Metadata = Sequence[tuple[str, str]]
@@ -49,19 +51,20 @@ class Streaming:
 Handlers = Mapping[str, Unary | Streaming]  # by path: "/package.Service/Method"
 
 
-class CoreCall:
+class CoreCall(Errand):
     """One call, from its first message to its status. Belongs to the event loop.
 
-    A client that goes away, a deadline that passes and a server that will not wait longer cancel the handler.
+    Its handler is driven by hand: there is no task around it. A client that goes away, a deadline that passes and a
+    server that will not wait longer cancel it.
     """
 
-    __slots__ = ("_begun", "_call", "_event", "_handler", "_over", "_task", "_watched")
+    __slots__ = ("_begun", "_call", "_event", "_handler", "_over", "_watched")
 
     def __init__(self, event: Any, handler: Unary | Streaming) -> None:
+        super().__init__()
         self._event = event
         self._call = event.call
         self._handler = handler
-        self._task: asyncio.Task[None] | None = None
         self._begun = False  # the initial metadata is sent
         self._watched = False  # the end of the call will be told
         self._over = False
@@ -104,9 +107,9 @@ class CoreCall:
     def begin(self, message: bytes | None) -> None:
         """message: of a unary call; None when there is none."""
         if isinstance(self._handler, Streaming):
-            self._run(self._handler.handle(self))
+            self.run(self._handler.handle(self))
         elif message is not None:
-            self._run(self._handler.handle(self, message))
+            self.run(self._handler.handle(self, message))
         else:
             self.refuse(grpc.StatusCode.UNIMPLEMENTED, "this method wants one message")
 
@@ -119,18 +122,17 @@ class CoreCall:
     def let_go(self) -> None:
         """Nobody waits for its end any more."""
         self._over = True
-        if self._task is not None:
-            self._task.cancel()
+        self.cancel()
 
-    def _run(self, handling: Coroutine[Any, Any, None]) -> None:
-        self._task = asyncio.get_running_loop().create_task(handling)
-        self._task.add_done_callback(self._ran)
+    def returned(self, value: None) -> None:
+        if not self._over:
+            logger.error("a gRPC handler did not end its call")
+            self.refuse(grpc.StatusCode.INTERNAL, "internal error")
 
-    def _ran(self, task: asyncio.Task[None]) -> None:
-        self._task = None
-        if not task.cancelled() and (error := task.exception()) is not None:
+    def raised(self, error: BaseException) -> None:
+        if not isinstance(error, asyncio.CancelledError):
             logger.error("a gRPC handler failed", exc_info=error)
-        self.refuse(grpc.StatusCode.INTERNAL, "internal error")  # unless the handler has ended its call
+        self.refuse(grpc.StatusCode.INTERNAL, "internal error")
 
     def _end(self, code: grpc.StatusCode, text: str, trailing: Metadata, *answer: Any) -> None:
         if self._over:
