@@ -83,6 +83,14 @@ def test_splitting_gives_views_and_leaves_padding_out():
     assert np.shares_memory(second, batch)
 
 
+def test_splitting_into_single_rows_gives_views_too():
+    batch = np.arange(12).reshape(4, 3)[:, 1:]
+    pieces = split_rows(batch, [1, 1, 1])
+    assert [piece.tolist() for piece in pieces] == [[[1, 2]], [[4, 5]], [[7, 8]]]
+    assert all(np.shares_memory(piece, batch) for piece in pieces)
+    assert [piece.tolist() for piece in split_rows(np.array([b"a", b"b"], object), [1, 1])] == [[b"a"], [b"b"]]
+
+
 def test_splitting_undoes_stacking():
     parts = [rows(1, 2), rows(3), rows(4, 5, 6)]
     again = split_rows(stack_rows(parts, 8), [2, 1, 3])

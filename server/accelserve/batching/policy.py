@@ -46,4 +46,6 @@ class BatchPolicy:
 
     def padded_rows(self, rows: int) -> int:
         """Rows that a batch of `rows` runs with: the next allowed size, or `rows` itself."""
+        if not self.allowed_batch_sizes:
+            return rows
         return next((size for size in self.allowed_batch_sizes if size >= rows), rows)
