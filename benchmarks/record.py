@@ -24,6 +24,7 @@ LIBRARIES = (
     "protobuf",
     "orjson",
 )
+WRITTEN = ("benchmarks/results", "benchmarks/plots", "benchmarks/REPORT.md")  # by the benchmarks themselves
 
 
 def machine() -> dict[str, Any]:
@@ -45,14 +46,19 @@ def versions() -> dict[str, str]:
 
 
 def commit() -> str:
-    """The checkout's commit, "+" behind it if files differ from it; "unknown" without git."""
+    """The checkout's commit, "+" behind it if files other than the results differ from it; "unknown" without git."""
     try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
-        )
+        found = _git("rev-parse", "--short=12", "HEAD")
+        differs = _git("diff", "--quiet", "HEAD", "--", ".", *(f":!{path}" for path in WRITTEN))
     except FileNotFoundError:
         return "unknown"
-    return done.stdout.strip() or "unknown"
+    if found.returncode:
+        return "unknown"
+    return found.stdout.strip() + ("+" if differs.returncode else "")
+
+
+def _git(*words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True)
 
 
 def write_result(path: Path, claim: str, result: dict[str, Any], rounds: list[dict[str, Any]]) -> None:

@@ -1,10 +1,11 @@
 """Raw results to goals, tables and plots."""
 
 import json
+import subprocess
 
 import pytest
 
-from benchmarks import report
+from benchmarks import record, report
 from benchmarks.goals import MET, MISSED, UNKNOWN, judge, memory_beside, per_byte_spread, share_of_bare
 from benchmarks.hot_path import divided, part_of, read_calls, read_stacks
 from benchmarks.tables import OURS, Result, read, refusal_cpu_us
@@ -132,3 +133,28 @@ def test_shares_are_of_all_cpu_time_and_waiting_is_no_part_of_it():
     assert shares == pytest.approx(
         {"kernel: write": 0.1, "kernel: page faults": 0.1, "ours: scoring": 0.6, "orjson": 0.2}
     )
+
+
+def test_a_checkout_without_git_has_no_commit(tmp_path, monkeypatch):
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert record.commit() == "unknown"
+
+
+def test_results_that_a_run_writes_do_not_make_its_commit_look_changed(tmp_path, monkeypatch):
+    def git(*words):
+        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *words], cwd=tmp_path, check=True)
+
+    results = tmp_path / "benchmarks" / "results"
+    results.mkdir(parents=True)
+    code = tmp_path / "code.py"
+    for file in (results / "tiny.jsonl", code):
+        file.write_text("before")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-q", "-m", "m")
+    monkeypatch.setattr(record, "ROOT", tmp_path)
+    (results / "tiny.jsonl").write_text("after")
+    assert not record.commit().endswith("+")
+    code.write_text("after")
+    assert record.commit().endswith("+")
