@@ -204,7 +204,3 @@ HEADS = (
 )
 
 ALL = (*LENGTHS, *CODINGS, *CHUNKS, *HEADS)
-
-# A verb that asks for an upgrade by itself: its replayed head asks again, and the exception leaves the protocol.
-KNOWN_FAULTS = ("head: CONNECT to a path",)
-SOUND = tuple(bad for bad in ALL if bad.name not in KNOWN_FAULTS)

@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from http_bad import SOUND, Bad
+from http_bad import ALL, Bad
 from http_cases import CASES, MOST_BODY_BYTES, Case
 from http_replay import play, through_both_lanes
 from http_service import FAST, LANES, Connection, serving
@@ -43,19 +43,19 @@ def bad_streams(bad: Bad) -> Iterator[Stream]:
 
 @pytest.mark.full
 def test_both_lanes_answer_what_is_wrong_alike_in_whatever_way_it_comes(tmp_path):
-    through_both_lanes(tmp_path, (stream for bad in SOUND for stream in bad_streams(bad)))
+    through_both_lanes(tmp_path, (stream for bad in ALL for stream in bad_streams(bad)))
 
 
 def test_both_lanes_answer_what_is_wrong_alike_in_some_of_the_ways(tmp_path):
-    streams = (stream for at, bad in enumerate(SOUND) for stream in list(bad_streams(bad))[at % 4 :: 4])
-    assert through_both_lanes(tmp_path, streams) > 2 * len(SOUND)
+    streams = (stream for at, bad in enumerate(ALL) for stream in list(bad_streams(bad))[at % 4 :: 4])
+    assert through_both_lanes(tmp_path, streams) > 2 * len(ALL)
 
 
 @pytest.mark.parametrize("lane", LANES)
 def test_what_is_wrong_is_refused_and_what_is_odd_is_answered(tmp_path, lane):
     async def main() -> None:
         async with serving(tmp_path, lane) as service:
-            for bad in SOUND:
+            for bad in ALL:
                 connection = service.connect()
                 answer = await connection.send(bad.data)
                 assert answer.startswith(b"HTTP/1.1 %d " % bad.status) if bad.status else not answer, bad.name
@@ -154,7 +154,7 @@ def fuzzed(seed: int) -> Stream:
     for _ in range(rng.randint(1, 5)):
         case = rng.choice(small)
         forms = (case.bytes, case.bytes, case.bytes, lambda case=case: case.chunked((1, 5)))
-        parts.append(rng.choice([HOT, HOT, HEALTH, rng.choice(forms)(), rng.choice(SOUND).data]))
+        parts.append(rng.choice([HOT, HOT, HEALTH, rng.choice(forms)(), rng.choice(ALL).data]))
     data = bytearray(b"".join(parts))
     for _ in range(rng.choice((0, 0, 1, 1, 1, 2, 5))):
         _damage(data, rng)
@@ -194,6 +194,47 @@ def test_damaged_requests_cut_anywhere_are_answered_alike(tmp_path):
 @pytest.mark.full
 def test_many_damaged_requests_cut_anywhere_are_answered_alike(tmp_path):
     through_both_lanes(tmp_path, map(fuzzed, range(FUZZED, FUZZED_FULL)))
+
+
+def _parts() -> list[bytes]:
+    """What reads are made of: heads that become known, bodies that fit them or not, and what takes a head's place."""
+    body, double = b'{"instances": [[1, 2]]}', "/v1/models/double:predict"
+    head, _ = split_head(Case("", "POST", double, body).bytes())
+    wider, _ = split_head(Case("", "POST", double, body + b" ").bytes())
+    other, _ = split_head(Case("", "POST", "/score?model=double", body, (("X", "y"),)).bytes())
+    large, _ = split_head(Case("", "POST", double, body.ljust(60_000)).bytes())
+    told = (b"Connection: close", b"Expect: 100-continue", b"Connection: Upgrade\r\nUpgrade: h2c")
+    odd = [head.replace(b"Host: test", line) for line in told]
+    old = head.replace(b"HTTP/1.1\r\nHost: test", b"HTTP/1.0\r\nConnection: keep-alive")
+    bodies = [body] * 8 + [body[:5], body[5:], body + b" ", body.ljust(60_000), body.ljust(30_000), b" " * 30_000]
+    chunks = [OUTER_CHUNKED, OUTER_CHUNKED, _chunk(body), b"0\r\n\r\n", b"0\r\n"]
+    cut = [head[:-2], head[:-1], head[:9], head[9:], b"\r", b"\n", b" ", b"x", b"\r\n", END]
+    whole = [HOT, HOT, HEALTH, head + body, head + body + head]
+    return [head] * 6 + [wider] * 3 + [other] * 3 + [large, OUTER, *odd, old, *bodies, *chunks, *cut, *whole]
+
+
+PARTS = _parts()
+
+
+def shuffled(seed: int) -> Stream:
+    """Known heads, bodies and other parts in any order, one read or several at a time."""
+    rng = random.Random(seed)
+    steps: list[Step] = [HOT] if rng.random() < 0.5 else []
+    for _ in range(rng.randint(1, 9)):
+        parts = rng.sample(PARTS, rng.choice((1, 2, 2, 3)))
+        steps.append(tuple(parts) if rng.random() < 0.5 else b"".join(parts))
+        if rng.random() < 0.1:
+            steps.append(rng.choice((Event.DRAINING, Event.SHUTDOWN, Event.IDLE)))
+    return Stream(f"seed {seed}: {steps}", (*steps, HOT))
+
+
+def test_known_heads_and_bodies_in_any_order_are_answered_alike(tmp_path):
+    through_both_lanes(tmp_path, map(shuffled, range(FUZZED)))
+
+
+@pytest.mark.full
+def test_known_heads_and_bodies_in_many_orders_are_answered_alike(tmp_path):
+    through_both_lanes(tmp_path, map(shuffled, range(FUZZED, FUZZED_FULL)))
 
 
 # --- whose bytes are whose
