@@ -32,6 +32,31 @@ def test_work_is_done_on_another_thread():
     assert arguments == [1, 2]
 
 
+def test_a_coroutine_that_no_task_drives_waits_for_its_work_too():
+    """As HTTP's fast lane drives its handlers: with `send`, again each time that the awaited future is done."""
+
+    async def main(pool):
+        answered = asyncio.get_running_loop().create_future()
+        handler = pool.run(threading.get_ident)
+
+        def resume(_: object) -> None:
+            with pytest.raises(StopIteration) as ended:
+                handler.send(None)
+            answered.set_result(ended.value.value)
+
+        def start() -> None:
+            assert asyncio.current_task() is None
+            awaited = handler.send(None)
+            awaited._asyncio_future_blocking = False
+            awaited.add_done_callback(resume)
+
+        asyncio.get_running_loop().call_soon(start)
+        return await answered
+
+    with offload() as pool:
+        assert asyncio.run(main(pool)) != threading.get_ident()
+
+
 def fail(kind: Kind, document: list[int]) -> None:
     try:
         raise KeyError(document)
