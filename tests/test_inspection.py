@@ -43,6 +43,12 @@ def test_show_of_a_plain_model_has_no_pictures(tmp_path):
     assert "up to 32 rows, delay none" in text
 
 
+def test_show_tells_a_latency_objective(tmp_path):
+    path = onnx_affine(tmp_path / "m.onnx")
+    (tmp_path / "m.accelserve.toml").write_text("[batching]\nlatency_slo_ms = 2.5\n")
+    assert "up to 32 rows, answers within 2.5 ms" in model_as_text(describe_model(loader(tmp_path), path, "cpu"))
+
+
 def test_show_of_nothing_is_not_found(tmp_path):
     with pytest.raises(ScoringError) as caught:
         describe_model(loader(tmp_path), tmp_path / "nowhere.onnx", None)

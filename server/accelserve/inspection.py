@@ -173,7 +173,9 @@ def _model_lines(about: Mapping[str, Any]) -> Iterator[str]:
     batching = about["batching"]
     sizes = f" in sizes {_plain(batching['allowed_batch_sizes'])}" if batching["allowed_batch_sizes"] else ""
     delay = f"{batching['max_queue_delay_ns'] // 1000} µs" if batching["max_queue_delay_ns"] else "none"
-    yield f"batching       up to {batching['max_batch_size']} rows{sizes}, delay {delay}"
+    objective_ns = batching["latency_slo_ns"]
+    how = f"delay {delay}" if objective_ns is None else f"answers within {objective_ns / 1e6:g} ms"
+    yield f"batching       up to {batching['max_batch_size']} rows{sizes}, {how}"
     yield f"labels         {about['labels'] or 'none'}"
     check = about["self_check"]
     yield f"self-check     {'passed: ' if check['passed'] else ''}{check['detail']}"

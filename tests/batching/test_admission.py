@@ -66,11 +66,12 @@ def test_each_full_batch_ahead_takes_a_run():
 
 def test_who_makes_it_by_far_is_let_in_by_a_shorter_way_while_runs_are_on_time():
     admission = knowing(ms=20)
+    assert not admission.is_sure(1, S, NOW)  # nothing ran through it
     admission.finished(admission.started(32, 0, NOW - 20 * MS), 32, 0, NOW)
     admission.started(32, 320, NOW)
-    admission.check(1, 320, None, NOW + 290 * MS, NOW)
-    later = NOW + 300 * MS  # the run should have ended long ago
-    assert refused(admission, left_ms=290, ahead=320, now=later).reason == "wait_too_long"
+    assert admission.is_sure(320, 290 * MS, NOW)
+    assert not admission.is_sure(320, 250 * MS, NOW)
+    assert not admission.is_sure(320, 290 * MS, NOW + 300 * MS)  # the run should have ended long ago
 
 
 def test_a_wait_that_is_too_long_is_refused_with_the_estimate():

@@ -133,6 +133,26 @@ def test_without_runs_the_times_fade_until_something_may_run_again():
     assert typical(model, 1) == pytest.approx(280)
 
 
+def test_what_was_right_before_it_faded_is_believed_again_and_for_longer():
+    model = learned([(1, 400)] * 5)
+    model.fade(1 * S)
+    model.observe(1, 400 * MS, 2 * S)
+    assert typical(model, 1) == pytest.approx(400)
+    model.fade(2 * S + 900 * MS)
+    assert typical(model, 1) == pytest.approx(400)
+    model.fade(3 * S + 1)
+    assert typical(model, 1) == pytest.approx(280)
+
+
+def test_what_was_wrong_before_it_faded_is_learned_anew():
+    model = learned([(1, 400)] * 5)
+    for second in (1, 2, 3, 4):
+        model.fade(second * S)
+    for number in range(20):
+        model.observe(1, 40 * MS, 5 * S + number)
+    assert typical(model, 1) == pytest.approx(40, rel=0.1)
+
+
 def test_sizes_tells_what_was_seen():
     model = learned([(1, 10), (8, 20)])
     assert model.sizes() == [(1, 10 * MS), (8, 20 * MS)]

@@ -79,6 +79,11 @@ def test_everything_it_can_say_is_read(tmp_path):
     )
 
 
+@pytest.mark.parametrize(("text", "ns"), [("50", 50_000_000), ("2.5", 2_500_000), ("1e-7", 1)])
+def test_a_latency_objective_is_read_in_milliseconds(tmp_path, text, ns):
+    assert read_manifest(write(tmp_path, f"[batching]\nlatency_slo_ms = {text}")).batching.latency_slo_ns == ns
+
+
 @pytest.mark.parametrize(
     ("text", "part"),
     [
@@ -100,6 +105,11 @@ def test_everything_it_can_say_is_read(tmp_path):
         ("instances = 0", "instances: want a number of instances from 1 to 64, got 0"),
         ("instances = 3000", "instances: want a number of instances from 1 to 64, got 3000"),
         ("[batching]\nmax_queue_delay_us = -1", "max_queue_delay_us must be from 0 to 60000000 (a minute), got -1"),
+        ("[batching]\nlatency_slo_ms = 0", "latency_slo_ms: want a number of milliseconds above 0, up to 60000"),
+        ("[batching]\nlatency_slo_ms = 60001", "latency_slo_ms: want a number of milliseconds above 0"),
+        ("[batching]\nlatency_slo_ms = nan", "latency_slo_ms: want a number of milliseconds above 0"),
+        ("[batching]\nlatency_slo_ms = true", "latency_slo_ms: want a number of milliseconds above 0"),
+        ("[batching]\nlatency_slo_ms = 50\nmax_queue_delay_us = 5", "leave out max_queue_delay_us"),
         ("[batching]\nmax_queue_delay_us = 60000001", "max_queue_delay_us must be from 0 to 60000000 (a minute)"),
         ('instances = "2"', "instances: want int"),
         ("backend = 1", "want a table [backend]"),

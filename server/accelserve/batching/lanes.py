@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from accelserve.backends.base import Device
+from accelserve.batching.admission import Flight
 from accelserve.batching.batch_run import BatchRunner, Report
 from accelserve.batching.request import Part
 from accelserve.errors import ScoringError
@@ -26,15 +27,17 @@ class Instance:
 
 class Job:
     """A batch on its way through a lane, and its report on the way back. closed: what ended the wait for more.
+    flight: what admission knows it by, if that is told of runs.
 
     The loop empties it: the thread may not have let go of it yet when the answers leave.
     """
 
-    __slots__ = ("closed", "lane", "parts", "report")
+    __slots__ = ("closed", "flight", "lane", "parts", "report")
 
     def __init__(self, lane: "Lane", parts: Sequence[Part], closed: str = "") -> None:
         self.lane = lane
         self.closed = closed
+        self.flight: Flight | None = None
         self.parts = parts
         self.report = Report((), ())
 

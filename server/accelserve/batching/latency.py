@@ -12,7 +12,8 @@ _SPEED_SHARE = 0.7  # what slows one size down (a clock, a neighbour) nearly alw
 _SURPRISE = math.log(2)  # a run off by more counts as off by this much,
 _REPEATS = 4  # until so many in a row say the same: then it is the model that has changed
 _COLD_RUNS = 3  # of the first runs of a size the fastest counts: caches and allocators are cold
-_OFF = 0.04  # the table, which takes ten times as long as all the rest, follows at once when it is off by this share,
+_OFF = 0.1  # the table, which takes ten times as long as all the rest, follows at once when it is off by this share,
+_SLACK = 0.04  # what is added to the spread for that
 _PATIENCE = 16  # and after so many runs when it is off at all
 _FIRST_DEVIATION = 0.05
 _DEVIATIONS = 2.0  # mean absolute deviations up to `high`: for a normal distribution its 95th percentile
@@ -21,6 +22,8 @@ _LEAST_WINDOW = 16
 _WORTHWHILE = 0.75  # of the most rows per second
 _FADE = 0.7
 _FADE_AFTER_NS = 500_000_000
+_LONGEST_BELIEF_NS = 60_000_000_000
+_RIGHT = 0.8
 
 
 class _Size:
@@ -52,6 +55,8 @@ class LatencyModel:
         "_built_speed",
         "_deviation",
         "_edges",
+        "_fade_after_ns",
+        "_faded_from",
         "_last_ns",
         "_least",
         "_new_least",
@@ -82,9 +87,11 @@ class LatencyModel:
         self._noted = 0
         self._odd: list[float] = []  # surprises in a row, all of one sign
         self._last_ns = 0
+        self._fade_after_ns = _FADE_AFTER_NS
+        self._faded_from: float | None = None  # the speed that was believed before
         self.run_ns: list[int] = []
         self.worthwhile = 1
-        self.spread = math.exp(_DEVIATIONS * self._deviation) + _OFF
+        self.spread = math.exp(_DEVIATIONS * self._deviation) + _SLACK
 
     @property
     def largest_seen(self) -> int:
@@ -100,6 +107,8 @@ class LatencyModel:
         """A run of `rows`, padding included, took so long, from the hand-over to the answers."""
         self._last_ns = now_ns
         took_ns = max(took_ns, 1)
+        if self._faded_from is not None:
+            self._after_fading(rows, took_ns, self._faded_from)
         key = bisect_left(self._edges, rows)
         size = self._sizes.get(key)
         if size is None:
@@ -114,12 +123,28 @@ class LatencyModel:
             self._build()
 
     def fade(self, now_ns: int) -> None:
-        """Believe in less time when nothing ran for a while: a belief that lets nothing run is never put right."""
-        if self._sizes and now_ns - self._last_ns > _FADE_AFTER_NS:
+        """Believe in less time when nothing ran for a while: a belief that lets nothing run is never put right.
+
+        The next run tells. If it was right, it is believed again at once, and for twice as long.
+        """
+        if self._sizes and now_ns - self._last_ns > self._fade_after_ns:
             self._last_ns = now_ns
-            self._speed *= _FADE
-            self._least *= _FADE
-            self._build()
+            self._faded_from = self._faded_from or self._speed
+            self._fade_by(_FADE)
+
+    def _fade_by(self, factor: float) -> None:
+        self._speed *= factor
+        self._least *= factor
+        self._new_least *= factor
+        self._build()
+
+    def _after_fading(self, rows: int, took_ns: int, from_speed: float) -> None:
+        self._faded_from = None
+        if took_ns / max(1, self.run_ns[rows]) * self._built_speed < _RIGHT * from_speed:
+            self._fade_after_ns = _FADE_AFTER_NS
+        else:
+            self._fade_after_ns = min(2 * self._fade_after_ns, _LONGEST_BELIEF_NS)
+            self._fade_by(from_speed / self._speed)
 
     def _plausible(self, key: int, rows: int, took_ns: int) -> float:
         """The first run of a size. Between others it counts at most twice what they say: it is cold, or the model has
@@ -158,11 +183,11 @@ class LatencyModel:
         self._speed *= math.exp(move * gain * _SPEED_SHARE if abs(move) <= _SURPRISE else move)
         size.scaled_ns *= math.exp(move * gain * (1 - _SPEED_SHARE) if abs(move) <= _SURPRISE else 0.0)
         self._deviation += gain * (min(abs(off), _MOST_DEVIATION) - self._deviation)
-        self.spread = math.exp(_DEVIATIONS * self._deviation) + _OFF
+        self.spread = math.exp(_DEVIATIONS * self._deviation) + _SLACK
         self._since += 1
         told_ns = self.run_ns[rows]
         off_now = max(abs(size.scaled_ns * self._speed - told_ns), abs(self._speed / self._built_speed - 1) * told_ns)
-        return off_now > _OFF * told_ns or (self._since >= _PATIENCE and off_now > _OFF / 8 * told_ns)
+        return off_now > _OFF * told_ns or (self._since >= _PATIENCE and off_now > _SLACK / 8 * told_ns)
 
     def _believable(self, off: float) -> float:
         """At most one surprise at a time, but the smallest of several in a row that agree, as a whole."""

@@ -7,7 +7,8 @@ from types import TracebackType
 from typing import Self
 
 from accelserve.backends.base import Session
-from accelserve.batching.batch_queue import BatchQueue
+from accelserve.batching.admission import Admission, Flight, Learned
+from accelserve.batching.batch_queue import BatchQueue, Taken
 from accelserve.batching.batch_run import BatchRunner, Report, Run
 from accelserve.batching.lanes import Instance, Job, Lane, errors_in
 from accelserve.batching.policy import BatchPolicy
@@ -15,6 +16,7 @@ from accelserve.batching.request import Cut, Part, Ride, Whole
 from accelserve.batching.work import BatchObserver, Scored, Work
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
+from accelserve.messages import Priority
 from accelserve.ticket import Ticket
 
 __all__ = ["BatchObserver", "Scheduler", "Scored", "Work"]
@@ -31,10 +33,11 @@ class Scheduler:
     """Gathers requests into batches and runs them: one queue for all instances of a model.
 
     Work-conserving: the least busy instance with a free thread takes what the loop has read as soon as no more comes;
-    while all are busy requests gather. An instance that loses its device leaves service and the others serve on; with
-    the last one gone, what is queued fails and nothing more is taken. All methods belong to the event loop; enter and
-    leave it there. A submitted request ends in its ticket: with `Scored`, or a ScoringError, or cancelled by its
-    caller, which frees its rows and leaves its neighbours alone.
+    while all are busy requests gather. Who cannot be answered in time is refused at once: `Admission` is asked, and
+    told of runs, from the first request with a deadline on. An instance that loses its device leaves service and the
+    others serve on; with the last one gone, what is queued fails and nothing more is taken. All methods belong to the
+    event loop; enter and leave it there. A submitted request ends in its ticket: with `Scored`, or a ScoringError, or
+    cancelled by its caller, which frees its rows and leaves its neighbours alone.
 
     sessions: one for each instance, all of one model.
     max_inflight: batches that an instance may run at the same time, each on a thread of its own.
@@ -61,6 +64,9 @@ class Scheduler:
         self._observer = observer
         self._name = name
         self._queue: BatchQueue[Part] = BatchQueue(policy)
+        self._admission = Admission(policy, max_inflight * len(sessions), name)
+        self._bounded = policy.latency_slo_ns is not None  # those without a deadline are refused too
+        self._watching = self._bounded
         self._running: set[Job] = set()
         self._accepting = False
         self._abandoned = False
@@ -102,6 +108,11 @@ class Scheduler:
         return len(self._running)
 
     @property
+    def learned(self) -> Learned:
+        """What runs take, and what follows from it; nothing while no request had a deadline."""
+        return self._admission.learned
+
+    @property
     def instances(self) -> tuple[Instance, ...]:
         """Every instance, lost ones included, in the order of the sessions."""
         return tuple([lane.instance for lane in self._lanes])
@@ -117,33 +128,58 @@ class Scheduler:
     def submit(self, work: Work) -> Ticket[Scored]:
         """Queue a request; one over `max_batch_size` runs in parts and is joined again.
 
-        Raises ScoringError at once: OVERLOADED (reason "queue_full"), DRAINING, DEVICE_LOST, DEADLINE when it has
-        already passed. The ticket fails with DEADLINE (in the queue, or found late when the run is done), DRAINING, and
-        what the session raised; INTERNAL stands for anything else.
+        Raises ScoringError at once: OVERLOADED (reason "queue_full", or one of `Admission.check`), DRAINING,
+        DEVICE_LOST, DEADLINE when it has already passed. The ticket fails with OVERLOADED (it can no longer be answered
+        in time), DEADLINE (in the queue, or found late when the run is done), DRAINING, and what the session raised;
+        INTERNAL stands for anything else.
         """
         now_ns = self._clock.now_ns()
-        self._refuse(work, now_ns)
+        self._refuse()
+        if work.deadline_ns is not None or self._bounded:
+            self._admit(work.rows, work.deadline_ns, work.priority, now_ns)
         if work.rows <= self._most_rows or not work.batched:
             whole = Whole(work, now_ns, self._loop, self._withdraw)
-            self._queue.add(whole)
             ticket = whole.ticket
         else:
+            whole = None
             cut = Cut(work.cut(self._most_rows), now_ns, self._loop, self._withdraw)
-            self._queue.add_all(cut.pieces)
             ticket = cut.ticket
-        if not self._gathering and self._free_lane() is not None:
+        try:
+            if whole is not None:
+                self._queue.add(whole)
+            else:
+                self._queue.add_all(cut.pieces)
+        except ScoringError:
+            ticket.cancel()  # or the request and its ticket would hold each other
+            raise
+        if self._gathering:
+            pass  # all is looked at in a moment
+        elif self._free_lane() is not None:
             self._poke_soon()
         elif work.deadline_ns is not None:
             self._set_timer()
         return ticket
 
-    def _refuse(self, work: Work, now_ns: int) -> None:
+    def check(self, rows: int, deadline_ns: int | None, priority: Priority) -> None:
+        """Raise what `submit` would raise at once, so that nothing is decoded in vain."""
+        self._refuse()
+        if deadline_ns is not None or self._bounded:
+            self._admit(rows, deadline_ns, priority, self._clock.now_ns())
+
+    def _refuse(self) -> None:
         if self._loss is not None:
             raise self._gone(self._loss)
         if not self._accepting:
             raise self._draining()
-        if work.deadline_ns is not None and now_ns >= work.deadline_ns:
+
+    def _admit(self, rows: int, deadline_ns: int | None, priority: Priority, now_ns: int) -> None:
+        if deadline_ns is not None and now_ns >= deadline_ns:
             raise ScoringError(Kind.DEADLINE, f"the deadline had passed before {self._name} could queue the request")
+        self._watching = True
+        queue, admission = self._queue, self._admission
+        ahead = queue.rows_ahead(priority)
+        if deadline_ns is None or not admission.is_sure(ahead + rows, deadline_ns - now_ns, now_ns):
+            admission.check(rows, ahead, queue.expires_at_ns(), deadline_ns, now_ns)
 
     def _draining(self) -> ScoringError:
         return ScoringError(Kind.DRAINING, f"{self._name} is shutting down and takes no requests", retry_after_s=1)
@@ -174,12 +210,14 @@ class Scheduler:
             self.poke()
 
     def poke(self) -> None:
-        """Look at the clock: fail what has expired, start what may leave."""
+        """Look at the clock: fail what has expired or is too late, start what may leave."""
         now_ns = self._clock.now_ns()
         for pending in self._queue.expire(now_ns):
             pending.expired(now_ns, self._name)
+        if self._watching and self._wait_or_drop(now_ns):
+            return
         while (lane := self._free_lane()) is not None and (taken := self._queue.take(now_ns)) is not None:
-            self._start(lane, [part for part in taken.items if not part.over], taken.closed)
+            self._start(lane, taken, now_ns)
         self._set_timer()
         self._note_idle()
 
@@ -191,20 +229,38 @@ class Scheduler:
                 best = lane
         return best
 
-    def _start(self, lane: Lane, parts: Sequence[Part], closed: str) -> None:
+    def _start(self, lane: Lane, taken: Taken[Part], now_ns: int) -> None:
         """Hand a batch over. It may be empty: parts of a request that is over are left out here."""
+        parts = [part for part in taken.items if not part.over]
         if parts:
-            job = Job(lane, parts, closed)
+            job = Job(lane, parts, taken.closed)
+            if self._watching:
+                job.flight = self._admission.started(taken.rows, self._queue.rows, now_ns)
             self._running.add(job)
             self._alive.remove(lane)
             self._alive.append(lane)
             lane.give(job)
 
+    def _wait_or_drop(self, now_ns: int) -> bool:
+        """Fail those who waited in vain. True: nothing leaves yet, as the objective's delay is not over."""
+        for part in self._queue.hopeless(now_ns):
+            self._admission.missed(part.arrived_ns, now_ns)
+            part.fail(self._admission.given_up(part.deadline_ns or now_ns, now_ns))
+        until_ns = self._admission.hold_until_ns(self._queue.rows, now_ns)
+        if until_ns is None or not self._queue:
+            return False
+        self._wake_at(until_ns)
+        return True
+
     def _set_timer(self) -> None:
         """Be woken when the queue has something to give. A timer that comes too early stays: it looks and sets anew."""
         free = self._free_lane() is not None
         at_ns = self._queue.wake_at_ns() if free else self._queue.expires_at_ns()
-        if at_ns is None or (self._timer is not None and self._timer_ns <= at_ns):
+        if at_ns is not None:
+            self._wake_at(at_ns)
+
+    def _wake_at(self, at_ns: int) -> None:
+        if self._timer is not None and self._timer_ns <= at_ns:
             return
         self._cancel_timer()
         self._timer_ns = at_ns
@@ -232,6 +288,8 @@ class Scheduler:
         parts, report = job.empty()
         ride = Ride(lane.device, job.closed, self._clock.now_ns())
         errors = errors_in(report)
+        if job.flight is not None:
+            self._learn(job.flight, parts, 0 if errors else report.runs[0].padded_rows, ride.settled_ns)
         try:
             if errors:
                 self._note_loss(lane, errors)
@@ -242,6 +300,17 @@ class Scheduler:
             for run in report.runs:
                 self._observe(lane, run)
 
+    def _learn(self, flight: Flight, parts: Sequence[Part], padded_rows: int, now_ns: int) -> None:
+        """padded_rows: 0 for a batch that did not run as it should."""
+        admission, queue = self._admission, self._queue
+        for part in parts:
+            if now_ns > (part.deadline_ns or 0):  # it may be late, or has none: of most, that is all there is to see
+                admission.answered(flight, part.arrived_ns, part.deadline_ns, now_ns)
+        admission.finished(flight, padded_rows, queue.rows, now_ns)
+        queue.run_ns, queue.worthwhile = admission.latency.run_ns, admission.latency.worthwhile
+        if self._bounded:
+            queue.most_rows = admission.most_rows
+
     def _note_loss(self, lane: Lane, errors: Sequence[ScoringError]) -> None:
         """A lane whose device is gone gets nothing more, and what it still runs fails by itself."""
         loss = next((error for error in errors if error.kind is Kind.DEVICE_LOST), None)
@@ -251,6 +320,7 @@ class Scheduler:
         lane.stop()
         self._alive.remove(lane)
         left = len(self._alive)
+        self._admission.lanes = max(1, sum(lane.max_inflight for lane in self._alive))
         logger.error("%s lost an instance on %s, %d left: %s", self._name, lane.device.id, left, loss.message)
         if not left:
             self._loss = loss

@@ -27,6 +27,7 @@ def model_gauges(models: ModelManager) -> Iterator[Gauge]:
         yield Gauge("accelserve_queue_rows", "Rows waiting.", labels, queue.queue_rows)
         yield Gauge("accelserve_queue_bytes", "Bytes of tensors waiting.", labels, queue.queue_bytes)
         yield Gauge("accelserve_batches_running", "Batches that the model is running.", labels, queue.inflight)
+        yield from _learned(servable, labels)
     yield from _device_states(models)
 
 
@@ -43,6 +44,20 @@ def _instances(servable: Servable, labels: Labels) -> Iterator[Gauge]:
     for state, count in (("serving", lost.count(False)), ("lost", lost.count(True))):
         where = {**labels, "state": state}
         yield Gauge("accelserve_instances", "Instances of the model by whether they have their device.", where, count)
+
+
+def _learned(servable: Servable, labels: Labels) -> Iterator[Gauge]:
+    """Nothing for a model whose requests have neither deadlines nor an objective."""
+    learned = servable.scheduler.learned
+    told = "What a run of so many rows is believed to take."
+    for rows, run_ns in learned.sizes:
+        if rows & (rows - 1) == 0 or rows == servable.model.policy.max_batch_size:  # a few are enough
+            yield Gauge("accelserve_admission_run_seconds", told, {**labels, "rows": str(rows)}, run_ns / 1e9)
+    if servable.model.policy.latency_slo_ns is not None:
+        rows_told = "Most rows in a batch, as chosen for the model's objective."
+        yield Gauge("accelserve_admission_batch_rows", rows_told, labels, learned.most_rows)
+        delay_told = "How long a lane waits for company after a run, as chosen for the model's objective."
+        yield Gauge("accelserve_admission_delay_seconds", delay_told, labels, learned.delay_ns / 1e9)
 
 
 def _device_states(models: ModelManager) -> Iterator[Gauge]:

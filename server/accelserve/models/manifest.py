@@ -13,6 +13,7 @@ from accelserve.preprocessing import Preprocessing
 
 FILE_NAME = "accelserve.toml"
 DECODE_TOLERANCE = 0.02
+_LONGEST_OBJECTIVE_MS = 60_000
 _LONGEST_DELAY_US = 60_000_000  # without an end of its own, a request waits as long for company
 
 
@@ -107,11 +108,8 @@ def _read_labels(path: Path) -> tuple[str, ...]:
 
 
 def _batching(table: Mapping[str, Any]) -> BatchPolicy:
-    _known(
-        table,
-        ("max_batch_size", "allowed_batch_sizes", "max_queue_delay_us", "max_queue_rows", "max_queue_bytes"),
-        "batching",
-    )
+    limits = ("max_batch_size", "allowed_batch_sizes", "max_queue_delay_us", "max_queue_rows", "max_queue_bytes")
+    _known(table, (*limits, "latency_slo_ms"), "batching")
     values: dict[str, Any] = {}
     for key in ("max_batch_size", "max_queue_rows"):
         if (number := _typed(table, key, int)) is not None:
@@ -123,10 +121,23 @@ def _batching(table: Mapping[str, Any]) -> BatchPolicy:
             wanted = f"from 0 to {_LONGEST_DELAY_US} (a minute)"
             raise ScoringError(Kind.INVALID, f"max_queue_delay_us must be {wanted}, got {delay}")
         values["max_queue_delay_ns"] = delay * 1000
+    if "latency_slo_ms" in table:
+        values["latency_slo_ns"] = _objective_ns(table)
     if "allowed_batch_sizes" in table:
         sizes = values["allowed_batch_sizes"] = _numbers(table, "allowed_batch_sizes", int)
         values.setdefault("max_batch_size", max(sizes, default=1))
     return BatchPolicy(**values)
+
+
+def _objective_ns(table: Mapping[str, Any]) -> int:
+    """Raises ScoringError(INVALID), also beside a delay of the file's own: the objective is what chooses it."""
+    value = table["latency_slo_ms"]
+    wanted = f"a number of milliseconds above 0, up to {_LONGEST_OBJECTIVE_MS}"
+    if not isinstance(value, int | float) or isinstance(value, bool) or not 0 < value <= _LONGEST_OBJECTIVE_MS:
+        raise ScoringError(Kind.INVALID, f"latency_slo_ms: want {wanted} (a minute), got {value!r}")
+    if table.get("max_queue_delay_us"):
+        raise ScoringError(Kind.INVALID, "latency_slo_ms chooses the delay; leave out max_queue_delay_us")
+    return max(1, round(value * 1_000_000))
 
 
 def _bytes(value: Any) -> int:
