@@ -5,56 +5,135 @@ of the loop later. Everything here belongs to the event loop's thread.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
+from typing import Any, ClassVar, Generic, TypeVar
 
 T = TypeVar("T")
 
+_PENDING, _ANSWERED, _FAILED, _CANCELLED = range(4)
 
-class Ticket(asyncio.Future[T]):
-    """A future for one waiter. An errand that waits for it goes on inside `settle` or `fail`; a task as ever.
 
-    withdraw: called when nobody waits any more, because the ticket was cancelled or failed from outside.
+class Ticket(Generic[T]):
+    """What one waiter waits for. An errand goes on inside `settle` or `fail`; a task as ever, as with a future.
+
+    In Python, not an asyncio.Future, so that what waits in a queue can be the ticket itself: made, waited for and
+    settled, that is 2.8 µs instead of 4.1 for two objects that refer to each other.
+    Subclasses are told, by `withdrawn`, when nobody waits any more.
     """
 
-    __slots__ = ("_errand", "_withdraw")
+    __slots__ = ("_answer", "_asyncio_future_blocking", "_callbacks", "_errand", "_error", "_loop", "_state")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, withdraw: Callable[[], None] | None = None) -> None:
-        super().__init__(loop=loop)
+    _cancel_message: ClassVar[None] = None  # `asyncio.gather` asks for it
+    _answer: T
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._asyncio_future_blocking = False
+        self._state = _PENDING
+        self._error: Exception | None = None
         self._errand: Errand | None = None
-        self._withdraw = withdraw
+        self._callbacks: list[tuple[Callable[[Any], object], Context | None]] | None = None
+
+    def withdrawn(self) -> None:
+        """It has been cancelled or has failed, so what was to answer it is not needed any more."""
 
     def settle(self, answer: T) -> None:
         """Only once, and not after `fail` or `cancel`."""
-        self._withdraw = None
-        self.set_result(answer)
+        self._answer = answer
+        self._state = _ANSWERED
+        if self._callbacks is not None:
+            self._call_back()
         if (errand := self._errand) is not None:
             self._errand = None
             errand.resume()
 
     def fail(self, error: Exception) -> None:
         """Only once, and not after `settle` or `cancel`."""
-        self._let_go()
-        self.set_exception(error)
-        if (errand := self._errand) is not None:
-            self._errand = None
-            errand.resume()
+        self._error = error
+        self.withdrawn()
+        self._end(_FAILED)
 
     def cancel(self, msg: Any | None = None) -> bool:
-        if self.done():
+        if self._state != _PENDING:
             return False
         self._errand = None
-        self._let_go()
-        return super().cancel(msg)
+        self.withdrawn()
+        self._end(_CANCELLED)
+        return True
 
     def wake(self, errand: "Errand") -> None:
         """Let an errand that waits for this go on when it is done."""
         self._errand = errand
 
-    def _let_go(self) -> None:
-        withdraw, self._withdraw = self._withdraw, None
-        if withdraw is not None:
-            withdraw()
+    def _end(self, state: int) -> None:
+        self._state = state
+        if self._callbacks is not None:
+            self._call_back()
+        if (errand := self._errand) is not None:
+            self._errand = None
+            errand.resume()
+
+    def _call_back(self) -> None:
+        callbacks, self._callbacks = self._callbacks or [], None
+        for callback, context in callbacks:
+            self._loop.call_soon(callback, self, context=context)
+
+    # -- what asyncio asks of a future --------------------------------------------------------------------------
+
+    def get_loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
+    def done(self) -> bool:
+        return self._state != _PENDING
+
+    def cancelled(self) -> bool:
+        return self._state == _CANCELLED
+
+    def result(self) -> T:
+        """Raises what it failed with, once: an error that is kept keeps its raisers' frames, and they the ticket."""
+        if self._state == _ANSWERED:
+            return self._answer
+        if self._state == _CANCELLED:
+            raise asyncio.CancelledError
+        error, self._error = self._error, None
+        if error is None:
+            raise asyncio.InvalidStateError("it is not done, or its error has been raised")
+        try:
+            raise error
+        finally:
+            del error, self
+
+    def exception(self) -> Exception | None:
+        if self._state == _PENDING:
+            raise asyncio.InvalidStateError("it is not done")
+        if self._state == _CANCELLED:
+            raise asyncio.CancelledError
+        return self._error
+
+    def add_done_callback(self, callback: Callable[[Any], object], *, context: Context | None = None) -> None:
+        if self._state != _PENDING:
+            self._loop.call_soon(callback, self, context=context)
+        elif self._callbacks is None:
+            self._callbacks = [(callback, context)]
+        else:
+            self._callbacks.append((callback, context))
+
+    def remove_done_callback(self, callback: Callable[[Any], object]) -> int:
+        before = self._callbacks or []
+        self._callbacks = [pair for pair in before if pair[0] != callback]
+        return len(before) - len(self._callbacks)
+
+    def _make_cancelled_error(self) -> asyncio.CancelledError:
+        return asyncio.CancelledError()
+
+    def __await__(self) -> Generator[Any, None, T]:
+        if self._state == _PENDING:
+            self._asyncio_future_blocking = True
+            yield self
+        return self.result()
+
+    __iter__ = __await__
 
 
 class Errand:
@@ -68,7 +147,7 @@ class Errand:
 
     def __init__(self) -> None:
         self._coroutine: Coroutine[Any, Any, Any] | None = None
-        self._waits_for: asyncio.Future[Any] | None = None
+        self._waits_for: asyncio.Future[Any] | Ticket[Any] | None = None
 
     def returned(self, value: Any) -> None:
         """The coroutine is done."""
@@ -114,7 +193,7 @@ class Errand:
         else:
             self._waits_for = waits_for
             waits_for._asyncio_future_blocking = False  # as a task does: the answer to "I am awaited"
-            if type(waits_for) is Ticket:
+            if isinstance(waits_for, Ticket):
                 waits_for.wake(self)
             else:
                 waits_for.add_done_callback(self.resume)

@@ -11,6 +11,7 @@ from accelserve.backends.base import Device
 from accelserve.batching.admission import Flight
 from accelserve.batching.batch_run import BatchRunner, Report
 from accelserve.batching.request import Part
+from accelserve.batching.work import Work
 from accelserve.errors import ScoringError
 
 logger = logging.getLogger("accelserve.batching")
@@ -32,17 +33,18 @@ class Job:
     The loop empties it: the thread may not have let go of it yet when the answers leave.
     """
 
-    __slots__ = ("closed", "flight", "lane", "parts", "report")
+    __slots__ = ("closed", "flight", "lane", "parts", "report", "works")
 
     def __init__(self, lane: "Lane", parts: Sequence[Part], closed: str = "") -> None:
         self.lane = lane
         self.closed = closed
         self.flight: Flight | None = None
         self.parts = parts
+        self.works: Sequence[Work] = [part.work for part in parts]
         self.report = Report((), ())
 
     def empty(self) -> tuple[Sequence[Part], Report]:
-        parts, self.parts = self.parts, ()
+        parts, self.parts, self.works = self.parts, (), ()
         report, self.report = self.report, Report((), ())
         return parts, report
 
@@ -98,7 +100,7 @@ class Lane:
         job = self._jobs.get()
         if job is None:
             return False
-        job.report = self._runner.run([part.work for part in job.parts])
+        job.report = self._runner.run(job.works)
         try:
             loop.call_soon_threadsafe(finished, job)
         except RuntimeError:  # the loop has been closed: nobody waits any more

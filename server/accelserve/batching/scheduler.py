@@ -137,21 +137,17 @@ class Scheduler:
         self._refuse()
         if work.deadline_ns is not None or self._bounded:
             self._admit(work.rows, work.deadline_ns, work.priority, now_ns)
+        ticket: Whole | Cut
         if work.rows <= self._most_rows or not work.batched:
-            whole = Whole(work, now_ns, self._loop, self._withdraw)
-            ticket = whole.ticket
+            ticket = Whole(work, now_ns, self._loop, self._withdraw)
+            self._queue.add(ticket)
         else:
-            whole = None
-            cut = Cut(work.cut(self._most_rows), now_ns, self._loop, self._withdraw)
-            ticket = cut.ticket
-        try:
-            if whole is not None:
-                self._queue.add(whole)
-            else:
-                self._queue.add_all(cut.pieces)
-        except ScoringError:
-            ticket.cancel()  # or the request and its ticket would hold each other
-            raise
+            ticket = Cut(work.cut(self._most_rows), now_ns, self._loop, self._withdraw)
+            try:
+                self._queue.add_all(ticket.pieces)
+            except ScoringError:
+                ticket.cancel()  # or it and its pieces would hold each other
+                raise
         if self._gathering:
             pass  # all is looked at in a moment
         elif self._free_lane() is not None:
@@ -231,7 +227,7 @@ class Scheduler:
 
     def _start(self, lane: Lane, taken: Taken[Part], now_ns: int) -> None:
         """Hand a batch over. It may be empty: parts of a request that is over are left out here."""
-        parts = [part for part in taken.items if not part.over]
+        parts = [part for part in taken.items if not part.done()]
         if parts:
             job = Job(lane, parts, taken.closed)
             if self._watching:

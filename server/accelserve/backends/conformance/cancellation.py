@@ -86,7 +86,9 @@ class CancellationChecks(Checks):
             assert held.batches == [1, rows], "the rows did not ride together"
             mates[0].cancel()
             held.let_go()
-            await asyncio.wait([first, *mates])  # before the session is asked itself: it may run one at a time
+            await asyncio.gather(
+                first, *mates, return_exceptions=True
+            )  # before the session is asked itself: it may run one at a time
             await self._assert_answered(first, 0, session, limits)
             for row in range(1, rows):
                 await self._assert_answered(mates[row], row, session, limits)
@@ -114,7 +116,7 @@ class CancellationChecks(Checks):
         return Work(signature, self._row(row), tuple(signature.outputs), rows=1, batched=True)
 
     async def _assert_answered(
-        self, answer: asyncio.Future[Scored], row: int, session: Session, limits: Capabilities
+        self, answer: Awaitable[Scored], row: int, session: Session, limits: Capabilities
     ) -> None:
         """As the session answers that row alone, when no scheduler is about."""
         scored = await answer
