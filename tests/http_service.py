@@ -17,6 +17,7 @@ from accelserve.builtin import digits_path
 from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ModelConfig
 from accelserve.errors import Kind, ScoringError
+from accelserve.frontends import http_raw, http_tfserving
 from accelserve.frontends.http_app import build_app
 from accelserve.frontends.http_exchange import HttpExchange
 from accelserve.frontends.http_lane import HttpLane
@@ -129,7 +130,11 @@ async def serving(folder: Path, lane: str, limits: HttpLimits = LIMITS) -> Async
             raw = RawScoring(scorer, pictures, exchange, offload, limits.max_body_bytes)
             rest = TfServingRest(scorer, models, pictures, exchange, offload, limits.max_body_bytes)
             app = build_app(raw, rest, Operations(models, metrics, lifecycle))
-            fast = HttpLane(raw.handle, rest.handle) if lane == FAST else None
+            fast = (
+                HttpLane(((http_raw.scores, raw.handle), (http_tfserving.scores, rest.predict)))
+                if lane == FAST
+                else None
+            )
             policy = HttpConnectionPolicy(limits, refused=refused, lane=fast)
             yield Service(lane, policy, app, exchange, metrics, told)
     finally:

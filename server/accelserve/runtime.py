@@ -24,6 +24,7 @@ from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ServerConfig
 from accelserve.cpus import usable_cpus
 from accelserve.errors import ExitCode, Kind, ScoringError
+from accelserve.frontends import http_raw, http_tfserving
 from accelserve.frontends.grpc_calls import GrpcCalls
 from accelserve.frontends.grpc_core import CoreServer
 from accelserve.frontends.grpc_health import GrpcHealth
@@ -157,7 +158,7 @@ class Runtime:
         raw = RawScoring(scorer, pictures, exchange, offload, most)
         rest = TfServingRest(scorer, models, pictures, exchange, offload, most)
         app = build_app(raw, rest, Operations(models, self._metrics, self._lifecycle))
-        self._policy.lane = HttpLane(raw.handle, rest.handle)
+        self._policy.lane = HttpLane(((http_raw.scores, raw.handle), (http_tfserving.scores, rest.predict)))
         return build_http_server(app, self._policy, self._config.drain_timeout_s)
 
     def _grpc(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder, offload: Offload) -> CoreServer:

@@ -11,7 +11,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from accelserve.frontends.http_lane import is_service_path
+from accelserve.frontends.http_messages import Head
+from accelserve.frontends.http_raw import scores
 from accelserve.models.manager import ModelManager
 from accelserve.observability.metrics import Metrics
 from http_cases import CASES, JPEG, MOST_BODY_BYTES, Case
@@ -155,4 +156,4 @@ def test_the_unforeseen_outside_of_scoring_is_told_by_an_id_and_logged(tmp_path,
     ],
 )
 def test_service_paths_have_exactly_one_name(path, found):
-    assert is_service_path(path) is found
+    assert scores(Head("POST", path, {}, {})) is found

@@ -1,15 +1,15 @@
 """One scoring request over HTTP from first count to last header: ids, deadline, metrics, errors."""
 
 import logging
-from collections.abc import Awaitable, Callable
-from typing import NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, NamedTuple
 
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.exchange import note_internal, parse_priority, provenance_lines, time_spent, unforeseen
 from accelserve.frontends.http_messages import Head, HttpRequest, HttpResponse, error_response
 from accelserve.messages import Priority, ScoreResponse
-from accelserve.observability.logs import clean_request_id, new_request_id
+from accelserve.observability.logs import RequestIds, clean_request_id, new_request_id
 from accelserve.observability.metrics import Metrics, RequestRecord
 
 logger = logging.getLogger("accelserve.http")
@@ -39,34 +39,37 @@ class _Ids(NamedTuple):
     client: str
 
 
-Handle = Callable[[HttpRequest], Awaitable[HttpResponse]]
+Handle = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponse]]
 Handler = Callable[[HttpRequest, RequestRecord], Awaitable[Answer]]
 
 
 class HttpExchange:
     """Runs a handler as one counted request. new_id is injected so that tests can compare bytes."""
 
-    def __init__(self, metrics: Metrics, clock: Clock, new_id: Callable[[], str] = new_request_id) -> None:
+    def __init__(self, metrics: Metrics, clock: Clock, new_id: Callable[[], str] | None = None) -> None:
         self._metrics = metrics
-        self._new_id = new_id
+        self._new_id = new_id or RequestIds().new
         self.now_ns = clock.now_ns
 
     async def run(self, request: HttpRequest, handler: Handler) -> HttpResponse:
         """Never raises, except for cancellation (the client is gone)."""
         request_id, ids = self._ids(request.head)
-        with self._metrics.open("http") as record:
-            record.bytes_in = len(request.body)
-            try:
-                body, response = await handler(request, record)
-            except ScoringError as error:
-                return self._failed(record, error, request_id, ids)
-            except Exception as error:
-                return self._failed(record, unforeseen(error, request_id), request_id, ids)
-            record.bytes_out = len(body)
-            record.answered(response.timing)
-            spent = time_spent(response.timing, record.decode_ns)
-            lines = f"{ids}x-accelserve-timing: {spent}\r\n{provenance_lines(response)}"
-            return HttpResponse(200, body, lines.encode("latin-1"))
+        record = self._metrics.open("http")
+        record.bytes_in = len(request.body)
+        try:
+            body, response = await handler(request, record)
+        except ScoringError as error:
+            return self._failed(record, error, request_id, ids)
+        except Exception as error:
+            return self._failed(record, unforeseen(error, request_id), request_id, ids)
+        except BaseException as error:
+            record.ended(error)
+            raise
+        record.bytes_out = len(body)
+        record.answered(response.timing)
+        spent = time_spent(response.timing, record.decode_ns)
+        lines = f"{ids}x-accelserve-timing: {spent}\r\n{provenance_lines(response)}"
+        return HttpResponse(200, body, lines.encode("latin-1"))
 
     def _failed(self, record: RequestRecord, error: ScoringError, request_id: str, ids: str) -> HttpResponse:
         note_internal(error, request_id)
@@ -93,8 +96,12 @@ async def answered(handle: Handle, request: HttpRequest) -> HttpResponse:
     try:
         return await handle(request)
     except Exception as error:
-        request_id = clean_request_id(request.headers.get("x-request-id", "")) or new_request_id()
-        return error_response(unforeseen(error, request_id), {"x-request-id": request_id})
+        return unforeseen_response(request.head, error)
+
+
+def unforeseen_response(head: Head, error: Exception) -> HttpResponse:
+    request_id = clean_request_id(head.headers.get("x-request-id", "")) or new_request_id()
+    return error_response(unforeseen(error, request_id), {"x-request-id": request_id})
 
 
 def asked_of(head: Head) -> Asked:

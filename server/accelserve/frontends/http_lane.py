@@ -8,11 +8,11 @@ Measured on one core, tiny model, 32 clients: ASGI and FastAPI cost more than al
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends.http_exchange import Handle, answered
+from accelserve.frontends.http_exchange import Handle, unforeseen_response
 from accelserve.frontends.http_messages import Head, Header, HttpRequest, HttpResponse, error_response
 from accelserve.observability.logs import new_request_id
 from accelserve.ticket import Errand
@@ -38,18 +38,13 @@ class HttpLane:
     one parse now and then: the oldest is forgotten.
     """
 
-    def __init__(self, raw: Handle, rest: Handle) -> None:
-        """raw, rest: handlers of raw scoring and of TF Serving's paths."""
-        self._raw = raw
-        self._rest = rest
+    def __init__(self, routes: Sequence[tuple[Callable[[Head], bool], Handle]]) -> None:
+        """routes: which heads, and what answers them; the first that fits."""
+        self._routes = routes
         self._heads: dict[bytes, PlainHead] = {}
 
-    def handle_for(self, method: str, path: str) -> Handle | None:
-        if method != "POST":
-            return None
-        if path == "/score" or is_service_path(path):
-            return self._raw
-        return self._rest if path.startswith("/v1/") else None
+    def handle_for(self, head: Head) -> Handle | None:
+        return next((handle for fits, handle in self._routes if fits(head)), None)
 
     def find(self, data: bytes) -> tuple[PlainHead | None, int]:
         """The head that data begins with, if it is known, and where it ends; 0 when no end is in sight."""
@@ -64,12 +59,6 @@ class HttpLane:
         if len(heads) >= _MOST_HEADS and data not in heads:
             del heads[next(iter(heads))]
         heads[data] = plain
-
-
-def is_service_path(path: str) -> bool:
-    """`/api/v1/service/NAME/score`."""
-    parts = path.split("/")
-    return len(parts) == 6 and parts[:4] == ["", "api", "v1", "service"] and bool(parts[4]) and parts[5] == "score"
 
 
 def length_of(headers: Sequence[Header]) -> int:
@@ -117,7 +106,7 @@ class HotCycle(Errand):
             return
         parts, self._parts = self._parts, []
         head, handle, _ = self.plain
-        self.run(answered(handle, HttpRequest(head, parts[0] if len(parts) == 1 else b"".join(parts))))
+        self.run(handle(HttpRequest(head, parts[0] if len(parts) == 1 else b"".join(parts))))
 
     def abandon(self) -> None:
         """Nobody waits for this answer any more."""
@@ -127,10 +116,13 @@ class HotCycle(Errand):
         self._connection.answer(self, value)
 
     def raised(self, error: BaseException) -> None:
-        """`answered` lets only those through that are not Exceptions: pools that are closed cancel what they hold."""
-        if not isinstance(error, asyncio.CancelledError):
+        """What no exchange has caught; CancelledError comes from pools that are closed."""
+        if isinstance(error, asyncio.CancelledError):
+            self.give_up()
+        elif isinstance(error, Exception):
+            self._connection.answer(self, unforeseen_response(self.plain.head, error))
+        else:
             raise error
-        self.give_up()
 
     def give_up(self) -> None:
         """The server ends before the answer is there."""

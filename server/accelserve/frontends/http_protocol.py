@@ -242,11 +242,11 @@ class HttpProtocol(HttpToolsProtocol):
         if lane is None or scope["http_version"] != "1.1" or not self.parser.should_keep_alive():
             return None
         length = length_of(self.headers)
-        handle = lane.handle_for(scope["method"], scope["path"]) if length else None
-        if handle is None:
+        if not length or scope["method"] != "POST":
             return None
-        head = head_of(scope["method"], scope["path"], scope["query_string"], self.headers)
-        return PlainHead(head, handle, length)
+        head = head_of("POST", scope["path"], scope["query_string"], self.headers)
+        handle = lane.handle_for(head)
+        return PlainHead(head, handle, length) if handle is not None else None
 
     def _new_cycle(self) -> Cycle:
         http11 = self.scope["http_version"] == "1.1"

@@ -1,8 +1,9 @@
 """Raw HTTP scoring: POST /score and /api/v1/service/NAME/score. The body's bytes say what they are."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -53,10 +54,9 @@ class RawScoring:
         self._offload = offload
         self._max_body_bytes = max_body_bytes
 
-    async def handle(self, request: HttpRequest) -> HttpResponse:
-        if request.head.method != "POST":
-            return await self._exchange.run(request, self._wrong_method)
-        return await self._exchange.run(request, self._score)
+    def handle(self, request: HttpRequest) -> Coroutine[Any, Any, HttpResponse]:
+        posted = request.head.method == "POST"
+        return self._exchange.run(request, self._score if posted else self._wrong_method)
 
     async def _wrong_method(self, request: HttpRequest, record: RequestRecord) -> Answer:
         raise ScoringError(Kind.METHOD, f"{request.method} {request.path}: scoring takes POST, with the bytes to score")
@@ -140,6 +140,11 @@ def _encode(outputs: Mapping[str, Tensor], top: int | None, labels: Sequence[str
     if top is None:
         return encode_scores(outputs, single=single)
     return encode_top(top_output(outputs), top, labels, single=single)
+
+
+def scores(head: Head) -> bool:
+    """Whether it is for raw scoring: /score or /api/v1/service/NAME/score."""
+    return head.path == "/score" or _SERVICE.fullmatch(head.path) is not None
 
 
 def _model_of(head: Head) -> ModelRef:

@@ -1,8 +1,9 @@
 """TF Serving's REST API, version 1 (specs/tfserving.md section 2): predict, status, metadata, and a list of models."""
 
 import re
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import orjson
 
@@ -49,9 +50,13 @@ class TfServingRest:
     offload: Offload
     max_body_bytes: int
 
+    def predict(self, request: HttpRequest) -> Coroutine[Any, Any, HttpResponse]:
+        """Of a head that `scores`."""
+        return self.exchange.run(request, self._predict)
+
     async def handle(self, request: HttpRequest) -> HttpResponse:
-        if request.head.read(_scores):
-            return await self.exchange.run(request, self._predict)
+        if scores(request.head):
+            return await self.predict(request)
         try:
             return HttpResponse(200, self._about(request))
         except ScoringError as error:
@@ -112,7 +117,8 @@ class TfServingRest:
         return servable
 
 
-def _scores(head: Head) -> bool:
+def scores(head: Head) -> bool:
+    """Whether it is a scoring request, one for the books."""
     return head.method == "POST" and bool(_PREDICT.fullmatch(head.path) or _LATER.fullmatch(head.path))
 
 

@@ -40,30 +40,19 @@ class RequestRecord:
     own words: each value is a series for ever), and the sizes and the time to decode as it learns them.
     """
 
-    __slots__ = (
-        "_counts",
-        "_done",
-        "_metrics",
-        "_started_ns",
-        "bytes_in",
-        "bytes_out",
-        "decode_ns",
-        "model",
-        "protocol",
-        "version",
-    )
+    # Of the class: most are set once at most, and a record is made for every request.
+    model = ""
+    version = ""
+    bytes_in = 0
+    bytes_out = 0
+    decode_ns = 0
+    _done = False
 
     def __init__(self, metrics: "Metrics", protocol: str, counts: ProtocolCounts, started_ns: int) -> None:
         self._metrics = metrics
         self._counts = counts
         self._started_ns = started_ns
-        self._done = False
         self.protocol = protocol
-        self.model = ""
-        self.version = ""
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.decode_ns = 0
 
     def answered(self, timing: Timing | None, code: str = "200") -> None:
         """timing: None when no model ran."""
@@ -88,6 +77,11 @@ class RequestRecord:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        if not self._done:
+            self.ended(error)
+
+    def ended(self, error: BaseException | None) -> None:
+        """Counted under the outcome of what left the handler, unless it has been."""
         if self._done:
             return
         if isinstance(error, ScoringError):
