@@ -69,6 +69,10 @@ class RequestMeter:
             raise self._headers_too_large()
         self.part, self._exact, self._silent_bytes = BODY, False, 0
 
+    def body_follows(self) -> None:
+        """A head that was judged before came again, and the parser sees neither it nor its body."""
+        self.part = BODY
+
     def body(self, size_bytes: int) -> None:
         self._exact, self._silent_bytes = False, 0
         self._body_bytes += size_bytes

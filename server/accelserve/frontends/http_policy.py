@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.http_body import BodyMemory
 from accelserve.frontends.http_lane import HttpLane
 from accelserve.frontends.http_messages import Header, error_response, wire_headers
 from accelserve.observability.logs import new_request_id
@@ -48,12 +49,14 @@ class HttpConnectionPolicy:
     refused: called once for each request that no application counts: answered here, or left by its client in mid-body
     (CANCELLED).
     lane: the short way for plain scoring requests; without one all requests go through the ASGI application.
+    bodies: what large bodies are received into.
     draining: once True, each answer closes its connection (unless pipelined requests still wait behind it).
     """
 
     limits: HttpLimits = field(default_factory=HttpLimits)
     refused: Callable[[Kind], None] = _ignore
     lane: HttpLane | None = None
+    bodies: BodyMemory = field(default_factory=BodyMemory)
     draining: bool = False
     _beginnings: dict[int, bytes] = field(default_factory=dict, init=False)
     _of_headers: list[Header] | None = field(default=None, init=False)

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
 from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.http_body import LARGE_BODY_BYTES, BodyReader
 from accelserve.frontends.http_cycle import Cycle
 from accelserve.frontends.http_lane import HotCycle, PlainHead, length_of
 from accelserve.frontends.http_messages import HttpResponse, head_of
@@ -72,6 +73,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._active: Cycle | HotCycle | None = None  # the request being answered
         self._starting = False
         self._meter = RequestMeter(self.limits)
+        self._reader: BodyReader | None = None  # of a connection that has sent a large body
         self._stopped = False  # nothing more is parsed
         self._cut = False  # ... although the client may well be sending
         self._discarded_bytes = 0
@@ -97,6 +99,9 @@ class HttpProtocol(HttpToolsProtocol):
         self._waiting, self._stopped = _NOTHING, True
         self._deadline.close()
         self._unread.stop()
+        if self._reader is not None:
+            self._reader.forget()
+            self._reader = None
         if isinstance(self.cycle, HotCycle):
             self.cycle = None  # type: ignore[assignment]  # uvicorn would tell it what only its own cycles understand
         super().connection_lost(exc)
@@ -113,9 +118,13 @@ class HttpProtocol(HttpToolsProtocol):
         head_bytes = 0
         if self._active is None and self._meter.part is BETWEEN and self.policy.lane and not self.flow.write_paused:
             plain, head_bytes = self.policy.lane.find(data)
-            if plain is not None and len(data) - head_bytes == plain.length:
-                self._take(plain, data[head_bytes:])
-                return
+            if plain is not None:
+                came_bytes = len(data) - head_bytes
+                if came_bytes == plain.length:
+                    self._take(plain, data[head_bytes:])
+                    return
+                if came_bytes < plain.length > LARGE_BODY_BYTES and self._take_begun(plain, data, head_bytes):
+                    return
         self._meter.before_read()
         try:
             if head_bytes:
@@ -138,6 +147,27 @@ class HttpProtocol(HttpToolsProtocol):
         cycle.feed(body)
         cycle.more_body = False
         self._start(cycle)
+
+    def _take_begun(self, plain: PlainHead, data: bytes, head_bytes: int) -> bool:
+        """The same with a part of a large body: the rest is received in place. False: there is no memory for that."""
+        if self._reader is None:
+            self._reader = BodyReader(self, self.transport, self.policy.bodies)
+        if not self._reader.expect(plain.length, memoryview(data)[head_bytes:]):
+            return False
+        self._meter.body_follows()
+        self.cycle = self._active = HotCycle(self, plain)
+        self._watch()
+        return True
+
+    def body_growing(self) -> None:
+        self._watch()
+
+    def body_received(self, body: bytes) -> None:
+        self._rest()
+        self._meter.complete()
+        self.cycle.feed(body)
+        self.cycle.more_body = False
+        self._start_active()
 
     def _learn(self, head: bytes) -> None:
         """Parse what ends like a head, and remember it if that is all it was."""
@@ -338,6 +368,8 @@ class HttpProtocol(HttpToolsProtocol):
     def _stop(self, error: ScoringError | None) -> None:
         """Parse no further. error: what the request under way is told; None when it needs no telling."""
         already, self._stopped, self._cut = self._stopped, True, True
+        if self._reader is not None:
+            self._reader.forget()
         if already or error is None:
             return
         _LOG.debug("refused a request from %s: %s", self.client, error.message)
