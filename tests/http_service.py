@@ -17,10 +17,8 @@ from accelserve.builtin import digits_path
 from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ModelConfig
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends import http_raw, http_tfserving
-from accelserve.frontends.http_app import build_app
+from accelserve.frontends.http_app import build_app, build_lane
 from accelserve.frontends.http_exchange import HttpExchange
-from accelserve.frontends.http_lane import HttpLane
 from accelserve.frontends.http_ops import Operations
 from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits, HttpProtocol, protocol_class
 from accelserve.frontends.http_raw import RawScoring
@@ -81,10 +79,10 @@ class CountedExchange(HttpExchange):
 
     busy = 0
 
-    async def run(self, request, handler):
+    async def run(self, request, handler, record=None):
         self.busy += 1
         try:
-            return await super().run(request, handler)
+            return await super().run(request, handler, record)
         finally:
             self.busy -= 1
 
@@ -130,11 +128,7 @@ async def serving(folder: Path, lane: str, limits: HttpLimits = LIMITS) -> Async
             raw = RawScoring(scorer, pictures, exchange, offload, limits.max_body_bytes)
             rest = TfServingRest(scorer, models, pictures, exchange, offload, limits.max_body_bytes)
             app = build_app(raw, rest, Operations(models, metrics, lifecycle))
-            fast = (
-                HttpLane(((http_raw.scores, raw.handle), (http_tfserving.scores, rest.predict)))
-                if lane == FAST
-                else None
-            )
+            fast = build_lane(raw, rest) if lane == FAST else None
             policy = HttpConnectionPolicy(limits, refused=refused, lane=fast)
             yield Service(lane, policy, app, exchange, metrics, told)
     finally:

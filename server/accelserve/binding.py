@@ -43,6 +43,7 @@ class Binder:
         self._model = model
         self._key = next(iter(signature.inputs)) if len(signature.inputs) == 1 else None
         self._known: dict[Hashable, Bound] = {}
+        self.row_ns: int | None = None  # what the model last took for a row; None until it has run
 
     def bind(self, request: ScoreRequest) -> Bound:
         """Raises ScoringError(INVALID)."""

@@ -24,15 +24,13 @@ from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ServerConfig
 from accelserve.cpus import usable_cpus
 from accelserve.errors import ExitCode, Kind, ScoringError
-from accelserve.frontends import http_raw, http_tfserving
 from accelserve.frontends.grpc_calls import GrpcCalls
 from accelserve.frontends.grpc_core import CoreServer
 from accelserve.frontends.grpc_health import GrpcHealth
 from accelserve.frontends.grpc_server import build_grpc_server, listen
 from accelserve.frontends.grpc_tfserving import TfServingGrpc
-from accelserve.frontends.http_app import build_app
+from accelserve.frontends.http_app import build_app, build_lane
 from accelserve.frontends.http_exchange import HttpExchange
-from accelserve.frontends.http_lane import HttpLane
 from accelserve.frontends.http_ops import Operations
 from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits
 from accelserve.frontends.http_raw import RawScoring
@@ -158,7 +156,7 @@ class Runtime:
         raw = RawScoring(scorer, pictures, exchange, offload, most)
         rest = TfServingRest(scorer, models, pictures, exchange, offload, most)
         app = build_app(raw, rest, Operations(models, self._metrics, self._lifecycle))
-        self._policy.lane = HttpLane(((http_raw.scores, raw.handle), (http_tfserving.scores, rest.predict)))
+        self._policy.lane = build_lane(raw, rest)
         return build_http_server(app, self._policy, self._config.drain_timeout_s)
 
     def _grpc(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder, offload: Offload) -> CoreServer:

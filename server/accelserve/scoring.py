@@ -29,7 +29,8 @@ class Scorer:
         Raises ScoringError. Cancelling the caller takes the request out of its queue.
         """
         taken = servable.model.pixels.by_signature[signature.name].signature if request.pixels else signature
-        bound = servable.binder(taken).bind(request)
+        binder = servable.binder(taken)
+        bound = binder.bind(request)
         work = Work(
             taken,
             bound.inputs,
@@ -43,6 +44,7 @@ class Scorer:
         ticket = servable.scheduler.submit(work)
         scored = await (ticket if work.deadline_ns is None else self._in_time(ticket, servable, work.deadline_ns))
         outputs, timing, devices = scored
+        binder.row_ns = timing.compute_ns // timing.batch_rows if timing.batch_rows else None
         if bound.renamed:
             outputs = {name: outputs[key] for name, key in bound.outputs}
         return ScoreResponse(

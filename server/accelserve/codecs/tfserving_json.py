@@ -5,10 +5,14 @@ name; the caller's function looks up model and signature; `bind_predict` makes t
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
 from typing import Any, NamedTuple
+
+import orjson
 
 from accelserve.codecs.json_binding import bind_columns, bind_rows
 from accelserve.codecs.json_numbers import MIN_BYTES, NumberArray, parse_large
+from accelserve.codecs.json_tensors import quick_tensor
 from accelserve.codecs.json_text import dumps, json_list, json_rows, json_value, parse_json, quick_bytes, show
 from accelserve.errors import GRPC_CODE_NAMES, Kind, ScoringError
 from accelserve.messages import VersionStatus
@@ -160,6 +164,49 @@ def encode_predict(outputs: Mapping[str, Tensor], row_format: bool) -> bytes:
         return dumps({"predictions": _predictions(outputs)})
     values = {name: json_value(tensor, as_b64=_as_b64(name)) for name, tensor in outputs.items()}
     return dumps({"outputs": values})
+
+
+def read_together(bodies: Sequence[bytes], signature: Signature) -> tuple[dict[str, Tensor], list[int]] | None:
+    """The rows of several bodies as one tensor [sum of rows, ...] of the only input, and how many rows each has.
+
+    None unless each body is {"instances": rows of numbers}, nothing else and all of one shape: then `read_predict` has
+    to look at each. Bodies are parsed one by one: two that are no documents can make one together.
+    """
+    if len(signature.inputs) != 1:
+        return None
+    (spec,) = signature.inputs.values()
+    try:
+        documents = list(map(orjson.loads, bodies))
+    except orjson.JSONDecodeError:
+        return None
+    rows: list[object] = []
+    counts = []
+    for document in documents:
+        if type(document) is not dict or len(document) != 1:
+            return None
+        own = document.get("instances")
+        if type(own) is not list or not own:
+            return None
+        rows += own
+        counts.append(len(own))
+    if spec.dtype.numpy.kind not in "fiu":
+        return None
+    tensor = quick_tensor(rows, spec.dtype, _has_bools(b"\n".join(bodies)))
+    return ({spec.name: tensor}, counts) if tensor is not None else None
+
+
+def encode_together(outputs: Mapping[str, Tensor], counts: Sequence[int]) -> list[bytes]:
+    """`encode_predict` in row format, for the next `counts[i]` rows each. Raises as it does."""
+    if len(outputs) == 1 and max(counts) == 1:
+        (tensor,) = outputs.values()
+        text = quick_bytes(tensor) if tensor.ndim == 2 and len(tensor) == len(counts) else None
+        if text is not None:
+            return [b'{"predictions":[[%b]]}' % row for row in text[2:-2].split(b"],[")]
+    ends = list(accumulate(counts))
+    return [
+        encode_predict({name: tensor[end - count : end] for name, tensor in outputs.items()}, True)
+        for end, count in zip(ends, counts, strict=True)
+    ]
 
 
 def _predictions(outputs: Mapping[str, Tensor]) -> object:

@@ -10,7 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from accelserve import __version__
 from accelserve.errors import Kind, ScoringError
+from accelserve.frontends import http_raw, http_tfserving
 from accelserve.frontends.http_exchange import Handle, answered
+from accelserve.frontends.http_lane import HttpLane, LaneRoute
 from accelserve.frontends.http_messages import HttpResponse, asgi_request, error_response, wire_headers
 from accelserve.frontends.http_ops import Operations
 from accelserve.frontends.http_raw import RawScoring
@@ -70,6 +72,16 @@ def build_app(raw: RawScoring, rest: TfServingRest, operations: Operations) -> F
     route("/metrics", operations.metrics_page, ["GET"], "Prometheus metrics")
     app.add_exception_handler(HTTPException, _refused)
     return app
+
+
+def build_lane(raw: RawScoring, rest: TfServingRest) -> HttpLane:
+    """The scoring routes once more, for plain requests."""
+    return HttpLane(
+        (
+            LaneRoute(http_raw.scores, raw.handle),
+            LaneRoute(http_tfserving.scores, rest.predict, rest.predict_together),
+        )
+    )
 
 
 def _endpoint(handle: Handle) -> Callable[[Request], Awaitable[Response]]:

@@ -1,16 +1,17 @@
 """One scoring request over HTTP from first count to last header: ids, deadline, metrics, errors."""
 
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.exchange import note_internal, parse_priority, provenance_lines, time_spent, unforeseen
+from accelserve.frontends.http_convoy import Outcome
 from accelserve.frontends.http_messages import Head, HttpRequest, HttpResponse, error_response
-from accelserve.messages import Priority, ScoreResponse
+from accelserve.messages import Priority, ScoreResponse, Timing
 from accelserve.observability.logs import RequestIds, clean_request_id, new_request_id
-from accelserve.observability.metrics import Metrics, RequestRecord
+from accelserve.observability.metrics import Metrics, RequestRecord, TogetherRecord
 
 logger = logging.getLogger("accelserve.http")
 
@@ -40,7 +41,21 @@ class _Ids(NamedTuple):
 
 
 Handle = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponse]]
+
+
+class RecordedHandle(Protocol):
+    """A handler of counted requests. record: of one that has been counted before."""
+
+    def __call__(
+        self, request: HttpRequest, record: RequestRecord | None = None
+    ) -> Coroutine[Any, Any, HttpResponse]: ...
+
+
 Handler = Callable[[HttpRequest, RequestRecord], Awaitable[Answer]]
+# None: not together.
+TogetherHandler = Callable[
+    [Sequence[HttpRequest], TogetherRecord], Awaitable[tuple[Sequence[bytes], ScoreResponse] | None]
+]
 
 
 class HttpExchange:
@@ -51,10 +66,11 @@ class HttpExchange:
         self._new_id = new_id or RequestIds().new
         self.now_ns = clock.now_ns
 
-    async def run(self, request: HttpRequest, handler: Handler) -> HttpResponse:
-        """Never raises, except for cancellation (the client is gone)."""
+    async def run(self, request: HttpRequest, handler: Handler, record: RequestRecord | None = None) -> HttpResponse:
+        """Never raises, except for cancellation (the client is gone). record: where the request has been counted."""
         request_id, ids = self._ids(request.head)
-        record = self._metrics.open("http")
+        if record is None:
+            record = self._metrics.open("http")
         record.bytes_in = len(request.body)
         try:
             body, response = await handler(request, record)
@@ -70,6 +86,34 @@ class HttpExchange:
         spent = time_spent(response.timing, record.decode_ns)
         lines = f"{ids}x-accelserve-timing: {spent}\r\n{provenance_lines(response)}"
         return HttpResponse(200, body, lines.encode("latin-1"))
+
+    async def run_together(
+        self, requests: Sequence[HttpRequest], present: Sequence[bool], handler: TogetherHandler
+    ) -> Outcome:
+        """All as one, or what they need to go on alone. Raises only what is no Exception."""
+        record = self._metrics.open_together("http", len(requests))
+        try:
+            found = await handler(requests, record)
+        except Exception:  # each will be told by itself what is wrong
+            found = None
+        except BaseException as error:
+            record.ended(error)
+            raise
+        if found is None:
+            return None, record.apart()
+        bodies, response = found
+        queue_ns, compute_ns, rows, modelled_ns, first, closed = timing = response.timing
+        waited = [len(request.body) for request, still in zip(requests, present, strict=True) if still]
+        told = sum([len(body) for body, still in zip(bodies, present, strict=True) if still])
+        record.answered(timing, len(waited), sum(waited), told)
+        provenance = provenance_lines(response)
+        answers = []
+        for at, (request, body) in enumerate(zip(requests, bodies, strict=True), first):
+            _, ids = self._ids(request.head)
+            spent = time_spent(Timing(queue_ns, compute_ns, rows, modelled_ns, at, closed), record.decode_ns)
+            lines = f"{ids}x-accelserve-timing: {spent}\r\n{provenance}"
+            answers.append(HttpResponse(200, body, lines.encode("latin-1")))
+        return answers, None
 
     def _failed(self, record: RequestRecord, error: ScoringError, request_id: str, ids: str) -> HttpResponse:
         note_internal(error, request_id)

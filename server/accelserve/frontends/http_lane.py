@@ -8,13 +8,15 @@ Measured on one core, tiny model, 32 clients: ASGI and FastAPI cost more than al
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends.http_exchange import Handle, unforeseen_response
-from accelserve.frontends.http_messages import Head, Header, HttpRequest, HttpResponse, error_response
+from accelserve.frontends.http_convoy import MOST_TOGETHER, Convoy, Together
+from accelserve.frontends.http_exchange import RecordedHandle, unforeseen_response
+from accelserve.frontends.http_messages import Head, Header, HttpRequest, HttpResponse, error_response, head_of
 from accelserve.observability.logs import new_request_id
+from accelserve.observability.metrics import RequestRecord
 from accelserve.ticket import Errand
 
 _MOST_HEADS = 512
@@ -22,12 +24,21 @@ _MOST_HEAD_BYTES = 2048
 _END = b"\r\n\r\n"
 
 
+class LaneRoute(NamedTuple):
+    """fits: which heads. together: answers several requests at once, where there is such a way."""
+
+    fits: Callable[[Head], bool]
+    handle: RecordedHandle
+    together: Together | None = None
+
+
 class PlainHead(NamedTuple):
-    """A head that the short lane takes. length: of the body, in bytes."""
+    """A head that the short lane takes. length: of the body, in bytes. kin: equal for heads that say the same else."""
 
     head: Head
-    handle: Handle
+    route: LaneRoute
     length: int
+    kin: Hashable
 
 
 class HttpLane:
@@ -38,13 +49,45 @@ class HttpLane:
     one parse now and then: the oldest is forgotten.
     """
 
-    def __init__(self, routes: Sequence[tuple[Callable[[Head], bool], Handle]]) -> None:
-        """routes: which heads, and what answers them; the first that fits."""
+    def __init__(self, routes: Sequence[LaneRoute]) -> None:
+        """routes: the first that fits is taken."""
         self._routes = routes
         self._heads: dict[bytes, PlainHead] = {}
+        self._arrived: list[HotCycle] = []
 
-    def handle_for(self, head: Head) -> Handle | None:
-        return next((handle for fits, handle in self._routes if fits(head)), None)
+    def plain_head(self, scope: Mapping[str, Any], headers: Sequence[Header]) -> PlainHead | None:
+        """What the lane wants of a complete head, None when it is not for it. scope: ASGI's, of an HTTP/1.1 request."""
+        length = length_of(headers)
+        if not length or scope["method"] != "POST":
+            return None
+        head = head_of("POST", scope["path"], scope["query_string"], headers)
+        route = next((route for route in self._routes if route.fits(head)), None)
+        if route is None:
+            return None
+        same = tuple([header for header in headers if header[0] != b"content-length"])
+        return PlainHead(head, route, length, (scope["path"], scope["query_string"], same))
+
+    def arrive(self, cycle: "HotCycle") -> None:
+        """If the request is whole, and has not come before: let it leave when the loop has read what there is."""
+        if cycle.more_body or cycle.arrived:
+            return
+        cycle.arrived = True
+        if not self._arrived:
+            asyncio.get_running_loop().call_soon(self._depart)
+        self._arrived.append(cycle)
+
+    def _depart(self) -> None:
+        arrived = [cycle for cycle in self._arrived if cycle.waits]
+        self._arrived = []
+        if len(arrived) == 1:
+            arrived[0].start()
+            return
+        kinds: dict[Hashable, list[HotCycle]] = {}
+        for cycle in arrived:
+            kinds.setdefault(cycle.plain.kin, []).append(cycle)
+        for cycles in kinds.values():
+            for at in range(0, len(cycles), MOST_TOGETHER):
+                _start(cycles[at : at + MOST_TOGETHER])
 
     def find(self, data: bytes) -> tuple[PlainHead | None, int]:
         """The head that data begins with, if it is known, and where it ends; 0 when no end is in sight."""
@@ -59,6 +102,17 @@ class HttpLane:
         if len(heads) >= _MOST_HEADS and data not in heads:
             del heads[next(iter(heads))]
         heads[data] = plain
+
+
+def _start(cycles: "Sequence[HotCycle]") -> None:
+    """Those of one kind, together where that can be."""
+    together = cycles[0].plain.route.together
+    if together is None or len(cycles) == 1:
+        for cycle in cycles:
+            cycle.start()
+        return
+    convoy = Convoy(cycles)
+    convoy.start(together, [cycle.join(convoy) for cycle in cycles])
 
 
 def length_of(headers: Sequence[Header]) -> int:
@@ -83,7 +137,17 @@ class Answering(Protocol):
 class HotCycle(Errand):
     """A request in the short lane, from its head to its answer; beside `http_cycle.Cycle` in its connection."""
 
-    __slots__ = ("_connection", "_parts", "last", "more_body", "plain", "response_complete", "response_started")
+    __slots__ = (
+        "_body",
+        "_connection",
+        "_convoy",
+        "arrived",
+        "last",
+        "more_body",
+        "plain",
+        "response_complete",
+        "response_started",
+    )
 
     waiting_for_100_continue = False
 
@@ -91,25 +155,52 @@ class HotCycle(Errand):
         super().__init__()
         self._connection = connection
         self.plain = plain
-        self._parts: list[bytes] = []
+        self._body: bytes | bytearray | None = None  # None again once it has been handed on
+        self._convoy: Convoy | None = None
         self.more_body = True
+        self.arrived = False
         self.response_started = self.response_complete = False
         self.last = False  # the connection closes after this answer
 
     def feed(self, body: bytes) -> None:
         """A piece of the body."""
-        self._parts.append(body)
+        if self._body is None:
+            self._body = body
+        elif isinstance(self._body, bytes):
+            self._body = bytearray(self._body + body)
+        else:
+            self._body += body
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is still to be started."""
+        return self._body is not None
 
     def start(self) -> None:
-        """Call the handler once, when the body is whole."""
-        if self.more_body or not self._parts:
-            return
-        parts, self._parts = self._parts, []
-        head, handle, _ = self.plain
-        self.run(handle(HttpRequest(head, parts[0] if len(parts) == 1 else b"".join(parts))))
+        self.run(self.plain.route.handle(self._request()))
+
+    def join(self, convoy: Convoy) -> HttpRequest:
+        """Be answered by a convoy, which gets the request."""
+        self._convoy = convoy
+        return self._request()
+
+    def _request(self) -> HttpRequest:
+        body, self._body = self._body, None
+        return HttpRequest(self.plain.head, bytes(body or b""))
+
+    def told(self, answer: HttpResponse) -> None:
+        self._convoy = None
+        self._connection.answer(self, answer)
+
+    def alone(self, request: HttpRequest, record: RequestRecord) -> None:
+        self._convoy = None
+        self.run(self.plain.route.handle(request, record))
 
     def abandon(self) -> None:
         """Nobody waits for this answer any more."""
+        self._body = None
+        if self._convoy is not None:
+            self._convoy.leave(self)
         self.cancel()
 
     def returned(self, value: HttpResponse) -> None:
@@ -126,6 +217,6 @@ class HotCycle(Errand):
 
     def give_up(self) -> None:
         """The server ends before the answer is there."""
-        self.cancel()
+        self.abandon()
         stopping = ScoringError(Kind.DRAINING, "the server is stopping", retry_after_s=1)
         self._connection.answer(self, error_response(stopping, {"x-request-id": new_request_id()}))

@@ -23,8 +23,8 @@ from uvicorn.server import ServerState
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_body import LARGE_BODY_BYTES, BodyReader
 from accelserve.frontends.http_cycle import Cycle
-from accelserve.frontends.http_lane import HotCycle, PlainHead, length_of
-from accelserve.frontends.http_messages import HttpResponse, head_of
+from accelserve.frontends.http_lane import HotCycle, PlainHead
+from accelserve.frontends.http_messages import HttpResponse
 from accelserve.frontends.http_meter import BETWEEN, BODY, HEAD, RequestMeter
 from accelserve.frontends.http_policy import HttpConnectionPolicy, HttpLimits, refusal_bytes
 from accelserve.frontends.http_timers import Deadline, WriteWatch
@@ -268,15 +268,10 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _plain_head(self) -> PlainHead | None:
         """Of the head that is complete: what the short lane wants of it."""
-        lane, scope = self.policy.lane, self.scope
-        if lane is None or scope["http_version"] != "1.1" or not self.parser.should_keep_alive():
+        lane = self.policy.lane
+        if lane is None or self.scope["http_version"] != "1.1" or not self.parser.should_keep_alive():
             return None
-        length = length_of(self.headers)
-        if not length or scope["method"] != "POST":
-            return None
-        head = head_of("POST", scope["path"], scope["query_string"], self.headers)
-        handle = lane.handle_for(head)
-        return PlainHead(head, handle, length) if handle is not None else None
+        return lane.plain_head(self.scope, self.headers)
 
     def _new_cycle(self) -> Cycle:
         http11 = self.scope["http_version"] == "1.1"
@@ -327,8 +322,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_active(self) -> None:
         """A client that does not read gets no further answer; uvicorn's cycle waits for that in its `send`."""
-        if isinstance(self._active, HotCycle) and not self.flow.write_paused:
-            self._active.start()
+        active, lane = self._active, self.policy.lane
+        if isinstance(active, HotCycle) and lane is not None and not self.flow.write_paused:
+            lane.arrive(active)
 
     def _start_next(self) -> None:
         """Those that are answered at once follow each other here, and not within each other."""

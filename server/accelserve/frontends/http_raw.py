@@ -54,9 +54,9 @@ class RawScoring:
         self._offload = offload
         self._max_body_bytes = max_body_bytes
 
-    def handle(self, request: HttpRequest) -> Coroutine[Any, Any, HttpResponse]:
+    def handle(self, request: HttpRequest, record: RequestRecord | None = None) -> Coroutine[Any, Any, HttpResponse]:
         posted = request.head.method == "POST"
-        return self._exchange.run(request, self._score if posted else self._wrong_method)
+        return self._exchange.run(request, self._score if posted else self._wrong_method, record)
 
     async def _wrong_method(self, request: HttpRequest, record: RequestRecord) -> Answer:
         raise ScoringError(Kind.METHOD, f"{request.method} {request.path}: scoring takes POST, with the bytes to score")

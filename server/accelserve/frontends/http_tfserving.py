@@ -1,7 +1,7 @@
 """TF Serving's REST API, version 1 (specs/tfserving.md section 2): predict, status, metadata, and a list of models."""
 
 import re
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -11,18 +11,21 @@ from accelserve.codecs.tfserving_json import (
     encode_metadata,
     encode_predict,
     encode_status,
+    encode_together,
     read_predict,
+    read_together,
 )
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_coding import unpacked
+from accelserve.frontends.http_convoy import Outcome
 from accelserve.frontends.http_exchange import Answer, HttpExchange, asked_of
 from accelserve.frontends.http_messages import Head, HttpRequest, HttpResponse, error_response
 from accelserve.frontends.offload import LARGE_BYTES, Offload, encoding_bytes
 from accelserve.frontends.pictures import PictureDecoder
-from accelserve.messages import ModelRef, ScoreRequest
+from accelserve.messages import ModelRef, ScoreRequest, ScoreResponse
 from accelserve.models.manager import ModelManager
 from accelserve.models.servable import Servable
-from accelserve.observability.metrics import RequestRecord
+from accelserve.observability.metrics import RequestRecord, TogetherRecord
 from accelserve.scoring import Scorer
 from accelserve.tensors import DEFAULT_SIGNATURE, Signature, Tensor
 
@@ -32,6 +35,8 @@ _LATER = re.compile(_MODEL + r":(?P<verb>classify|regress)", re.IGNORECASE)
 _STATUS = re.compile(_MODEL, re.IGNORECASE)
 _METADATA = re.compile(_MODEL + r"/metadata", re.IGNORECASE)
 _LIST = re.compile(r"/v1/models/?", re.IGNORECASE)
+# Of lighter models the rows of a client who leaves may be computed for nobody: it costs less than asking.
+_LIGHT_ROW_NS = 100_000
 _INT64_MAX = 2**63 - 1
 _INT64_DIGITS = 19
 
@@ -50,9 +55,15 @@ class TfServingRest:
     offload: Offload
     max_body_bytes: int
 
-    def predict(self, request: HttpRequest) -> Coroutine[Any, Any, HttpResponse]:
-        """Of a head that `scores`."""
-        return self.exchange.run(request, self._predict)
+    def predict(self, request: HttpRequest, record: RequestRecord | None = None) -> Coroutine[Any, Any, HttpResponse]:
+        """Of a head that `scores`. record: where the request has been counted."""
+        return self.exchange.run(request, self._predict, record)
+
+    def predict_together(
+        self, requests: Sequence[HttpRequest], present: Sequence[bool]
+    ) -> Coroutine[Any, Any, Outcome]:
+        """Of heads that `scores`, which say the same but for the length of the body."""
+        return self.exchange.run_together(requests, present, self._predict_together)
 
     async def handle(self, request: HttpRequest) -> HttpResponse:
         if scores(request.head):
@@ -104,6 +115,32 @@ class TfServingRest:
         if encoding_bytes(response.outputs) <= LARGE_BYTES:
             return Answer(encode_predict(response.outputs, row_format), response)
         return Answer(await self.offload.run(encode_predict, response.outputs, row_format), response)
+
+    async def _predict_together(
+        self, requests: Sequence[HttpRequest], record: TogetherRecord
+    ) -> tuple[Sequence[bytes], ScoreResponse] | None:
+        head = requests[0].head
+        ref, (wait_ns, urgency) = head.read(_ref_asked), head.read(asked_of)
+        started_ns = self.exchange.now_ns()
+        if isinstance(ref, str) or "content-encoding" in head.headers:
+            return None
+        servable = self.scorer.resolve(ref)
+        signature = servable.signature("")
+        row_ns = servable.binder(signature).row_ns
+        if not signature.batched or servable.model.preprocessing or row_ns is None or row_ns > _LIGHT_ROW_NS:
+            return None
+        read = read_together([request.body for request in requests], signature)
+        if read is None:
+            return None
+        inputs, counts = read
+        record.model, record.version = servable.name, str(servable.version)
+        record.decode_ns = self.exchange.now_ns() - started_ns
+        deadline_ns = None if wait_ns is None else started_ns + wait_ns
+        response = await self.scorer.score(servable, signature, ScoreRequest(inputs, (), deadline_ns, urgency))
+        rows, outputs = sum(counts), response.outputs
+        if encoding_bytes(outputs) > LARGE_BYTES or any(not t.ndim or len(t) != rows for t in outputs.values()):
+            return None
+        return encode_together(outputs, counts), response
 
     def _model(self, ref: ModelRef | str, record: RequestRecord) -> Servable | ScoringError:
         """The model, or why there is none, which is told once the body is found to be in order."""

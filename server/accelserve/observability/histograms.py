@@ -26,9 +26,12 @@ class Histogram:
         self._total = 0
         self._uncounted: list[int] = []
 
-    def observe(self, value: int) -> None:
+    def observe(self, value: int, times: int = 1) -> None:
         uncounted = self._uncounted
-        uncounted.append(value)
+        if times == 1:
+            uncounted.append(value)
+        else:
+            uncounted.extend([value] * times)
         if len(uncounted) >= _MOST_UNCOUNTED:
             self._count()
 

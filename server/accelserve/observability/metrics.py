@@ -91,6 +91,10 @@ class RequestRecord:
         else:
             self._finish(Outcome.FAILED.value, code_of(Kind.INTERNAL, self.protocol), Kind.INTERNAL.reason)
 
+    def left(self) -> None:
+        """The client has gone."""
+        self.ended(CancelledError())
+
     def _finish(self, outcome: str, code: str, reason: str) -> None:
         self._done = True
         self._counts.in_flight -= 1
@@ -101,6 +105,54 @@ class RequestRecord:
         series.duration.observe(metrics.now_ns() - self._started_ns)
         series.bytes_in += self.bytes_in
         series.bytes_out += self.bytes_out
+
+
+class TogetherRecord:
+    """Several requests that arrived together over one protocol, of one model, and end together or apart.
+
+    The front end fills in what it does for a `RequestRecord`; decode_ns is what all of them took.
+    """
+
+    model = ""
+    version = ""
+    decode_ns = 0
+
+    def __init__(
+        self, metrics: "Metrics", protocol: str, counts: ProtocolCounts, started_ns: int, requests: int
+    ) -> None:
+        self._metrics = metrics
+        self._counts = counts
+        self._started_ns = started_ns
+        self._protocol = protocol
+        self._requests = requests
+
+    def answered(self, timing: Timing, requests: int, bytes_in: int, bytes_out: int, code: str = "200") -> None:
+        """requests: that somebody still waited for, whose bytes are told; the others are cancelled."""
+        books, end = self._metrics.books, ("answered", code, "")
+        series = books.request(self.model, self.version, self._protocol)
+        series.ends[end] = series.ends.get(end, 0) + requests
+        series.bytes_in += bytes_in
+        series.bytes_out += bytes_out
+        series.duration.observe(self._metrics.now_ns() - self._started_ns, requests)
+        ran = books.model(self.model, self.version)
+        ran.queue.observe(timing.queue_ns, requests)
+        ran.decode.observe(self.decode_ns, requests)
+        if timing.modelled_device_ns is not None:
+            ran.modelled.observe(timing.modelled_device_ns, requests)
+        self._counts.in_flight -= requests
+        self._requests -= requests
+        for record in self.apart():
+            record.left()
+
+    def apart(self) -> "list[RequestRecord]":
+        """A record for each request that has not ended, which goes on with it."""
+        left, self._requests = self._requests, 0
+        return [RequestRecord(self._metrics, self._protocol, self._counts, self._started_ns) for _ in range(left)]
+
+    def ended(self, error: BaseException) -> None:
+        """All of them."""
+        for record in self.apart():
+            record.ended(error)
 
 
 class Metrics:
@@ -123,6 +175,13 @@ class Metrics:
         counts.received += 1
         counts.in_flight += 1
         return RequestRecord(self, protocol, counts, self.now_ns())
+
+    def open_together(self, protocol: str, requests: int) -> TogetherRecord:
+        """So many requests have arrived."""
+        counts = self.books.protocol(protocol)
+        counts.received += requests
+        counts.in_flight += requests
+        return TogetherRecord(self, protocol, counts, self.now_ns(), requests)
 
     def batch_done(self, model: str, version: int, device: str, rows: int, padded_rows: int, compute_ns: int) -> None:
         """A model ran `rows` requested rows as `padded_rows` on the device of this id."""
