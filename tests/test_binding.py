@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from accelserve.binding import bind
+from accelserve.batching.work import Work
+from accelserve.binding import Binder, bind
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import ScoreRequest
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
@@ -120,3 +121,16 @@ def test_zero_rows_ride_alone():
 def test_a_model_without_a_batch_axis_is_never_batched():
     fixed = signature([spec("x", shape=(2,))], [spec("y", shape=(2,))])
     assert not bind(fixed, ScoreRequest({"x": np.ones(2, np.float32)}), "m:1").batched
+
+
+@pytest.mark.parametrize("outputs", [[spec("y", "Softmax:0")], [spec("y", "Softmax:0"), spec("z", "ArgMax:0")]])
+def test_who_speaks_in_tensor_names_rides_with_who_speaks_in_signature_keys(outputs):
+    known = signature([spec("images", "Placeholder:0")], outputs)
+    binder = Binder(known, "m:1")
+
+    def group(name, output_filter=()):
+        bound = binder.bind(ScoreRequest({name: ROWS}, output_filter))
+        return Work(known, bound.inputs, bound.keys, bound.rows, bound.batched, kind=bound.kind).group
+
+    others = [group("images"), group("Placeholder:0"), group("images", tuple(known.outputs)[::-1])]
+    assert others == [group("images")] * 3

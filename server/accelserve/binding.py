@@ -59,7 +59,10 @@ class Binder:
 
     def _remember(self, kind: tuple[object, tuple[int, ...]], found: Bound) -> Bound:
         dtype, shape = kind
-        known = found._replace(inputs={}, kind=(self._signature.name, found.keys, dtype, shape[1:]))
+        one = (self._key, dtype, shape[1:])
+        # As `batching.work.Work.group`: whoever is bound the long way rides with those that are known.
+        outputs, inputs = (found.keys, one) if len(found.keys) == 1 else (frozenset(found.keys), frozenset((one,)))
+        known = found._replace(inputs={}, kind=(self._signature.name, outputs, inputs))
         if len(self._known) < _MOST_REMEMBERED:
             self._known[kind] = known
         return known

@@ -14,7 +14,7 @@ class Work(NamedTuple):
 
     inputs: by signature key. outputs: signature keys wanted, all of them in the signature.
     rows: size of axis 0; 1 where there is no batch axis. batched: may be joined with others along axis 0.
-    kind: what `group` would make, from a caller that keeps it.
+    kind: equal to what `group` would make, from a caller that keeps it.
     """
 
     signature: Signature
