@@ -3,6 +3,7 @@
 import pytest
 from test_scheduler import MS, FakeClock, behind_a_run, outcomes, play, work
 
+from accelserve.batching.admission import Admission
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import Priority
 
@@ -120,3 +121,17 @@ def test_an_objective_bounds_requests_without_deadlines():
         assert await outcomes(first, waiting) == [0, 2]
 
     play_timed(scenario, max_batch_size=2, latency_slo_ns=50 * MS)
+
+
+def test_a_fault_of_admission_costs_nobody_his_answer(caplog, monkeypatch):
+    async def scenario(scheduler, session, clock):
+        first, (second,) = await behind_a_run(scheduler, session, work(5, deadline_ns=clock.ns + 900 * MS))
+        session.gate.set()
+        assert await outcomes(first, second) == [0, 10]
+
+    def broken(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Admission, "finished", broken)
+    play_timed(scenario)
+    assert "learned nothing" in caplog.text

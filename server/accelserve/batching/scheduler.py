@@ -285,7 +285,10 @@ class Scheduler:
         ride = Ride(lane.device, job.closed, self._clock.now_ns())
         errors = errors_in(report)
         if job.flight is not None:
-            self._learn(job.flight, parts, 0 if errors else report.runs[0].padded_rows, ride.settled_ns)
+            try:
+                self._learn(job.flight, parts, 0 if errors else report.runs[0].padded_rows, ride.settled_ns)
+            except Exception:
+                logger.exception("%s learned nothing from a run", self._name)
         try:
             if errors:
                 self._note_loss(lane, errors)
