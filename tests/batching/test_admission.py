@@ -163,14 +163,6 @@ def test_who_would_make_the_first_one_late_is_expected_in_the_batch_after():
     assert admission.estimate_ns(1, 10, NOW + 43 * MS, NOW) == pytest.approx(with_all + 12 * MS, rel=0.2)
 
 
-def test_a_request_must_be_on_its_way_in_time_for_a_run_with_those_who_wait():
-    admission = Admission(BatchPolicy(), 1)
-    assert admission.lead_ns(32) == 0
-    for rows in (1, 8, 16, 24, 32):
-        admission.latency.observe(rows, (10 + 2 * rows) * MS, NOW)
-    assert [admission.lead_ns(waiting) // MS for waiting in (1, 4, 14, 32, 100)] == [12, 18, 30, 30, 30]
-
-
 def test_a_belief_that_refuses_everybody_fades():
     admission = knowing(ms=400)
     for _ in range(5):

@@ -174,15 +174,6 @@ class Admission:
         )
         raise ScoringError(Kind.OVERLOADED, message, reason=reason, retry_after_s=retry_after_s(needs_ns - left_ns))
 
-    def lead_ns(self, waiting: int) -> int:
-        """How long before its deadline a request must be on its way, with so many rows waiting.
-
-        It could run alone until its time is nearer than one row's; but while others wait, a batch cut so small for its
-        sake costs several of them their place. So with a full queue it has to fit into a batch of `worthwhile` rows.
-        """
-        run_ns = self.latency.run_ns
-        return run_ns[min(waiting, self.latency.worthwhile)] if run_ns else 0
-
     def given_up(self, deadline_ns: int, now_ns: int) -> ScoringError:
         """For who was let in and waits, but whose run would end too late by now."""
         left_ns = deadline_ns - now_ns

@@ -48,9 +48,8 @@ class BatchQueue(Generic[Item]):
         self._groups: dict[Hashable, Group[Item]] = {}
         self._last: Group[Item] | None = None  # that was added to, while it has items
         self._expired: dict[Item, None] = {}  # deadline passed, not handed out yet
-        self._heads: LazyHeap[Group[Item]] = (
-            LazyHeap()
-        )  # of several groups: all that may leave, and some that may no more
+        # Of several groups: all that may leave, and some that may no more.
+        self._heads: LazyHeap[Group[Item]] = LazyHeap()
         self._waiting: LazyHeap[Item] = LazyHeap()  # who waits for company, by when that ends
         self._deadlines: LazyHeap[Item] = LazyHeap()
         self._rows = 0
@@ -258,7 +257,8 @@ class BatchQueue(Generic[Item]):
     def hopeless(self, now_ns: int) -> list[Item]:
         """Remove and return, earliest deadline first, who has not expired but would during a run.
 
-        That of one row; or of as many as wait, up to `worthwhile`, for their sake a batch is not cut smaller.
+        That of one row, or of as many as wait, up to `worthwhile`: to cut a batch smaller for one's sake would cost
+        several of the others their place.
         """
         hopeless: list[Item] = []
         if self._timed and len(self.run_ns) > 1:

@@ -1,7 +1,7 @@
 """TF Serving's REST bodies: predict, status, metadata and errors (specs/tfserving.md 2).
 
-A request is read by `read_predict`, in TF Serving's order of checks: `parse_predict` reads the body and the signature's
-name; the caller's function looks up model and signature; `bind_predict` makes the tensors.
+A request is read by `read_predict`, in TF Serving's order of checks: first the body and the signature's name; then the
+caller's function looks up model and signature; `bind_predict` makes the tensors.
 """
 
 from collections.abc import Callable, Mapping, Sequence

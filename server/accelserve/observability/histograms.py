@@ -8,7 +8,6 @@ import numpy as np
 LATENCY_EDGES_NS: tuple[int, ...] = (*(50_000 << i for i in range(20)), 60_000_000_000)
 ROW_EDGES: tuple[int, ...] = tuple(1 << i for i in range(13))
 
-
 _MOST_UNCOUNTED = 512
 
 

@@ -86,9 +86,8 @@ class CancellationChecks(Checks):
             assert held.batches == [1, rows], "the rows did not ride together"
             mates[0].cancel()
             held.let_go()
-            await asyncio.gather(
-                first, *mates, return_exceptions=True
-            )  # before the session is asked itself: it may run one at a time
+            # Before the session is asked itself: it may run one at a time.
+            await asyncio.gather(first, *mates, return_exceptions=True)
             await self._assert_answered(first, 0, session, limits)
             for row in range(1, rows):
                 await self._assert_answered(mates[row], row, session, limits)
