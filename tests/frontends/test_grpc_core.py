@@ -232,6 +232,23 @@ def test_what_outlasts_the_grace_is_told_that_the_server_is_unavailable():
     assert stuck.cancelled.is_set()
 
 
+def test_a_call_that_fails_on_its_way_in_leaves_the_others_alone(monkeypatch, caplog):
+    let_in = CoreServer._let_in
+
+    def fails_once(server: CoreServer, *come: object) -> None:
+        monkeypatch.setattr(CoreServer, "_let_in", let_in)
+        raise MemoryError
+
+    def asks(channel: grpc.Channel) -> None:
+        with pytest.raises(grpc.RpcError):
+            channel.unary_unary("/s/Echo")(b"lost", timeout=0.2)
+        assert ask(channel, "/s/Echo", b"answered") == b"answered"
+
+    monkeypatch.setattr(CoreServer, "_let_in", fails_once)
+    serve({"/s/Echo": Unary(echo)}, asks)
+    assert "MemoryError" in caplog.text
+
+
 def test_a_stream_takes_and_gives_messages_in_turn():
     async def doubles(call: CoreCall) -> None:
         while (data := await call.receive()) is not None:

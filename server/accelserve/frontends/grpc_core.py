@@ -222,10 +222,18 @@ class CoreServer:
 
     def _hear(self, event: Any) -> bool:
         """A frame of its own for each event: while the thread waits it holds nothing. False: no more come."""
-        tag = event.tag
+        if event.tag is None:
+            return bool(event.completion_type != cygrpc.CompletionType.queue_shutdown)
+        try:
+            self._sort(event.tag, event)
+        except Exception:  # without its thread the server would be deaf
+            logger.exception("a gRPC event was lost")
+        return True
+
+    def _sort(self, tag: Any, event: Any) -> None:
         kind = type(tag)
         if tag is _SENT:
-            return True
+            return
         if kind is _Door:
             if event.success:
                 self._expect(tag)
@@ -236,11 +244,8 @@ class CoreServer:
             self._tell(self._close, (tag.call, event.batch_operations[0].cancelled()))
         elif tag is _STOPPED:
             self._tell(asyncio.Event.set, self._stopped)
-        elif tag is None:
-            return bool(event.completion_type != cygrpc.CompletionType.queue_shutdown)
         else:
             self._tell(_resolve, (tag, event.batch_operations))
-        return True
 
     def _expect(self, door: "_Door") -> None:
         """Be told of the next call there."""
