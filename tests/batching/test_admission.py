@@ -180,6 +180,21 @@ def test_the_objective_bounds_who_has_no_deadline():
     admission.check(1, 64, None, NOW + S, NOW)
 
 
+def test_an_instance_that_is_lost_leaves_less_time_for_each_run():
+    admission = Admission(BatchPolicy(latency_slo_ns=100 * MS), 4)
+
+    def batch_size():
+        admission.finished(admission.started(32, 0, NOW), 32, 0, NOW + 170 * MS)
+        return admission.most_rows
+
+    for _ in range(9):
+        for rows in (1, 8, 16, 24, 32):
+            admission.latency.observe(rows, (10 + 5 * rows) * MS, NOW)
+    with_four = batch_size()
+    admission.lanes = 1
+    assert batch_size() < with_four
+
+
 def test_who_waited_in_vain_is_told_so():
     error = knowing(ms=20).given_up(NOW + 15 * MS, NOW)
     assert (error.kind, error.reason, error.retry_after_s) == (Kind.OVERLOADED, "wait_too_long", 1)

@@ -215,7 +215,7 @@ class Admission:
         self._be_sure()
 
     def _choose(self, choice: BatchChoice, flight: Flight, waiting: int, now_ns: int) -> None:
-        latency = self.latency
+        latency, choice.lanes = self.latency, self.lanes
         choice.ran(flight.rows, now_ns - flight.started_ns, now_ns)
         choice.choose(latency.run_ns, latency.spread, latency.largest_seen, now_ns)
         self._hold_until_ns = now_ns + choice.delay_ns

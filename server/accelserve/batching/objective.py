@@ -32,7 +32,6 @@ class BatchChoice:
     __slots__ = (
         "_before_ns",
         "_busy_ns",
-        "_lanes",
         "_objective_ns",
         "_pause",
         "_rate",
@@ -43,14 +42,15 @@ class BatchChoice:
         "_skip",
         "_trying",
         "delay_ns",
+        "lanes",
         "most_rows",
     )
 
     def __init__(self, objective_ns: int, max_batch_size: int, allowed_batch_sizes: Sequence[int], lanes: int) -> None:
-        """lanes: batches that run at the same time."""
+        """lanes: batches that run at the same time; set it when that changes."""
         self._objective_ns = objective_ns
         self._sizes = allowed_batch_sizes or range(1, max_batch_size + 1)
-        self._lanes = lanes
+        self.lanes = lanes
         self._busy_ns = self._rows = self._runs = 0
         self._since_ns: int | None = None
         self._rate = 0.0  # rows per ns of the window before a trial
@@ -85,7 +85,7 @@ class BatchChoice:
     def _best(self, sizes: Sequence[int], run_ns: Sequence[int], spread: float) -> int:
         """The smallest that gives nearly the most rows per second; so it lies on the edge of a step where there are."""
         whole_ns = self._objective_ns / spread
-        both_ns = whole_ns / (1 + 1 / self._lanes)
+        both_ns = whole_ns / (1 + 1 / self.lanes)
         bound_ns = max(whole_ns * _NEARLY, run_ns[sizes[0]])
         rates = {size: size / max(1, run_ns[size]) for size in sizes if run_ns[size] <= bound_ns}
         safe = [rate for size, rate in rates.items() if run_ns[size] <= both_ns]
@@ -121,5 +121,5 @@ class BatchChoice:
         self._skip = self._pause
 
     def _may_gain(self, window_ns: int) -> bool:
-        busy = self._busy_ns > _BUSY * window_ns * self._lanes
+        busy = self._busy_ns > _BUSY * window_ns * self.lanes
         return busy and self._rows < _FULL * self._runs * self.most_rows
