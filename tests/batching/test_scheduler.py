@@ -141,7 +141,6 @@ def test_requests_of_one_loop_iteration_ride_together():
 def test_a_batch_that_is_full_leaves_though_more_may_come():
     async def scenario(scheduler, session):
         first, second = scheduler.submit(work(1)), scheduler.submit(work(2))
-        await iterations(2)
         assert scheduler.inflight == 1
         assert await outcomes(first, second) == [2, 4]
 

@@ -148,8 +148,9 @@ class Scheduler:
             except ScoringError:
                 ticket.cancel()  # or it and its pieces would hold each other
                 raise
-        if self._gathering:
-            pass  # all is looked at in a moment
+        if self._gathering:  # all is looked at in a moment, but a flood may make that a long one
+            if self._queue.rows >= self._queue.most_rows and self._free_lane() is not None:
+                self.poke()
         elif self._free_lane() is not None:
             self._poke_soon()
         elif work.deadline_ns is not None:
