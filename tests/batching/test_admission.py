@@ -41,6 +41,45 @@ def test_an_idle_server_lets_in_what_a_run_alone_makes():
     knowing(ms=20).check(1, 0, None, NOW + 20 * MS, NOW)
 
 
+def ran(admission, rows, ms, at_ns):
+    admission.finished(admission.started(rows, 0, at_ns), rows, 0, at_ns + ms * MS)
+    return at_ns + ms * MS
+
+
+def test_one_cold_run_refuses_nobody_on_an_idle_server():
+    admission = Admission(BatchPolicy(), 1)
+    admission.check(1, 0, None, NOW + 100 * MS, ran(admission, 1, 2_000, NOW - 2_000 * MS))
+
+
+@pytest.mark.parametrize("cold_runs", [1, 3])
+def test_a_size_that_was_cold_is_not_kept_away_by_those_that_go_on_running(cold_runs):
+    admission, now = Admission(BatchPolicy(), 1), NOW
+    for _ in range(20):
+        now = ran(admission, 1, 5, now)
+    for _ in range(cold_runs):
+        now = ran(admission, 8, 2_000, now)
+    for _ in range(10 * 65):
+        now = ran(admission, 1, 5, now + 95 * MS)
+    admission.check(4, 0, None, now + 100 * MS, now)
+    admission.check(8, 0, None, now + 100 * MS, now)
+
+
+def test_a_cold_first_batch_does_not_cut_the_next_ones():
+    admission, now = Admission(BatchPolicy(), 1), NOW
+    for _ in range(20):
+        now = ran(admission, 1, 5, now)
+    ran(admission, 8, 2_000, now)
+    assert admission.latency.run_ns[8] <= 80 * MS
+
+
+def test_a_size_known_to_take_longer_is_refused_though_others_are_quicker():
+    admission, now = Admission(BatchPolicy(), 1), NOW
+    for rows, ms in ((1, 5), (8, 40)) * 4:
+        now = ran(admission, rows, ms, now)
+    admission.check(7, 0, None, now + 6 * MS, now)  # nobody knows
+    assert refused(admission, rows=8, left_ms=30, now=now).reason == "deadline_too_short"
+
+
 def test_a_deadline_shorter_than_a_run_is_refused_for_that():
     error = refused(knowing(ms=20), left_ms=19)
     assert (error.kind, error.reason, error.retry_after_s) == (Kind.OVERLOADED, "deadline_too_short", 1)

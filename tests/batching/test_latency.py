@@ -156,3 +156,15 @@ def test_what_was_wrong_before_it_faded_is_learned_anew():
 def test_sizes_tells_what_was_seen():
     model = learned([(1, 10), (8, 20)])
     assert model.sizes() == [(1, 10 * MS), (8, 20 * MS)]
+
+
+@pytest.mark.parametrize("slow", [3, 10, 30])
+def test_bursts_of_slow_runs_that_come_and_go_do_not_carry_away_what_is_believed(slow):
+    chance = random.Random(5)
+    model = learned([(32, 1)] * 5)
+    for number in range(4_000):
+        rows = chance.randint(1, 16)
+        ms = 0.1 * chance.lognormvariate(0, 0.2) * (slow if number % 20 < 5 else 1)
+        model.observe(rows, int(ms * MS), number * MS)
+    assert max(model.run_ns) <= 4.2 * MS
+    assert model.run_ns[16] <= 0.2 * slow * MS

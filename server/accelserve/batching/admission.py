@@ -135,7 +135,7 @@ class Admission:
         if not run_ns:
             return 0
         if not ahead and len(self._running) < self.lanes and rows <= self._batch_rows:
-            return self.latency.least_ns(rows)
+            return self.latency.sure_ns(rows, now_ns)
         batches, place = divmod(ahead + rows - 1 if rows else ahead, self._batch_rows)
         rounds, lane = divmod(batches, self.lanes)
         wait_ns = self._free_in_ns(lane, now_ns) + rounds * run_ns[self._batch_rows]

@@ -24,17 +24,50 @@ _FADE = 0.7
 _FADE_AFTER_NS = 500_000_000
 _LONGEST_BELIEF_NS = 60_000_000_000
 _RIGHT = 0.8
+_NEVER_NS = 1 << 63
+_FEW = 8  # runs of a size among which the quickest and the slowest are looked for, or twice as many
+_FAR = 4.0  # a model's speed may change by so much for sizes that do not run meanwhile
 
 
 class _Size:
-    """What runs of about one size took. rows: their mean. scaled_ns: their time at speed 1."""
+    """What runs of about one size took. rows: their mean. scaled_ns: their time at speed 1. least_ns, most_ns: of the
+    last."""
 
-    __slots__ = ("rows", "runs", "scaled_ns")
+    __slots__ = ("_new_least_ns", "_new_most_ns", "last_ns", "least_ns", "most_ns", "rows", "runs", "scaled_ns")
 
     def __init__(self, rows: int, scaled_ns: float) -> None:
         self.rows = float(rows)
         self.scaled_ns = scaled_ns
         self.runs = 0
+        self.last_ns = 0
+        self.least_ns = self._new_least_ns = _NEVER_NS
+        self.most_ns = self._new_most_ns = 0
+
+    @property
+    def is_young(self) -> bool:
+        return self.runs < _COLD_RUNS
+
+    def ran(self, took_ns: int, now_ns: int) -> None:
+        self.runs += 1
+        self.last_ns = now_ns
+        if took_ns < self._new_least_ns:
+            self._new_least_ns = took_ns
+            self.least_ns = min(self.least_ns, took_ns)
+        if took_ns > self._new_most_ns:
+            self._new_most_ns = took_ns
+            self.most_ns = max(self.most_ns, took_ns)
+        if self.runs % _FEW == 0:
+            self.least_ns, self._new_least_ns = self._new_least_ns, _NEVER_NS
+            self.most_ns, self._new_most_ns = self._new_most_ns, 0
+
+    def bound(self, speed: float, slack: float) -> float:
+        """Its time, within what its last runs took: surprises that come and go move speed and shape by different steps,
+        and a size that hardly runs would drift away with them."""
+        ns = self.scaled_ns * speed
+        if not self.is_young and not self.least_ns <= ns * slack <= self.most_ns * slack * slack:
+            ns = min(max(ns, self.least_ns / slack), self.most_ns * slack)
+            self.scaled_ns = ns / speed
+        return ns
 
 
 class LatencyModel:
@@ -43,7 +76,7 @@ class LatencyModel:
     The shape is kept for each allowed size or, where any size may run, for each up to 32 and four in an octave above;
     between sizes that were seen it is a straight line. Beyond these it hopes (fewer rows take less in proportion, more
     rows what the line says): who has seen nothing refuses nothing. Changes are counted in logarithms, and a single
-    outlier moves little.
+    outlier moves little; in the long run each size stays within what its last runs took.
 
     run_ns: the typical time by rows, padded as they run, index 0 to max_batch_size; empty until a run was seen. A new
     list when it changes.
@@ -118,8 +151,9 @@ class LatencyModel:
             stale = self._young(size, rows, took_ns)
         else:
             stale = self._grown(size, rows, took_ns)
-        size.runs += 1
-        if stale:
+        size.ran(took_ns, now_ns)
+        size.bound(self._speed, 1.0)
+        if stale or size.runs == _COLD_RUNS:
             self._build()
 
     def fade(self, now_ns: int) -> None:
@@ -165,6 +199,18 @@ class LatencyModel:
         """What a run takes at best, of late: lags of a busy host come and go, and a model is not quicker than this."""
         return int(self.run_ns[rows] * min(1.0, self._least / self._built_speed))
 
+    def sure_ns(self, rows: int, now_ns: int) -> int:
+        """What a run alone takes for certain: no size is judged by runs of others that may be quicker, by its first
+        runs, or by runs of long ago, so that who asks for something new, or was slow by chance, is tried."""
+        key = bisect_left(self._edges, rows)
+        known = [at for at, size in self._sizes.items() if at <= key and not size.is_young]
+        if not known:
+            return 0
+        size = self._sizes[max(known)]
+        if now_ns - size.last_ns > _LONGEST_BELIEF_NS:
+            return 0
+        return min(size.least_ns, self.least_ns(min(rows, round(size.rows))))
+
     def _young(self, size: _Size, rows: int, took_ns: int) -> bool:
         size.rows += (rows - size.rows) / (size.runs + 1)
         faster = took_ns / self._speed < size.scaled_ns
@@ -203,9 +249,34 @@ class LatencyModel:
         self._odd.clear()
         return least
 
+    def _rebase(self) -> None:
+        """Call the present speed 1: it would leave the numbers' range one day."""
+        speed = self._speed
+        for size in self._sizes.values():
+            size.scaled_ns *= speed
+        self._least /= speed
+        self._new_least /= speed
+        if self._faded_from is not None:
+            self._faded_from /= speed
+        self._speed = self._built_speed = 1.0
+
+    def _points(self) -> list[tuple[float, float]]:
+        """(rows, ns), ascending. The first runs of a size may be cold, and would keep requests and batches of that size
+        away: they count at most twice in proportion to smaller ones."""
+        points: list[tuple[float, float]] = []
+        row_ns = math.inf
+        for _, size in sorted(self._sizes.items()):
+            ns = size.scaled_ns * self._speed if self._faded_from is not None else size.bound(self._speed, _FAR)
+            if size.is_young:
+                ns = min(ns, 2.0 * row_ns * size.rows)
+            else:
+                row_ns = ns / size.rows
+            points.append((size.rows, ns))
+        return points
+
     def _build(self) -> None:
-        points = [(self._sizes[key].rows, self._sizes[key].scaled_ns * self._speed) for key in sorted(self._sizes)]
-        self._built_speed = self._speed
+        points = self._points()
+        self._rebase()
         self._since = 0
         line = _through(points, self._top)
         run_ns = [line[rows] for rows in self._padded] if self._padded else line
