@@ -64,6 +64,12 @@ def test_a_size_that_was_cold_is_not_kept_away_by_those_that_go_on_running(cold_
     admission.check(8, 0, None, now + 100 * MS, now)
 
 
+def test_a_large_request_is_not_judged_by_one_cold_run():
+    admission = Admission(BatchPolicy(max_batch_size=32), 1)
+    now = ran(admission, 1, 2_000, NOW)
+    admission.check(1_000, 0, None, now + 100 * MS, now)
+
+
 def test_a_cold_first_batch_does_not_cut_the_next_ones():
     admission, now = Admission(BatchPolicy(), 1), NOW
     for _ in range(20):

@@ -52,6 +52,22 @@ def test_what_cannot_meet_its_deadline_is_refused_and_never_queued():
     play_timed(scenario)
 
 
+def test_who_finds_the_server_idle_after_one_cold_run_is_answered():
+    clock = FakeClock()
+
+    def cold(batch, answer):
+        clock.advance(2_000 * MS)
+        return answer(batch)
+
+    async def cold_first(scheduler, session):
+        warm, session.answer = session.answer, lambda batch: cold(batch, warm)
+        await scheduler.submit(work(1, deadline_ns=clock.ns + 9_000 * MS))
+        session.answer = warm
+        await scheduler.submit(work(2, deadline_ns=clock.ns + 100 * MS))
+
+    play(cold_first, clock=clock)
+
+
 def test_a_deadline_shorter_than_a_run_is_refused_on_an_idle_server():
     async def scenario(scheduler, session, clock):
         assert refused(scheduler, work(1, deadline_ns=clock.ns + 15 * MS)).reason == "deadline_too_short"

@@ -134,8 +134,8 @@ class Admission:
         run_ns = self.latency.run_ns
         if not run_ns:
             return 0
-        if not ahead and len(self._running) < self.lanes and rows <= self._batch_rows:
-            return self.latency.sure_ns(rows, now_ns)
+        if not ahead and len(self._running) < self.lanes:
+            return self._alone_ns(rows, now_ns)
         batches, place = divmod(ahead + rows - 1 if rows else ahead, self._batch_rows)
         rounds, lane = divmod(batches, self.lanes)
         wait_ns = self._free_in_ns(lane, now_ns) + rounds * run_ns[self._batch_rows]
@@ -144,6 +144,15 @@ class Admission:
         if first_ns is not None and not batches and now_ns + wait_ns + own_ns > first_ns:
             own_ns += least_ns  # the batch leaves without it, for the first one's sake
         return int((wait_ns * self._margin + own_ns) * self.latency.spread)
+
+    def _alone_ns(self, rows: int, now_ns: int) -> int:
+        """With nobody before it: what its runs take for certain."""
+        sure_ns, most_rows = self.latency.sure_ns, self.most_rows
+        if rows <= most_rows:
+            return sure_ns(rows, now_ns)
+        batches = -(-rows // most_rows)
+        rounds = -(-batches // self.lanes)
+        return (rounds - 1) * sure_ns(most_rows, now_ns) + sure_ns(rows - (batches - 1) * most_rows, now_ns)
 
     def _free_in_ns(self, lane: int, now_ns: int) -> int:
         """When one more than `lane` lanes have become free."""

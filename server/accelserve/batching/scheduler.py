@@ -204,14 +204,17 @@ class Scheduler:
             self._loop.call_soon(self._gather, waiting, until_ns)
         else:
             self._gathering = False
-            self.poke()
+            self.poke(tried=not self._running)
 
-    def poke(self) -> None:
-        """Look at the clock: fail what has expired or is too late, start what may leave."""
+    def poke(self, *, tried: bool = False) -> None:
+        """Look at the clock: fail what has expired or is too late, start what may leave.
+
+        tried: those who wait found the model idle, and admission let them in whatever is believed of runs.
+        """
         now_ns = self._clock.now_ns()
         for pending in self._queue.expire(now_ns):
             pending.expired(now_ns, self._name)
-        if self._watching and self._wait_or_drop(now_ns):
+        if self._watching and self._wait_or_drop(now_ns, tried):
             return
         while (lane := self._free_lane()) is not None and (taken := self._queue.take(now_ns)) is not None:
             self._start(lane, taken, now_ns)
@@ -238,9 +241,9 @@ class Scheduler:
             self._alive.append(lane)
             lane.give(job)
 
-    def _wait_or_drop(self, now_ns: int) -> bool:
+    def _wait_or_drop(self, now_ns: int, tried: bool) -> bool:
         """Fail those who waited in vain. True: nothing leaves yet, as the objective's delay is not over."""
-        for part in self._queue.hopeless(now_ns):
+        for part in () if tried else self._queue.hopeless(now_ns):
             self._admission.missed(part.arrived_ns, now_ns)
             part.fail(self._admission.given_up(part.deadline_ns or now_ns, now_ns))
         until_ns = self._admission.hold_until_ns(self._queue.rows, now_ns)
