@@ -12,7 +12,7 @@ from accelserve.errors import ScoringError
 from accelserve.frontends import http_tfserving
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
 from http_cases import Case
-from http_service import FAST, Answer, serving
+from http_service import FAST, Answer, FrozenClock, serving
 
 ROWS = b'{"instances": [[1, 2]]}'
 USUAL = [b'{"instances": [[%d, %d.5]]}' % (n, n) for n in range(9)]
@@ -199,6 +199,23 @@ def test_when_all_leave_nothing_is_left_behind(tmp_path):
         assert (counted(service, "answered"), counted(service, "cancelled"), counted(service)) == (3, 3, 6)
         assert not [v for name, v in books(service).items() if "in_flight" in name and v]
 
+    run(tmp_path, scenario)
+
+
+def test_who_goes_on_alone_has_no_more_time_for_that(tmp_path, monkeypatch):
+    now_ms = [1]
+
+    def takes_long(*_):
+        now_ms[0] += 1000
+
+    async def scenario(service) -> None:
+        sent = [request(ROWS, "/v1/models/double:predict", ("x-accelserve-timeout-ms", "500"))] * 3
+        monkeypatch.setattr(http_tfserving, "read_together", takes_long)
+        answers = await at_once(service, sent)
+        assert [answer.status for answer in answers] == [504] * 3
+        assert now_ms == [1001]
+
+    monkeypatch.setattr(FrozenClock, "now_ns", lambda _: now_ms[0] * 1_000_000)
     run(tmp_path, scenario)
 
 

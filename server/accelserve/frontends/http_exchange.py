@@ -26,7 +26,7 @@ class Answer(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What a head asks of any scoring request. wait_ns: until its deadline, from now."""
+    """What a head asks of any scoring request. wait_ns: from its arrival to its deadline."""
 
     wait_ns: int | None
     priority: Priority

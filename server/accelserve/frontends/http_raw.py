@@ -68,7 +68,7 @@ class RawScoring:
         (wait_ns, urgency), top = head.read(asked_of), head.read(_top_of)
         signature = servable.signature("")
         started_ns = self._exchange.now_ns()
-        deadline_ns = None if wait_ns is None else started_ns + wait_ns
+        deadline_ns = None if wait_ns is None else record.started_ns + wait_ns
         decoded = await self._decode(request, servable, signature, deadline_ns)
         record.decode_ns = self._exchange.now_ns() - started_ns
         score = ScoreRequest(decoded.inputs, (), deadline_ns, urgency, decoded.pixels)

@@ -97,7 +97,7 @@ class TfServingRest:
         head, body = request
         ref, (wait_ns, urgency) = head.read(_ref_asked), head.read(asked_of)
         started_ns = self.exchange.now_ns()
-        deadline_ns = None if wait_ns is None else started_ns + wait_ns
+        deadline_ns = None if wait_ns is None else record.started_ns + wait_ns
         if "content-encoding" in head.headers:
             body = await unpacked(request, self.offload, self.max_body_bytes)
         found = self._model(ref, record)
@@ -135,7 +135,7 @@ class TfServingRest:
         inputs, counts = read
         record.model, record.version = servable.name, str(servable.version)
         record.decode_ns = self.exchange.now_ns() - started_ns
-        deadline_ns = None if wait_ns is None else started_ns + wait_ns
+        deadline_ns = None if wait_ns is None else record.started_ns + wait_ns
         response = await self.scorer.score(servable, signature, ScoreRequest(inputs, (), deadline_ns, urgency))
         rows, outputs = sum(counts), response.outputs
         if encoding_bytes(outputs) > LARGE_BYTES or any(not t.ndim or len(t) != rows for t in outputs.values()):

@@ -38,6 +38,7 @@ class RequestRecord:
 
     The front end fills in `model` and `version` once they are resolved to what the server has (never with a client's
     own words: each value is a series for ever), and the sizes and the time to decode as it learns them.
+    started_ns: when the request was counted, from where its deadline runs.
     """
 
     # Of the class: most are set once at most, and a record is made for every request.
@@ -51,7 +52,7 @@ class RequestRecord:
     def __init__(self, metrics: "Metrics", protocol: str, counts: ProtocolCounts, started_ns: int) -> None:
         self._metrics = metrics
         self._counts = counts
-        self._started_ns = started_ns
+        self.started_ns = started_ns
         self.protocol = protocol
 
     def answered(self, timing: Timing | None, code: str = "200") -> None:
@@ -102,7 +103,7 @@ class RequestRecord:
         series = metrics.books.request(self.model, self.version, self.protocol)
         end = (outcome, code, reason)
         series.ends[end] = series.ends.get(end, 0) + 1
-        series.duration.observe(metrics.now_ns() - self._started_ns)
+        series.duration.observe(metrics.now_ns() - self.started_ns)
         series.bytes_in += self.bytes_in
         series.bytes_out += self.bytes_out
 
@@ -122,7 +123,7 @@ class TogetherRecord:
     ) -> None:
         self._metrics = metrics
         self._counts = counts
-        self._started_ns = started_ns
+        self.started_ns = started_ns
         self._protocol = protocol
         self._requests = requests
 
@@ -133,7 +134,7 @@ class TogetherRecord:
         series.ends[end] = series.ends.get(end, 0) + requests
         series.bytes_in += bytes_in
         series.bytes_out += bytes_out
-        series.duration.observe(self._metrics.now_ns() - self._started_ns, requests)
+        series.duration.observe(self._metrics.now_ns() - self.started_ns, requests)
         ran = books.model(self.model, self.version)
         ran.queue.observe(timing.queue_ns, requests)
         ran.decode.observe(self.decode_ns, requests)
@@ -147,7 +148,7 @@ class TogetherRecord:
     def apart(self) -> "list[RequestRecord]":
         """A record for each request that has not ended, which goes on with it."""
         left, self._requests = self._requests, 0
-        return [RequestRecord(self._metrics, self._protocol, self._counts, self._started_ns) for _ in range(left)]
+        return [RequestRecord(self._metrics, self._protocol, self._counts, self.started_ns) for _ in range(left)]
 
     def ended(self, error: BaseException) -> None:
         """All of them."""
