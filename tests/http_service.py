@@ -86,6 +86,13 @@ class CountedExchange(HttpExchange):
         finally:
             self.busy -= 1
 
+    async def run_together(self, requests, present, handler):
+        self.busy += 1
+        try:
+            return await super().run_together(requests, present, handler)
+        finally:
+            self.busy -= 1
+
 
 @dataclass
 class Service:
