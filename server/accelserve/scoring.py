@@ -5,7 +5,7 @@ import asyncio
 from accelserve.batching.scheduler import Scored, Work
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
-from accelserve.messages import ModelRef, ScoreRequest, ScoreResponse
+from accelserve.messages import ModelRef, Priority, ScoreRequest, ScoreResponse
 from accelserve.models.manager import ModelManager
 from accelserve.models.servable import Servable
 from accelserve.tensors import Signature
@@ -22,6 +22,10 @@ class Scorer:
     def resolve(self, ref: ModelRef) -> Servable:
         """The model a request means, so that codecs can decode against its signature. Raises ScoringError."""
         return self._models.resolve(ref)
+
+    def check(self, servable: Servable, deadline_ns: int | None, priority: Priority) -> None:
+        """Raise what `score` would raise at once for want of time, before anything is decoded in vain."""
+        servable.scheduler.check(1, deadline_ns, priority)
 
     async def score(self, servable: Servable, signature: Signature, request: ScoreRequest) -> ScoreResponse:
         """Run one request, in whatever batch it meets.

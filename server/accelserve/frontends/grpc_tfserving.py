@@ -50,12 +50,13 @@ class TfServingGrpc:
         servable = self.scorer.resolve(_routed(asked.model, call))
         record.model, record.version = servable.name, str(servable.version)
         signature = servable.signature(asked.signature)
-        deadline_ns = call.deadline_ns()
+        deadline_ns, priority = call.deadline_ns(), call.priority()
         inputs, pixels = dict(asked.inputs), False
         if servable.model.preprocessing:
+            self.scorer.check(servable, deadline_ns, priority)
             inputs, pixels = await self.pictures.into_inputs(servable, signature, inputs, deadline_ns)
         record.decode_ns = call.now_ns() - started_ns
-        request = ScoreRequest(inputs, asked.output_filter, deadline_ns, call.priority(), pixels)
+        request = ScoreRequest(inputs, asked.output_filter, deadline_ns, priority, pixels)
         response = await self.scorer.score(servable, signature, request)
         if encoding_bytes(response.outputs) <= LARGE_COPY_BYTES:
             return encode_predict(response), response

@@ -69,6 +69,8 @@ class RawScoring:
         signature = servable.signature("")
         started_ns = self._exchange.now_ns()
         deadline_ns = None if wait_ns is None else record.started_ns + wait_ns
+        if signature.name in servable.model.preprocessing:
+            self._scorer.check(servable, deadline_ns, urgency)
         decoded = await self._decode(request, servable, signature, deadline_ns)
         record.decode_ns = self._exchange.now_ns() - started_ns
         score = ScoreRequest(decoded.inputs, (), deadline_ns, urgency, decoded.pixels)

@@ -108,6 +108,7 @@ class TfServingRest:
         servable, signature, inputs, output_filter, row_format = read
         pixels = False
         if servable.model.preprocessing:
+            self.scorer.check(servable, deadline_ns, urgency)
             inputs, pixels = await self.pictures.into_inputs(servable, signature, inputs, deadline_ns)
         record.decode_ns = self.exchange.now_ns() - started_ns
         score = ScoreRequest(inputs, output_filter, deadline_ns, urgency, pixels)
