@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from statistics import median
 
 from benchmarks.peers.cases import SLOW, TUNED, WITH_JPEG
-from benchmarks.tables import OURS, Point, Result, capacity_cpu_us, least, middle_of, ratio, refusal_cpu_us
+from benchmarks.tables import OURS, Result, flooded, least, middle_of, ratio, refusal_cpu_us
 
 MET, MISSED, UNKNOWN = "met", "**missed**", "not measured"
 Results = Mapping[str, Result]
@@ -88,12 +88,12 @@ def _large(results: Results) -> Iterator[Goal]:
 def _overload(results: Results) -> Iterator[Goal]:
     for name, what in (("overload", "a device of 5 ms per batch"), ("overload_resnet50", "ResNet-50 on the same CPU")):
         result = results.get(name)
-        points = [point for point in result.points if (point["server"], point["load"]) == (OURS, 3)] if result else []
+        points = flooded(result, OURS, 3) if result else []
         shares = [point["goodput_rps"] / point["capacity_rps"] for point in points]
         case = f"overload, 3 x capacity, 100 ms, {what}"
         yield _at_least(case, "goodput >= 90 % of capacity", 0.9, median(shares) if shares else None, "{:.2f}")
-        costs = [cost for point in points if result if (cost := _refusal_us(result, point)) is not None]
-        yield _at_most(case, "server CPU per refusal < 1 ms", 1000, median(costs) if costs else None, "{:.0f} µs")
+        cost = result and refusal_cpu_us(result, OURS)
+        yield _at_most(case, "server CPU per refusal < 1 ms", 1000, cost, "{:.0f} µs")
 
 
 def _tail(results: Results) -> Iterator[Goal]:
@@ -166,10 +166,6 @@ def per_byte_spread(result: Result) -> float | None:
 
 def _inverse(value: float | None) -> float | None:
     return 1 / value if value else None
-
-
-def _refusal_us(result: Result, point: Point) -> float | None:
-    return refusal_cpu_us(point, capacity_cpu_us(result, point["server"]))
 
 
 def _cpu(results: Results, name: str, clients: int) -> float | None:

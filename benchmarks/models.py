@@ -83,7 +83,7 @@ def build_synthetic(folder: Path, name: str, run_ms: float, max_batch_size: int)
     """A device that takes `run_ms` for a batch of any size and no CPU: float32 [-1, 4] -> the same."""
     path = folder / f"{name}.synthetic.toml"
     path.write_text(f'delay_ms = {run_ms}\n[inputs.x]\ndtype = "float32"\nshape = [-1, 4]\noutput = "y"\n')
-    (folder / f"{path.stem}.accelserve.toml").write_text(f"[batching]\nmax_batch_size = {max_batch_size}\n")
+    (folder / f"{name}.accelserve.toml").write_text(f"[batching]\nmax_batch_size = {max_batch_size}\n")
     return path
 
 

@@ -29,7 +29,7 @@ CONNECTIONS = 1000
 GRACE_S = 2.0  # after the last arrival
 LOOK_S = 0.001
 LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.I)
-REASON = re.compile(rb'"reason": *"(\w+)"')
+REASON = re.compile(rb"\r\nx-accelserve-reason: *(\S+)", re.I)
 
 
 @dataclass(slots=True)
@@ -42,12 +42,12 @@ class Seen:
     refused: Counter[str] = field(default_factory=Counter)
     lost: int = 0
 
-    def add(self, head: bytes, body: bytes, took_ms: float, deadline_ms: float) -> None:
+    def add(self, head: bytes, took_ms: float, deadline_ms: float) -> None:
         status = head[9:12].decode()
         if status == "200":
             (self.in_time_ms if took_ms <= deadline_ms else self.late_ms).append(took_ms)
             return
-        reason = REASON.search(body)
+        reason = REASON.search(head)
         self.refused[f"{status} {reason[1].decode() if reason else ''}".strip()] += 1
         self.refused_ms.append(took_ms)
 
@@ -76,7 +76,7 @@ class Connection(asyncio.Protocol):
         if not found or length is None or len(body) < int(length[1]) or self._arrived is None:
             return
         self._buffer, arrived, self._arrived = b"", self._arrived, None
-        self._pool.answered(self, head, body, arrived)
+        self._pool.answered(self, head, arrived)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._pool.left(self, under_way=self._arrived is not None)
@@ -106,9 +106,9 @@ class Pool:
         else:
             self._waiting.append(at)
 
-    def answered(self, connection: Connection, head: bytes, body: bytes, arrived: float) -> None:
+    def answered(self, connection: Connection, head: bytes, arrived: float) -> None:
         self.under_way -= 1
-        self.seen.add(head, body, (perf_counter() - arrived) * 1e3, self._deadline_ms)
+        self.seen.add(head, (perf_counter() - arrived) * 1e3, self._deadline_ms)
         self.idle.append(connection)
         if self._waiting:
             self.arrive(self._waiting.popleft())

@@ -1,7 +1,8 @@
 """Goodput when more arrives than can be answered: open-loop load with a deadline. Parts of benchmarks.suite.
 
 A server's capacity is its rate with CLIENTS closed-loop clients, measured in the same round. Then requests arrive at
-multiples of it, each with a deadline of 100 ms, in `x-accelserve-timeout-ms` and in the client's own clock.
+multiples of it, each with a deadline of 100 ms, in `x-accelserve-timeout-ms` and in the client's own clock. Last, at
+the rate of the capacity, all with a deadline that nobody can meet: what a refusal costs.
 """
 
 import json
@@ -27,6 +28,7 @@ from benchmarks.tables import OURS
 LOADS = (0.5, 1.0, 1.5, 2.0, 3.0)
 CLIENTS = 32
 DEADLINE_MS = 100
+HOPELESS_MS = 1  # less than any run takes: all are refused, and what the server does is refusing
 RUN_MS, BATCH = 5.0, 8
 PEERS = ("mosec_tuned",)
 CLAIMS = {
@@ -56,23 +58,27 @@ class Flooded(Contender):
         for load in LOADS:
             yield {"load": load, "capacity_rps": capacity.load.rps, **self._flood(load * capacity.load.rps, core)}
 
-    def _flood(self, rate: float, core: int) -> dict[str, Any]:
+        hopeless = self._flood(capacity.load.rps, core, HOPELESS_MS)
+        if hopeless["refused"]:
+            yield {"hopeless": True, "refusal_cpu_us": 1e6 * hopeless["server_cpu_s"] / hopeless["refused"], **hopeless}
+
+    def _flood(self, rate: float, core: int, deadline_ms: int = DEADLINE_MS) -> dict[str, Any]:
         self.request.check()
         cpu, busy, generator = self.server.tree.cpu_s(), machine_busy_s(), children_s()
         began = perf_counter()
-        seen = open_loop(self.request, rate, self.seconds, core)
+        seen = open_loop(self.request, rate, self.seconds, core, deadline_ms)
         wall = perf_counter() - began
         cpu, generator = self.server.tree.cpu_s() - cpu, children_s() - generator
         foreign = max(0.0, (machine_busy_s() - busy - cpu - generator) / wall)
         return {**seen, "server_cpu_s": cpu, "foreign_cpus": foreign}
 
 
-def open_loop(request: Request, rate: float, seconds: float, core: int) -> dict[str, Any]:
+def open_loop(request: Request, rate: float, seconds: float, core: int, deadline_ms: int) -> dict[str, Any]:
     """What open_loop.py prints."""
     with tempfile.NamedTemporaryFile() as body:
         body.write(request.body)
         body.flush()
-        words = (request.url, body.name, request.content_type, rate, seconds, DEADLINE_MS)
+        words = (request.url, body.name, request.content_type, rate, seconds, deadline_ms)
         command = pinned(core, [sys.executable, "-m", "benchmarks.open_loop", *map(str, words)])
         done = subprocess.run(
             command, cwd=harness.ROOT, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds + 60

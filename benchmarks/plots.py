@@ -76,7 +76,7 @@ def goodput(result: Result, path: Path) -> Path:
     for server in dict.fromkeys(point["server"] for point in result.points):
         shares: dict[float, list[float]] = {0.0: [0.0]}
         for point in result.points:
-            if point["server"] == server and point["load"]:
+            if point["server"] == server and point.get("load"):
                 shares.setdefault(point["load"], []).append(point["goodput_rps"] / point["capacity_rps"])
         loads = sorted(shares)
         middle = [sorted(shares[load])[len(shares[load]) // 2] for load in loads]

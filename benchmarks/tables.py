@@ -15,7 +15,7 @@ HEAD = (
     "CPU, ours = 1", "rate, ours = 1",
 )  # fmt: skip
 OVERLOAD_HEAD = (
-    "server", "load", "goodput/s", "of capacity", "p50 ms", "p99 ms", "late", "refused", "CPU µs/refusal",
+    "server", "load", "goodput/s", "of capacity", "p50 ms", "p99 ms", "late", "refused",
     "refusal p50 ms", "lost",
 )  # fmt: skip
 LEAST_SHARE = 0.005
@@ -87,31 +87,38 @@ def overload_table(result: Result) -> Iterator[str]:
     """Per server and load: medians over the rounds. Loads and goodput are shares of the capacity of the same round."""
     yield from head(OVERLOAD_HEAD)
     for server in dict.fromkeys(point["server"] for point in result.points):
-        for load in sorted({point["load"] for point in result.points if point["load"]}):
-            points = [point for point in result.points if (point["server"], point["load"]) == (server, load)]
+        for load in sorted({point["load"] for point in result.points if point.get("load")}):
+            points = flooded(result, server, load)
             if points:
-                yield line(_overload_row(server, load, points, capacity_cpu_us(result, server)))
+                yield line(_overload_row(server, load, points))
+    yield ""
+    yield from refusal_lines(result)
 
 
-def capacity_cpu_us(result: Result, server: str) -> float:
-    """Server CPU for an answer at capacity: the least over the rounds."""
-    return least([point for point in result.points if point["server"] == server and not point["load"]], "cpu_us")
+def flooded(result: Result, server: str, load: float) -> list[Point]:
+    return [point for point in result.points if (point["server"], point.get("load")) == (server, load)]
 
 
-def refusal_cpu_us(point: Point, answer_cpu_us: float) -> float | None:
-    """Server CPU for a refusal: what is left when every answer has had what it costs at capacity."""
-    if not point["refused"]:
-        return None
-    spent_us = 1e6 * point["server_cpu_s"] - answer_cpu_us * (point["in_time"] + point["late"])
-    return max(0.0, spent_us / point["refused"])
+def refusal_lines(result: Result) -> Iterator[str]:
+    """What a refusal costs: all CPU of the server while it did nothing but refuse."""
+    for server in dict.fromkeys(point["server"] for point in result.points):
+        cost = refusal_cpu_us(result, server)
+        if cost is not None:
+            yield f"A refusal by {server} costs {cost:.0f} µs of CPU, where every request has a deadline of 1 ms."
 
 
-def _overload_row(server: str, load: float, points: list[Point], answer_cpu_us: float) -> tuple[str, ...]:
+def refusal_cpu_us(result: Result, server: str) -> float | None:
+    """The least over the rounds; None for a server that refused fewer than nine tenths."""
+    points = [point for point in result.points if point["server"] == server and point.get("hopeless")]
+    known = [point["refusal_cpu_us"] for point in points if point["refused"] >= 0.9 * point["arrived"]]
+    return min(known, default=None)
+
+
+def _overload_row(server: str, load: float, points: list[Point]) -> tuple[str, ...]:
     def middle(values: Iterator[float | None]) -> str:
         known = [value for value in values if value is not None]
         return f"{median(known):.2f}" if known else "–"
 
-    refusals = (refusal_cpu_us(point, answer_cpu_us) for point in points)
     return (
         server,
         f"{load:g}",
@@ -121,7 +128,6 @@ def _overload_row(server: str, load: float, points: list[Point], answer_cpu_us: 
         middle(point["in_time_p99_ms"] for point in points),
         str(sum(point["late"] + point["unanswered"] for point in points)),
         str(sum(point["refused"] for point in points)),
-        middle(refusals),
         middle(point["refused_p50_ms"] for point in points),
         str(sum(point["lost"] for point in points)),
     )

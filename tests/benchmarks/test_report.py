@@ -61,10 +61,10 @@ def test_the_served_rate_is_divided_by_the_best_batch_of_the_same_round():
     assert share_of_bare(result(*bare, served), OURS, 4) == pytest.approx(0.96)
 
 
-def test_a_refusal_costs_what_the_answers_leave():
-    flood = {"server_cpu_s": 1.0, "in_time": 900, "late": 100, "refused": 1000}
-    assert refusal_cpu_us(flood, 500.0) == pytest.approx(500.0)
-    assert refusal_cpu_us(flood | {"refused": 0}, 500.0) is None
+def test_a_refusal_is_costed_where_the_server_did_nothing_else():
+    flood = {"server": OURS, "hopeless": True, "refusal_cpu_us": 40.0, "refused": 95, "arrived": 100}
+    assert refusal_cpu_us(result(flood, flood | {"refusal_cpu_us": 50.0}), OURS) == 40.0
+    assert refusal_cpu_us(result(flood | {"refused": 80}), OURS) is None
 
 
 def test_the_cost_per_byte_is_what_a_body_costs_beyond_the_smallest():
