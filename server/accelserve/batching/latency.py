@@ -202,14 +202,13 @@ class LatencyModel:
     def sure_ns(self, rows: int, now_ns: int) -> int:
         """What a run alone takes for certain: no size is judged by runs of others that may be quicker, by its first
         runs, or by runs of long ago, so that who asks for something new, or was slow by chance, is tried."""
-        key = bisect_left(self._edges, rows)
-        known = [at for at, size in self._sizes.items() if at <= key and not size.is_young]
-        if not known:
-            return 0
-        size = self._sizes[max(known)]
-        if now_ns - size.last_ns > _LONGEST_BELIEF_NS:
-            return 0
-        return min(size.least_ns, self.least_ns(min(rows, round(size.rows))))
+        for key in range(bisect_left(self._edges, rows), -1, -1):
+            size = self._sizes.get(key)
+            if size is not None and size.runs >= _COLD_RUNS:
+                if now_ns - size.last_ns > _LONGEST_BELIEF_NS:
+                    return 0
+                return min(size.least_ns, self.least_ns(min(rows, round(size.rows))))
+        return 0
 
     def _young(self, size: _Size, rows: int, took_ns: int) -> bool:
         size.rows += (rows - size.rows) / (size.runs + 1)
