@@ -32,6 +32,7 @@ CLIENTS = 8
 SWAP_S = 10.0
 IDLE_CONNECTIONS = 1000
 QUIET_S = 10.0
+JPEGS = 500
 RESULTS = harness.ROOT / "benchmarks/results"
 JSON, OCTETS, JPEG = "application/json", "application/octet-stream", "image/jpeg"
 # How often each is sent, of 100.
@@ -55,7 +56,7 @@ class Traffic:
     def __init__(self, http_port: int, grpc_port: int) -> None:
         numbers = np.random.default_rng(0)
         image = numbers.random((1, 3, models.SIDE, models.SIDE), np.float32)
-        rows = numbers.random((600, 784), np.float32)
+        rows = numbers.random((400, 784), np.float32)
         self.ports = http_port, grpc_port
         self.sends: dict[str, tuple[str, bytes, str]] = {
             "json": ("/v1/models/tiny:predict", models.tiny_json(), JSON),
@@ -167,6 +168,21 @@ def idle_connections_kib(pid: int, port: int) -> float:
     return added * 1024 / IDLE_CONNECTIONS
 
 
+def after_jpegs(pid: int, sent: Traffic) -> dict[str, float]:
+    """The memory when a few JPEGs are all that was ever asked."""
+    connection = http.client.HTTPConnection("127.0.0.1", sent.ports[0], timeout=30)
+    for _ in range(JPEGS):
+        _post(connection, *sent.sends["jpeg"])
+    connection.close()
+    return memory_mib(pid)
+
+
+def least_by_minute(samples: list[dict[str, float]], what: str) -> list[float]:
+    """What is left each time that malloc gave back what it keeps."""
+    minutes = int(samples[-1]["at_s"] // 60) + 1
+    return [min(sample[what] for sample in samples if sample["at_s"] // 60 == minute) for minute in range(minutes)]
+
+
 def bare_mib(model: Path, core: int) -> float:
     with harness.Server("bare_session", harness.module_command("bare_session", "hold", model), core) as session:
         while "{}" not in session.words():
@@ -210,6 +226,7 @@ def main() -> None:
         with harness.Server("accelserve", command, core) as server:
             server.wait_for([request])
             started = memory_mib(server.process.pid)
+            jpegs = after_jpegs(server.process.pid, Traffic(*ports))
             with traffic(*ports) as sent:
                 samples = watch(server.process.pid, base, options.minutes * 60)
             request.check()
@@ -223,6 +240,8 @@ def main() -> None:
         "answers": dict(sorted(sent.answers.items())),
         "versions_changed": samples[-1]["versions"] - 1,
         "started": started,
+        "after_jpegs": jpegs,
+        "least_rss_mib_by_minute": least_by_minute(samples, "rss_mib"),
         "quiet": quiet,
         "most_rss_mib": max(sample["rss_mib"] for sample in samples),
         "pss_slope_mib_per_minute": slope_mib_per_minute(steady, "pss_mib"),
