@@ -57,7 +57,6 @@ class Ticket(Generic[T]):
     def cancel(self, msg: Any | None = None) -> bool:
         if self._state != _PENDING:
             return False
-        self._errand = None
         self.withdrawn()
         self._end(_CANCELLED)
         return True

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import grpc
 import pytest
 import uvloop
+from grpc_health.v1 import health_pb2
 
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.grpc_core import CoreCall, CoreServer, Handlers, Streaming, Unary
@@ -136,6 +137,19 @@ def test_a_message_over_the_limit_is_refused_by_its_length():
         assert ask(channel, "/s/Echo", b"still there") == b"still there"
 
     serve({"/s/Echo": Unary(echo)}, asks)
+
+
+def test_bytes_that_are_no_message_are_the_callers_fault_and_not_logged(caplog):
+    async def check(call: CoreCall, data: bytes) -> None:
+        call.answer(health_pb2.HealthCheckRequest.FromString(data).service.encode())
+
+    def asks(channel: grpc.Channel) -> None:
+        with refused(Code.INVALID_ARGUMENT):
+            ask(channel, "/s/Check", b"\xff\xff")
+        assert ask(channel, "/s/Check", b"\x0a\x01a") == b"a"
+
+    serve({"/s/Check": Unary(check)}, asks)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_handler_that_fails_or_forgets_to_answer_ends_its_own_call_and_no_other():

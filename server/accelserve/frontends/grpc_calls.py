@@ -144,5 +144,5 @@ def _refuse(core: CoreCall, error: ScoringError, request_id: str, record: Reques
 def _short(message: str) -> str:
     data = message.encode(errors="replace")
     if len(data) <= _MAX_MESSAGE_BYTES:
-        return message
+        return data.decode()
     return data[:_MAX_MESSAGE_BYTES].decode(errors="ignore") + "...TRUNCATED"

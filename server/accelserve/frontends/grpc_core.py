@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
+from google.protobuf.message import DecodeError
 from grpc._cython import cygrpc
 
 from accelserve.ticket import Errand
@@ -97,7 +98,8 @@ class CoreCall(Errand):
 
     async def send(self, data: bytes) -> None:
         """One answer of many; returns when there is room for the next."""
-        await self._done(*self._beginning(), cygrpc.SendMessageOperation(data, _NO_FLAGS))
+        first, self._begun = self._first(), True
+        await self._done(*first, cygrpc.SendMessageOperation(data, _NO_FLAGS))
 
     @property
     def is_over(self) -> bool:
@@ -130,6 +132,9 @@ class CoreCall(Errand):
             self.refuse(grpc.StatusCode.INTERNAL, "internal error")
 
     def raised(self, error: BaseException) -> None:
+        if isinstance(error, DecodeError):
+            self.refuse(grpc.StatusCode.INVALID_ARGUMENT, f"the message cannot be read: {error}")
+            return
         if not isinstance(error, asyncio.CancelledError):
             logger.error("a gRPC handler failed", exc_info=error)
         self.refuse(grpc.StatusCode.INTERNAL, "internal error")
@@ -137,17 +142,16 @@ class CoreCall(Errand):
     def _end(self, code: grpc.StatusCode, text: str, trailing: Metadata, *answer: Any) -> None:
         if self._over:
             return
-        self._over = True
         status = cygrpc.SendStatusFromServerOperation(trailing, code.value[0], text, _NO_FLAGS)
         close = () if self._watched else (cygrpc.ReceiveCloseOnServerOperation(_NO_FLAGS),)  # the core wants it once
-        self._call.start_server_batch((*self._beginning(), *answer, status, *close), _SENT)
+        # What the core cannot take raises here, and the call can still be refused in other words.
+        self._call.start_server_batch((*self._first(), *answer, status, *close), _SENT)
+        self._begun = self._over = True
         self._call = self._event = None  # the server may hold this until it next looks whom to watch
 
-    def _beginning(self) -> tuple[Any, ...]:
-        if self._begun:
-            return ()
-        self._begun = True
-        return (cygrpc.SendInitialMetadataOperation((), _NO_FLAGS),)
+    def _first(self) -> tuple[Any, ...]:
+        """What goes before anything else that is sent."""
+        return () if self._begun else (cygrpc.SendInitialMetadataOperation((), _NO_FLAGS),)
 
     async def _done(self, *operations: Any) -> Sequence[Any]:
         """The operations, when the core has done them."""

@@ -8,12 +8,15 @@ alone, and a bad request costs its neighbours a second reading and nothing else.
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol, TypeAlias
 
 from accelserve.frontends.http_messages import HttpRequest, HttpResponse
 from accelserve.observability.metrics import RequestRecord
 from accelserve.ticket import Errand
+
+logger = logging.getLogger("accelserve.http")
 
 MOST_TOGETHER = 64
 
@@ -64,16 +67,18 @@ class Convoy(Errand):
     def returned(self, value: Outcome) -> None:
         answers, records = value
         requests, self._requests = self._requests, ()
-        if answers is not None:
-            for member, present, answer in zip(self._members, self._present, answers, strict=True):
-                if present:
-                    member.told(answer)
-        elif records is not None:
-            for index, record in enumerate(records):
-                if self._present[index]:
-                    self._members[index].alone(requests[index], record)
-                else:
-                    record.left()
+        for index, member in enumerate(self._members):
+            try:
+                if answers is not None:
+                    if self._present[index]:
+                        member.told(answers[index])
+                elif records is not None:
+                    if self._present[index]:
+                        member.alone(requests[index], records[index])
+                    else:
+                        records[index].left()
+            except Exception:  # a fault of ours at one must not keep the others waiting
+                logger.exception("a request of a convoy could not be answered")
 
     def raised(self, error: BaseException) -> None:
         """Only what is no Exception comes here, and its requests have been counted."""

@@ -94,7 +94,10 @@ class HttpExchange:
         record = self._metrics.open_together("http", len(requests))
         try:
             found = await handler(requests, record)
-        except Exception:  # each will be told by itself what is wrong
+        except ScoringError:  # each will be told by itself what is wrong
+            found = None
+        except Exception:
+            logger.exception("requests that came together could not be answered together")
             found = None
         except BaseException as error:
             record.ended(error)
@@ -110,7 +113,8 @@ class HttpExchange:
         answers = []
         for at, (request, body) in enumerate(zip(requests, bodies, strict=True), first):
             _, ids = self._ids(request.head)
-            spent = time_spent(Timing(queue_ns, compute_ns, rows, modelled_ns, at, closed), record.decode_ns)
+            position = at % rows if rows else 0  # of more than one batch holds, each begins anew
+            spent = time_spent(Timing(queue_ns, compute_ns, rows, modelled_ns, position, closed), record.decode_ns)
             lines = f"{ids}x-accelserve-timing: {spent}\r\n{provenance}"
             answers.append(HttpResponse(200, body, lines.encode("latin-1")))
         return answers, None

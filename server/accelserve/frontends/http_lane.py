@@ -8,6 +8,7 @@ Measured on one core, tiny model, 32 clients: ASGI and FastAPI cost more than al
 """
 
 import asyncio
+import logging
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -18,6 +19,8 @@ from accelserve.frontends.http_messages import Head, Header, HttpRequest, HttpRe
 from accelserve.observability.logs import new_request_id
 from accelserve.observability.metrics import RequestRecord
 from accelserve.ticket import Errand
+
+logger = logging.getLogger("accelserve.http")
 
 _MOST_HEADS = 512
 _MOST_HEAD_BYTES = 2048
@@ -80,7 +83,7 @@ class HttpLane:
         arrived = [cycle for cycle in self._arrived if cycle.waits]
         self._arrived = []
         if len(arrived) == 1:
-            arrived[0].start()
+            _start_one(arrived[0])
             return
         kinds: dict[Hashable, list[HotCycle]] = {}
         for cycle in arrived:
@@ -104,12 +107,19 @@ class HttpLane:
         heads[data] = plain
 
 
+def _start_one(cycle: "HotCycle") -> None:
+    try:
+        cycle.start()
+    except Exception:  # a fault of ours at one must not keep those behind it waiting
+        logger.exception("a request could not be started")
+
+
 def _start(cycles: "Sequence[HotCycle]") -> None:
     """Those of one kind, together where that can be."""
     together = cycles[0].plain.route.together
     if together is None or len(cycles) == 1:
         for cycle in cycles:
-            cycle.start()
+            _start_one(cycle)
         return
     convoy = Convoy(cycles)
     convoy.start(together, [cycle.join(convoy) for cycle in cycles])
