@@ -656,7 +656,7 @@ def test_a_dense_picture_is_still_a_tensor(onnx):
 def ended(server: Server) -> dict[str, float]:
     """gRPC calls to "slow" so far, by code."""
     page = Scrape(server)
-    codes = ("DEADLINE_EXCEEDED", "CANCELLED", "OK")
+    codes = ("DEADLINE_EXCEEDED", "UNAVAILABLE", "CANCELLED", "OK")
     return {code: page.sum("accelserve_requests_total", code=code, model="slow", protocol="grpc") for code in codes}
 
 
@@ -671,7 +671,8 @@ def test_a_deadline_shorter_than_the_model_is_exceeded_on_time_and_counted(onnx,
     head = onnx.start(request("slow", x=floats(1, sizes=[1, 1])))
     wait_until(lambda: Scrape(onnx_server).sum("accelserve_batches_running", model="slow") == 1)
     late = [onnx.start(request("slow", x=floats(2, sizes=[1, 1])), timeout_s=0.08) for _ in range(5)]
-    assert [refusal_of(call).code for call in late] == [DEADLINE] * 5
+    # Who has learned that a run takes longer says so at once.
+    assert {refusal_of(call).code for call in late} <= {DEADLINE, grpc.StatusCode.UNAVAILABLE}
     assert not head.done(), "answered only when the model was done"
     assert values_of(head.result()) == [1.0]
     since = ended_since(onnx_server, before, 6)
@@ -682,9 +683,12 @@ def test_the_server_itself_ends_a_call_at_its_deadline_in_the_queue_and_in_the_m
     before = ended(onnx_server)
     header = [("grpc-timeout", "80m")]  # by hand: the client's library then does not watch the clock
     late = [onnx.start(request("slow", x=floats(2, sizes=[1, 1])), None, header) for _ in range(5)]
-    assert [refusal_of(call).code for call in late] == [DEADLINE] * 5
+    first, *queued = [refusal_of(call).code for call in late]
+    assert first == DEADLINE
+    assert set(queued) <= {DEADLINE, grpc.StatusCode.UNAVAILABLE}  # refused at once by who knows how long a run takes
     assert Scrape(onnx_server).sum("accelserve_batches_running", model="slow") == 1, "the model was waited for"
-    assert ended_since(onnx_server, before, 5) == {"DEADLINE_EXCEEDED": 5, "CANCELLED": 0, "OK": 0}
+    since = ended_since(onnx_server, before, 5)
+    assert (since["CANCELLED"], since["OK"]) == (0, 0)
     wait_until(lambda: Scrape(onnx_server).sum("accelserve_batches_running", model="slow") == 0)
 
 

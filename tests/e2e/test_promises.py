@@ -386,7 +386,9 @@ def test_a_deadline_that_passes_is_504_on_time_and_does_not_wait_for_the_model(s
         queued.send(predict_path("slow"), instances((1, 1)), headers)
         answers = [head.read(), queued.read()]
         took_s = time.monotonic() - started
-    assert [(answer.status, answer.headers["x-accelserve-reason"]) for answer in answers] == [(504, "deadline")] * 2
+    first, second = [(answer.status, answer.headers["x-accelserve-reason"]) for answer in answers]
+    assert first == (504, "deadline")
+    assert second in ((504, "deadline"), (503, "wait_too_long"))  # by whether it is known what a run takes
     assert took_s < SLOW_S - 0.1, "answered only when the model was done"
     wait_until(lambda: running(server, "slow") == 0)
 

@@ -231,6 +231,20 @@ def test_requests_for_a_heavy_model_go_singly(tmp_path, monkeypatch):
     run(tmp_path, scenario)
 
 
+def test_large_bodies_are_not_read_together_on_the_loop(tmp_path, monkeypatch):
+    monkeypatch.setattr(http_tfserving, "LARGE_BYTES", 60)
+    read = []
+    monkeypatch.setattr(http_tfserving, "read_together", lambda bodies, _: read.append(sum(map(len, bodies))))
+
+    async def scenario(service) -> None:
+        for count in (2, 3):
+            answers = await at_once(service, [request(ROWS)] * count)
+            assert [answer.status for answer in answers] == [200] * count
+        assert read == [2 * len(ROWS)]
+
+    run(tmp_path, scenario)
+
+
 def test_more_than_a_convoy_holds_are_all_answered(tmp_path):
     async def scenario(service) -> None:
         answers = await at_once(service, [request(USUAL[n % 9]) for n in range(150)])

@@ -125,6 +125,8 @@ class TfServingRest:
         started_ns = self.exchange.now_ns()
         if isinstance(ref, str) or "content-encoding" in head.headers:
             return None
+        if sum([len(request.body) for request in requests]) > LARGE_BYTES:  # not on the loop
+            return None
         servable = self.scorer.resolve(ref)
         signature = servable.signature("")
         row_ns = servable.binder(signature).row_ns
