@@ -12,7 +12,7 @@ from accelserve.errors import ScoringError
 from accelserve.frontends import http_tfserving
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
 from http_cases import Case
-from http_service import FAST, Answer, FrozenClock, serving
+from http_service import FAST, Answer, Connection, FrozenClock, serving
 
 ROWS = b'{"instances": [[1, 2]]}'
 USUAL = [b'{"instances": [[%d, %d.5]]}' % (n, n) for n in range(9)]
@@ -69,6 +69,17 @@ async def at_once(service, requests: list[bytes]) -> list[Answer]:
     for connection in connections:
         await connection.lose()
     return answers
+
+
+async def on_their_way(service, count: int) -> list[Connection]:
+    """As many with a second request each, in a convoy that has left and has no answer yet."""
+    connections = [service.connect() for _ in range(count)]
+    for connection in connections:
+        await connection.send(request(ROWS))
+    for connection in connections:
+        connection.wire.send(request(ROWS))
+    await asyncio.sleep(0)
+    return connections
 
 
 async def alone(service, sent: bytes) -> Answer:
@@ -170,12 +181,7 @@ def test_ids_of_clients_are_answered_each_with_its_own(tmp_path):
 
 def test_who_leaves_before_the_answer_is_counted_as_cancelled_and_the_others_are_answered(tmp_path):
     async def scenario(service) -> None:
-        connections = [service.connect() for _ in range(3)]
-        for connection in connections:
-            await connection.send(request(ROWS))
-        for connection in connections:
-            connection.wire.send(request(ROWS))
-        await asyncio.sleep(0)  # the convoy has left
+        connections = await on_their_way(service, 3)
         connections[1].protocol.connection_lost(None)
         for connection in connections:
             await connection.settle()
@@ -187,15 +193,11 @@ def test_who_leaves_before_the_answer_is_counted_as_cancelled_and_the_others_are
 
 def test_when_all_leave_nothing_is_left_behind(tmp_path):
     async def scenario(service) -> None:
-        connections = [service.connect() for _ in range(3)]
-        for connection in connections:
-            await connection.send(request(ROWS))
-        for connection in connections:
-            connection.wire.send(request(ROWS))
-        await asyncio.sleep(0)
+        connections = await on_their_way(service, 3)
         for connection in connections:
             connection.protocol.connection_lost(None)
-        await asyncio.sleep(0.05)
+        for connection in connections:
+            await connection.settle()
         assert (counted(service, "answered"), counted(service, "cancelled"), counted(service)) == (3, 3, 6)
         assert not [v for name, v in books(service).items() if "in_flight" in name and v]
 
@@ -220,13 +222,15 @@ def test_who_goes_on_alone_has_no_more_time_for_that(tmp_path, monkeypatch):
 
 
 def test_requests_for_a_heavy_model_go_singly(tmp_path, monkeypatch):
-    monkeypatch.setattr(http_tfserving, "_LIGHT_ROW_NS", -1)
+    read = []
+    monkeypatch.setattr(http_tfserving, "read_together", lambda bodies, _: read.append(len(bodies)))
 
     async def scenario(service) -> None:
-        seen = service.exchange.busy
-        answers = await at_once(service, [request(body) for body in USUAL])
-        assert [answer.status for answer in answers] == [200] * len(USUAL)
-        assert service.exchange.busy == seen == 0
+        for light_ns, together in ((-1, []), (0, [len(USUAL)])):
+            monkeypatch.setattr(http_tfserving, "_LIGHT_ROW_NS", light_ns)
+            answers = await at_once(service, [request(body) for body in USUAL])
+            assert [answer.status for answer in answers] == [200] * len(USUAL)
+            assert read == together
 
     run(tmp_path, scenario)
 
