@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pytest
 
+from accelserve.codecs.json_numbers import MIN_BYTES
 from accelserve.codecs.tfserving_json import encode_predict, encode_together, read_predict, read_together
 from accelserve.errors import ScoringError
 from accelserve.frontends import http_tfserving
@@ -36,6 +37,44 @@ ODD = [
     b"{",
     b"null",
     b"\xff",
+]
+_WIDE = ", ".join(map(repr, np.linspace(-1, 1, 600).tolist())).encode()
+WIDE = [b'{"instances": [[%b, %d.5]]}' % (_WIDE, n) for n in range(4)]
+ODD_WIDE = [
+    b'{"instances":[[%b, 7]]}' % _WIDE,
+    b'{ "instances" : [ [ %b , 7 ] ] } ' % _WIDE,
+    b'{"instances": [[%b, 7], [%b, 8]]}' % (_WIDE, _WIDE),
+    b'{"instances": [[%b, 7], [%b]]}' % (_WIDE, _WIDE),
+    b'{"instances": [[%b, 7], 8]}' % _WIDE,
+    b'{"instances": [[%b], 7]}' % _WIDE,
+    b'{"instances": [[%b], []]}' % _WIDE,
+    b'{"instances": [[%b, [7]]]}' % _WIDE,
+    b'{"instances": [[%b, []]]}' % _WIDE,
+    b'{"instances": [[[%b, 7]]]}' % _WIDE,
+    b'{"instances": [%b, 7]}' % _WIDE,
+    b'{"instances": [[%b]]}' % _WIDE,
+    b'{"instances": [[%b, 7, 8]]}' % _WIDE,
+    b'{"instances": [[%b, {"a": 1}]]}' % _WIDE,
+    b'{"instances": [[%b, {}]]}' % _WIDE,
+    b'{"instances": [[%b, "7"]]}' % _WIDE,
+    b'{"instances": [["7", %b]]}' % _WIDE,
+    b'{"instances": [[%b, true]]}' % _WIDE,
+    b'{"instances": [[%b, null]]}' % _WIDE,
+    b'{"instances": [[%b, NaN]]}' % _WIDE,
+    b'{"instances": [[%b, 1e39]]}' % _WIDE,
+    b'{"instances": [[%b, 1e999]]}' % _WIDE,
+    b'{"instances": [[%b, 07]]}' % _WIDE,
+    b'{"instances": [[%b, 7]], "signature_name": "other"}' % _WIDE,
+    b'{"signature_name": "serving_default", "instances": [[%b, 7]]}' % _WIDE,
+    b'{"instances": [[%b, 7]], "x": "]]"}' % _WIDE,
+    b'{"instances": [[%b, 7]], "instances": 8}' % _WIDE,
+    b'{"inputs": [[%b, 7]]}' % _WIDE,
+    b'{"instances": [[%b, 7]]} trailing' % _WIDE,
+    b'{"instances": [[%b, 7]]' % _WIDE,
+    b'{"instances": [[%b, 7' % _WIDE,
+    b"\xef\xbb\xbf" + WIDE[0],
+    b'{"instances": [[' + b" " * 6000 + b"]]}",
+    b'{"instances": [[' + b"7," * 6000 + b"]]}",
 ]
 # Texts that are no documents and make some when they are joined, around one that is: who joins them gives a wrong row.
 JOINED = [b'{"instances": [[9, 9]', b'{"instances": [[1, 2]]}', b'], "instances": [[7, 7]]}, {"instances": [[8, 8]]}']
@@ -132,6 +171,22 @@ def test_an_odd_request_and_its_neighbours_are_told_what_they_are_told_alone(tmp
         bodies = [*USUAL[:3], odd, *USUAL[3:5]]
         for answer, body in zip(await at_once(service, list(map(request, bodies))), bodies, strict=True):
             assert told(answer) == told(await alone(service, request(body))), body
+
+    run(tmp_path, scenario)
+
+
+def test_large_bodies_of_one_turn_ride_in_one_batch_and_odd_ones_are_told_what_they_are_told_alone(tmp_path):
+    def large(body: bytes) -> bytes:
+        return body.replace(b" ", b" " * MIN_BYTES)
+
+    async def scenario(service) -> None:
+        answers = await at_once(service, [request(large(body)) for body in USUAL])
+        assert [rode(answer) for answer in answers] == [(len(USUAL), n) for n in range(len(USUAL))]
+        assert [json.loads(answer.body)["predictions"][0][1] for answer in answers] == [2 * n + 1 for n in range(9)]
+        for odd in ODD[:10]:
+            bodies = [large(body) for body in (*USUAL[:2], odd, USUAL[2])]
+            for answer, body in zip(await at_once(service, list(map(request, bodies))), bodies, strict=True):
+                assert told(answer) == told(await alone(service, request(body))), odd
 
     run(tmp_path, scenario)
 
@@ -235,16 +290,20 @@ def test_requests_for_a_heavy_model_go_singly(tmp_path, monkeypatch):
     run(tmp_path, scenario)
 
 
-def test_large_bodies_are_not_read_together_on_the_loop(tmp_path, monkeypatch):
-    monkeypatch.setattr(http_tfserving, "LARGE_BYTES", 60)
+@pytest.mark.parametrize(
+    ("limit", "bytes_"), [("LARGE_BYTES", len(ROWS) - 1), ("_MOST_BYTES_TOGETHER", 3 * len(ROWS) - 1)]
+)
+def test_large_bodies_are_not_read_together_on_the_loop(tmp_path, monkeypatch, limit, bytes_):
     read = []
-    monkeypatch.setattr(http_tfserving, "read_together", lambda bodies, _: read.append(sum(map(len, bodies))))
+    monkeypatch.setattr(http_tfserving, "read_together", lambda bodies, _: read.append(len(bodies)))
 
     async def scenario(service) -> None:
         for count in (2, 3):
-            answers = await at_once(service, [request(ROWS)] * count)
-            assert [answer.status for answer in answers] == [200] * count
-        assert read == [2 * len(ROWS)]
+            assert [answer.status for answer in await at_once(service, [request(ROWS)] * count)] == [200] * count
+        assert read == [2, 3]
+        monkeypatch.setattr(http_tfserving, limit, bytes_)
+        assert [answer.status for answer in await at_once(service, [request(ROWS)] * 3)] == [200] * 3
+        assert read == [2, 3]
 
     run(tmp_path, scenario)
 
@@ -259,23 +318,55 @@ def test_more_than_a_convoy_holds_are_all_answered(tmp_path):
 
 # -- the codec -----------------------------------------------------------------------------------------------------
 
-SIGNATURE = Signature(
-    "serving_default",
-    {"x": TensorSpec("x", BY_NAME["float32"], (-1, 2), "x")},
-    {"y": TensorSpec("y", BY_NAME["float32"], (-1, 2), "y")},
-)
+
+def signature_of(dtype: str) -> Signature:
+    x, y = (TensorSpec(name, BY_NAME[dtype], (-1, 2), name) for name in "xy")
+    return Signature("serving_default", {"x": x}, {"y": y})
+
+
+SIGNATURE, HALVES = signature_of("float32"), signature_of("float16")
+
+
+def require_as_singly(bodies: list[bytes], signature: Signature) -> None:
+    together = read_together(bodies, signature)
+    if together is None:
+        return
+    inputs, counts = together
+    singly = [read_predict(body, lambda name: signature)[1]["x"] for body in bodies]
+    assert counts == [len(tensor) for tensor in singly]
+    assert inputs["x"].dtype == signature.inputs["x"].dtype.numpy
+    assert inputs["x"].shape == (sum(counts), *singly[0].shape[1:])
+    assert inputs["x"].tobytes() == np.concatenate(singly).tobytes()
 
 
 @pytest.mark.parametrize("odd", [*ODD, USUAL[3]], ids=repr)
 def test_what_is_read_together_is_what_is_read_singly(odd):
-    bodies = [USUAL[1], odd, USUAL[2]]
-    together = read_together(bodies, SIGNATURE)
-    if together is None:
-        return
-    inputs, counts = together
-    singly = [read_predict(body, lambda name: SIGNATURE)[1]["x"] for body in bodies]
-    assert counts == [len(tensor) for tensor in singly]
-    assert inputs["x"].tobytes() == np.concatenate(singly).tobytes()
+    require_as_singly([USUAL[1], odd, USUAL[2]], SIGNATURE)
+
+
+@pytest.mark.parametrize("at", [0, 1, 3])
+@pytest.mark.parametrize("odd", ODD_WIDE, ids=[f"{body[:24]!r}..{body[-24:]!r}" for body in ODD_WIDE])
+def test_large_bodies_are_read_together_as_they_are_read_singly(odd, at):
+    for signature in (SIGNATURE, HALVES):
+        require_as_singly([*WIDE[:at], odd, *WIDE[at:]], signature)
+        require_as_singly([odd, odd], signature)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "uint8", "int32", "int64", "uint64"])
+@pytest.mark.parametrize("last", ["7", "-7", "256", "2147483648", "18446744073709551615", "7.0", "true"])
+def test_large_bodies_of_other_types_are_read_together_as_they_are_read_singly(dtype, last):
+    signature = signature_of(dtype)
+    usual = b'{"instances": [[%b, 7]]}' % (b"1, " * 2000)
+    for bodies in ([usual, usual.replace(b"7]", last.encode() + b"]")], [usual, usual]):
+        try:
+            require_as_singly(bodies, signature)
+        except ScoringError as error:
+            pytest.fail(f"read together, refused singly: {error}")
+
+
+@pytest.mark.parametrize("bodies", [WIDE, ODD_WIDE[:1] * 2, ODD_WIDE[1:2] * 2, WIDE + ODD_WIDE[:3]])
+def test_plain_large_bodies_are_read_together(bodies):
+    assert read_together(bodies, SIGNATURE) is not None
 
 
 def test_usual_bodies_are_read_together():

@@ -2,16 +2,17 @@
 
 simdjson flattens what it is given, so the text itself is asked for the shape: without its digits and spaces a regular
 array is one pattern of brackets and commas. Only plain bodies go this way: one array of numbers, bare or under one of
-our keys, with at most a signature's name beside it. Whatever is refused or unusual here is read the general way, so
-that answers and refusals are always that way's; what simdjson takes, it reads as orjson does (the tests compare them).
+our keys, with at most a signature's name beside it; bodies that came together, of one flat row each, are read straight
+into their batch. Whatever is refused or unusual here is read the general way, so that answers and refusals are always
+that way's; what simdjson takes, it reads as orjson does (the tests compare them).
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextvars import Context
 from itertools import chain
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import simdjson
@@ -34,8 +35,9 @@ _HEAD = re.compile(
 )
 _NO_STRUCTURE = b"0123456789+-.eE \t\r\n"
 
-# The types that are read this way: what simdjson reads them as, and that as numpy's.
-_CARRIERS: Mapping[str, tuple[Any, "np.dtype[np.generic]"]] = MappingProxyType(
+_Carrier: TypeAlias = tuple[Any, "np.dtype[np.generic]"]  # what simdjson reads numbers as, and that as numpy's
+# The types that are read this way.
+_CARRIERS: Mapping[str, _Carrier] = MappingProxyType(
     {
         **dict.fromkeys(("float16", "float32", "float64"), ("d", np.dtype(np.float64))),
         **dict.fromkeys(("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32"), ("i", np.dtype(np.int64))),
@@ -95,6 +97,63 @@ def parse_large(body: bytes) -> Any:
     return document if document is not None else parse_json(body)
 
 
+def rows_together(bodies: Sequence[bytes], dtype: DType) -> tuple[Tensor, list[int]] | None:
+    """The rows of several bodies, each {"instances": rows of numbers}, as one tensor, and how many rows each has.
+
+    None where a body is anything else or has to be looked at, or rows differ in shape.
+    """
+    rows = _single_rows(bodies, dtype)
+    if rows is not None:
+        return rows, [1] * len(bodies)
+    parts: list[Tensor] = []
+    for body in bodies:
+        document = _numbers_in(body)
+        numbers = document.get("instances") if type(document) is dict and len(document) == 1 else None
+        part = numbers.tensor(dtype) if numbers is not None else None
+        if part is None or (parts and part.shape[1:] != parts[0].shape[1:]):
+            return None
+        parts.append(part)
+    return np.concatenate(parts), list(map(len, parts))
+
+
+def _single_rows(bodies: Sequence[bytes], dtype: DType) -> Tensor | None:
+    """`rows_together` of bodies that begin alike and have one flat row each, else None. Takes 4 µs less for each."""
+    carrier, head = _CARRIERS.get(dtype.name), _HEAD.match(bodies[0])
+    if carrier is None or head is None or head[1] != b"instances" or head[2].count(b"[") != 2:
+        return None
+    width = _count(bodies[0], ",") + 1
+    rows = np.empty((len(bodies), width), dtype.numpy if carrier[0] == "d" else carrier[1])
+    try:
+        _OVERFLOWING.copy().run(_fill, rows, bodies, head[0][:-1], carrier)
+    except _REFUSALS:
+        return None
+    return _narrowed(rows, dtype)
+
+
+def _fill(rows: Tensor, bodies: Sequence[bytes], opening: bytes, carrier: _Carrier) -> None:
+    """Each row while it is in the cache: a fifth less than all at the end. Raises an exception if one is irregular.
+
+    opening: what each body begins with, up to its first number: an object, "instances" and two brackets.
+    """
+    parser, width = simdjson.Parser(), rows.shape[1]
+    for at, body in enumerate(bodies):
+        row = _flat_row(parser, body, opening, carrier)
+        if len(row) != width:
+            raise ValueError("irregular")
+        rows[at] = row
+
+
+def _flat_row(parser: simdjson.Parser, body: bytes, opening: bytes, carrier: _Carrier) -> Tensor:
+    """In a function of its own, as the parser must not be used again while its document lives."""
+    if not body.startswith(opening) or body.rfind(b"[") >= len(opening):
+        raise ValueError("arrays elsewhere")
+    document: Any = parser.parse(body)
+    rows = document["instances"]
+    if len(document) != 1 or len(rows) != 1:
+        raise ValueError("more than one row")
+    return np.frombuffer(rows.as_buffer(of_type=carrier[0]), carrier[1])
+
+
 def _numbers_in(body: bytes) -> dict[str, Any] | NumberArray | None:
     """The document of a plain body, None for others."""
     head = _HEAD.match(body)
@@ -103,7 +162,7 @@ def _numbers_in(body: bytes) -> dict[str, Any] | NumberArray | None:
     key, opening = head.groups()
     rank = opening.count(b"[")
     # Lists of one, but for the innermost, are found out at once.
-    brackets = rank if body.rfind(b"[") < head.end() else _brackets(body)
+    brackets = rank if body.rfind(b"[") < head.end() else _count(body, "[")
     try:
         few = brackets * _FEW_BYTES <= len(body)
         if few and len(body) > _LARGE_BYTES and body.count(b",") * 9 > len(body) * 2:
@@ -119,9 +178,8 @@ def _numbers_in(body: bytes) -> dict[str, Any] | NumberArray | None:
         return None
 
 
-def _brackets(body: bytes) -> int:
-    """How many arrays begin, in a text whose strings have no brackets."""
-    return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord("[")))  # `bytes.count` takes three times as long
+def _count(body: bytes, character: str) -> int:
+    return int(np.count_nonzero(np.frombuffer(body, np.uint8) == ord(character)))  # a third of what `bytes.count` takes
 
 
 def _with_name(document: Any, key: str, numbers: NumberArray) -> dict[str, Any]:

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 import orjson
 
 from accelserve.codecs.json_binding import bind_columns, bind_rows
-from accelserve.codecs.json_numbers import MIN_BYTES, NumberArray, parse_large
+from accelserve.codecs.json_numbers import MIN_BYTES, NumberArray, parse_large, rows_together
 from accelserve.codecs.json_tensors import quick_tensor
 from accelserve.codecs.json_text import dumps, json_list, json_rows, json_value, parse_json, quick_bytes, show
 from accelserve.errors import GRPC_CODE_NAMES, Kind, ScoringError
 from accelserve.messages import VersionStatus
-from accelserve.tensors import Signature, Tensor, TensorSpec
+from accelserve.tensors import DType, Signature, Tensor, TensorSpec
 
 _R, _L = b"rl"
 _ROWS = (list, NumberArray)
@@ -175,6 +175,15 @@ def read_together(bodies: Sequence[bytes], signature: Signature) -> tuple[dict[s
     if len(signature.inputs) != 1:
         return None
     (spec,) = signature.inputs.values()
+    if spec.dtype.numpy.kind not in "fiu":
+        return None
+    large = min(map(len, bodies)) >= MIN_BYTES
+    found = rows_together(bodies, spec.dtype) if large else _lists_together(bodies, spec.dtype)
+    return ({spec.name: found[0]}, found[1]) if found is not None else None
+
+
+def _lists_together(bodies: Sequence[bytes], dtype: DType) -> tuple[Tensor, list[int]] | None:
+    """`json_numbers.rows_together` of small bodies."""
     try:
         documents = list(map(orjson.loads, bodies))
     except orjson.JSONDecodeError:
@@ -189,10 +198,8 @@ def read_together(bodies: Sequence[bytes], signature: Signature) -> tuple[dict[s
             return None
         rows += own
         counts.append(len(own))
-    if spec.dtype.numpy.kind not in "fiu":
-        return None
-    tensor = quick_tensor(rows, spec.dtype, _has_bools(b"\n".join(bodies)))
-    return ({spec.name: tensor}, counts) if tensor is not None else None
+    tensor = quick_tensor(rows, dtype, _has_bools(b"\n".join(bodies)))
+    return (tensor, counts) if tensor is not None else None
 
 
 def encode_together(outputs: Mapping[str, Tensor], counts: Sequence[int]) -> list[bytes]:
