@@ -24,6 +24,7 @@ from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ServerConfig
 from accelserve.cpus import usable_cpus
 from accelserve.errors import ExitCode, Kind, ScoringError
+from accelserve.frontends.decode_pool import ONE_CORE_PATIENCE_NS
 from accelserve.frontends.grpc_calls import GrpcCalls
 from accelserve.frontends.grpc_core import CoreServer
 from accelserve.frontends.grpc_health import GrpcHealth
@@ -148,7 +149,8 @@ class Runtime:
         config = self._config
         limits = DecodeLimits(config.max_pixels)
         decoder = _jpeg_decoder(config.jpeg_decoder)
-        return PictureDecoder(_decode_threads(config.decode_threads), limits, self._clock, decoder)
+        patience_ns = ONE_CORE_PATIENCE_NS if usable_cpus() == 1 else 0
+        return PictureDecoder(_decode_threads(config.decode_threads), limits, self._clock, decoder, patience_ns)
 
     def _http(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder, offload: Offload) -> HttpServer:
         most = self._config.max_body_bytes
