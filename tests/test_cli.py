@@ -120,3 +120,19 @@ def test_no_library_leaves_telemetry_in_the_users_cache(tmp_path):
     assert done.returncode == 0, done.stderr
     left = [str(path) for place in ("home", "cache") for path in (tmp_path / place).rglob("*")]
     assert not [path for path in left if "Microsoft" in path or "onnxruntime" in path], left
+
+
+def test_grpcio_is_told_who_reads_its_sockets_before_it_is_imported():
+    """It reads that variable as it is imported, and never again."""
+    environ = {key: value for key, value in os.environ.items() if key != "GRPC_EXPERIMENTS"}
+    script = (
+        "import os, sys\n"
+        "from accelserve.cli import main\n"
+        "try:\n"
+        "    main(['--help'])\n"
+        "except SystemExit:\n"
+        "    print('grpc' in sys.modules, os.environ['GRPC_EXPERIMENTS'])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], env=environ, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "False -event_engine_listener"

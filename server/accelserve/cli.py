@@ -28,6 +28,10 @@ from accelserve.errors import ExitCode, ScoringError
 # function to end that comes after the fact. Child processes get it too; who wants to tell says 0.
 _NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")
 
+# The core of grpcio reads this as it is imported, and never again. Its newer way has threads of its own read the
+# sockets, and what they have read handed on: more CPU for every call (docs/container.md).
+_GRPC_READS_ITSELF = ("GRPC_EXPERIMENTS", "-event_engine_listener")
+
 # As `--help` lists them. Each module has `add`, which sets `run` on its parser.
 _COMMANDS = (serve, demo, show, devices, register, list_models, update, delete, path, convert, verify, recipes)
 
@@ -35,6 +39,7 @@ _COMMANDS = (serve, demo, show, devices, register, list_models, update, delete, 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command. Returns the process's exit code."""
     os.environ.setdefault(*_NO_TELEMETRY)
+    os.environ.setdefault(*_GRPC_READS_ITSELF)
     parsed = _parser().parse_args(arguments)
     try:
         code = int(parsed.run(parsed))
