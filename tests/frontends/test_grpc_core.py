@@ -191,7 +191,7 @@ def test_a_deadline_is_known_and_cancels_the_handler_when_it_passes():
 
     serve({"/s/Stuck": Unary(stuck)}, asks)
     assert stuck.left_s is not None
-    assert 0 < stuck.left_s <= 0.5
+    assert 0 < stuck.left_s <= 0.55  # the client rounds what it sends up
 
 
 def test_a_stopping_server_waits_for_what_runs():
