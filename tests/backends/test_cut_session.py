@@ -273,3 +273,13 @@ def test_closing_closes_a_shared_part_once_and_later_runs_are_refused():
     assert (dense.closed, graph.closed) == (1, 1)
     with pytest.raises(ScoringError, match="closed"):
         ask(session, "sum")
+
+
+def test_it_is_steady_where_a_steady_dense_part_is_the_whole_model():
+    def steady(dense, graphs):
+        dense.steady = True
+        return CutSession("m:1", {"s": OpenSignature(CUT, dense, graphs)}, cpu_device(), Placement()).steady
+
+    assert steady(Dense(), {})
+    assert not steady(Dense(), {"host": Graph()})
+    assert not opened()[0].steady

@@ -5,7 +5,7 @@ result of slow, cacheable, device-family-specific work and may be made offline; 
 one device and answers batches. A back end sees tensors and never a protocol.
 
 What a back end may do beyond that is in protocols of their own (`Buffered`, `TakesPixels`,
-`DecodedFor`, `Remarked`, `CountsNonFinite`, `Featured`): the
+`DecodedFor`, `Steady`, `Remarked`, `CountsNonFinite`, `Featured`): the
 server asks whether the methods are there.
 
 Discovery is by entry points (group `accelserve.backends`): each names a probe without arguments that returns an
@@ -181,7 +181,7 @@ class DeviceLease(Protocol):
 
 @runtime_checkable
 class Session(Protocol):
-    """One model resident on one device. `run` is called from the model's own threads, never from the event loop."""
+    """One model resident on one device. `run` is called from its own threads, of a `Steady` one elsewhere too."""
 
     signatures: Mapping[str, Signature]
     device: Device
@@ -269,6 +269,18 @@ class DecodedFor(Protocol):
         graph's own way of decoding is not known.
         """
         ...
+
+
+@runtime_checkable
+class Steady(Protocol):
+    """Optional for a session: whose runs can be foretold, so that the shortest need no thread of their own.
+
+    steady: what a run takes follows from the shapes of its inputs alone, not from their values, and it waits for
+    nothing: no device, no lock that is held for long, no sleep. The server then runs batches of shapes that were over
+    within microseconds before on the thread that gathered them, which is the event loop's.
+    """
+
+    steady: bool
 
 
 @runtime_checkable

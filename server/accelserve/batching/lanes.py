@@ -4,12 +4,14 @@ import asyncio
 import logging
 import queue
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from time import thread_time_ns
 
-from accelserve.backends.base import Device
+from accelserve.backends.base import Device, Steady
 from accelserve.batching.admission import Flight
 from accelserve.batching.batch_run import BatchRunner, Report
+from accelserve.batching.brevity import Brevity
 from accelserve.batching.request import Part
 from accelserve.batching.work import Work
 from accelserve.errors import ScoringError
@@ -28,15 +30,17 @@ class Instance:
 
 class Job:
     """A batch on its way through a lane, and its report on the way back. closed: what ended the wait for more.
-    flight: what admission knows it by, if that is told of runs.
+    flight: what admission knows it by, if that is told of runs. cpu_ns: of the thread that ran it.
 
     The loop empties it: the thread may not have let go of it yet when the answers leave.
     """
 
-    __slots__ = ("closed", "flight", "lane", "parts", "report", "works")
+    __slots__ = ("closed", "cpu_ns", "flight", "lane", "parts", "report", "rows", "works")
 
-    def __init__(self, lane: "Lane", parts: Sequence[Part], closed: str = "") -> None:
+    def __init__(self, lane: "Lane", parts: Sequence[Part], rows: int, closed: str = "") -> None:
         self.lane = lane
+        self.rows = rows
+        self.cpu_ns = 0
         self.closed = closed
         self.flight: Flight | None = None
         self.parts = parts
@@ -55,14 +59,16 @@ class Lane:
     running: batches given and not yet reported. lost: its device is gone, and it is given nothing any more.
     """
 
-    def __init__(self, runner: BatchRunner, device: Device, max_inflight: int, name: str) -> None:
+    def __init__(self, runner: BatchRunner, max_inflight: int, name: str) -> None:
         """name: begins its threads' names."""
-        self.device = device
+        self.device = runner.session.device
         self.running = 0
         self.lost = False
         self.max_inflight = max_inflight
         self._runner = runner
         self._name = name
+        session: object = runner.session
+        self._brevity = Brevity() if isinstance(session, Steady) and session.steady else None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 
@@ -74,9 +80,25 @@ class Lane:
             self._threads.append(thread)
             thread.start()
 
+    def is_brief(self, group: Hashable, rows: int) -> bool:
+        """Whether a batch of this group would be over sooner than a thread has been woken for it."""
+        return self._brevity is not None and self._brevity.is_brief(group, rows)
+
     def give(self, job: Job) -> None:
+        """To a thread of its own."""
         self.running += 1
         self._jobs.put(job)
+
+    def run(self, job: Job) -> None:
+        """On this thread. The job then has its report, and `finished` is not called."""
+        began_ns = thread_time_ns()
+        job.report = self._runner.run(job.works)
+        job.cpu_ns = thread_time_ns() - began_ns
+
+    def note(self, job: Job) -> None:
+        """Learn from a job that has its report; on the event loop."""
+        if self._brevity is not None and len(job.report.runs) == 1:
+            self._brevity.ran(job.parts[0].group, job.rows, job.cpu_ns)
 
     def stop(self) -> None:
         """End the threads, each after the batch that it runs."""
@@ -100,7 +122,7 @@ class Lane:
         job = self._jobs.get()
         if job is None:
             return False
-        job.report = self._runner.run(job.works)
+        self.run(job)
         try:
             loop.call_soon_threadsafe(finished, job)
         except RuntimeError:  # the loop has been closed: nobody waits any more

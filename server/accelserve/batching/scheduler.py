@@ -2,13 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
 
 from accelserve.backends.base import Session
 from accelserve.batching.admission import Admission, Flight, Learned
-from accelserve.batching.batch_queue import BatchQueue, Taken
+from accelserve.batching.batch_queue import BatchQueue, Closed, Taken
 from accelserve.batching.batch_run import BatchRunner, Report, Run
 from accelserve.batching.lanes import Instance, Job, Lane, errors_in
 from accelserve.batching.policy import BatchPolicy
@@ -26,6 +26,7 @@ logger = logging.getLogger("accelserve.batching")
 DRAIN_TIMEOUT_S = 30.0  # leaving the context waits this long for what was accepted
 _JOIN_TIMEOUT_S = 1.0  # an idle model thread ends at once
 _LOST_RETRY_S = 5  # another replica, or this one when the model is loaded again
+_COMPANY_NS = 10_000_000  # a brief run without its company costs those some 20 µs: one in so long is nothing
 _MOST_GATHERING_NS = 2_000_000  # while requests keep coming, in which time the loop has enough to do
 
 
@@ -55,7 +56,7 @@ class Scheduler:
         name: str = "model",
     ) -> None:
         self._lanes = [
-            Lane(BatchRunner(session, policy, clock, name), session.device, max_inflight, f"{name}-{number}")
+            Lane(BatchRunner(session, policy, clock, name), max_inflight, f"{name}-{number}")
             for number, session in enumerate(sessions)
         ]
         self._alive = list(self._lanes)  # in the order in which equals are served
@@ -71,6 +72,9 @@ class Scheduler:
         self._accepting = False
         self._abandoned = False
         self._gathering = False
+        self._answering = False  # a batch that ran on the loop
+        self._at_once = False  # one has, in this iteration of the loop, without a wait for company
+        self._company_until_ns = 0  # until then company is waited for
         self._timer: asyncio.TimerHandle | None = None
         self._timer_ns = 0
         self._idle = asyncio.Event()
@@ -140,7 +144,10 @@ class Scheduler:
         ticket: Whole | Cut
         if work.rows <= self._most_rows or not work.batched:
             ticket = Whole(work, now_ns, self._loop, self._withdraw)
-            self._queue.add(ticket)
+            if self._queue or self._watching or not self._run_at_once(ticket, now_ns):
+                self._queue.add(ticket)
+            else:
+                return ticket
         else:
             ticket = Cut(work.cut(self._most_rows), now_ns, self._loop, self._withdraw)
             try:
@@ -149,7 +156,8 @@ class Scheduler:
                 ticket.cancel()  # or it and its pieces would hold each other
                 raise
         if self._gathering:  # all is looked at in a moment, but a flood may make that a long one
-            if self._queue.rows >= self._queue.most_rows and self._free_lane() is not None:
+            full = self._queue.rows >= self._queue.most_rows
+            if full and not self._answering and self._free_lane() is not None:  # else answers would nest in answers
                 self.poke()
         elif self._free_lane() is not None:
             self._poke_soon()
@@ -217,7 +225,10 @@ class Scheduler:
         if self._watching and self._wait_or_drop(now_ns, tried):
             return
         while (lane := self._free_lane()) is not None and (taken := self._queue.take(now_ns)) is not None:
-            self._start(lane, taken, now_ns)
+            if self._start(lane, taken, now_ns) and self._queue:  # the loop looks round before it runs another
+                if not self._gathering:
+                    self._poke_soon()
+                return
         self._set_timer()
         self._note_idle()
 
@@ -229,17 +240,56 @@ class Scheduler:
                 best = lane
         return best
 
-    def _start(self, lane: Lane, taken: Taken[Part], now_ns: int) -> None:
-        """Hand a batch over. It may be empty: parts of a request that is over are left out here."""
+    def _start(self, lane: Lane, taken: Taken[Part], now_ns: int) -> bool:
+        """Hand a batch over, or run it here if it is brief: True, and its requests are answered.
+
+        It may be empty: parts of a request that is over are left out here.
+        """
         parts = [part for part in taken.items if not part.done()]
-        if parts:
-            job = Job(lane, parts, taken.closed)
-            if self._watching:
-                job.flight = self._admission.started(taken.rows, self._queue.rows, now_ns)
-            self._running.add(job)
+        if not parts:
+            return False
+        job = Job(lane, parts, taken.rows, taken.closed)
+        if self._watching:
+            job.flight = self._admission.started(taken.rows, self._queue.rows, now_ns)
+        if len(self._alive) > 1:
             self._alive.remove(lane)
             self._alive.append(lane)
-            lane.give(job)
+        if not self._answering and lane.is_brief(parts[0].group, taken.rows):
+            self._run_here(lane, job)
+            return True
+        self._running.add(job)
+        lane.give(job)
+        return False
+
+    def _run_at_once(self, ticket: Whole, now_ns: int) -> bool:
+        """Run a brief request that finds nobody here, past the queue, and whether that was done.
+
+        Where others came in the same iteration of the loop, for some time all are waited for again.
+        """
+        if self._gathering or self._answering or self._queue.delay_ns or now_ns < self._company_until_ns:
+            return False
+        if self._at_once:
+            self._company_until_ns = now_ns + _COMPANY_NS
+            return False
+        lane = self._free_lane()
+        if lane is None or not lane.is_brief(ticket.group, ticket.rows):
+            return False
+        self._at_once = True
+        self._loop.call_soon(self._turn_over)
+        closed = Closed.ALONE if ticket.alone else Closed.IDLE
+        self._run_here(lane, Job(lane, (ticket,), ticket.rows, closed))
+        return True
+
+    def _turn_over(self) -> None:
+        self._at_once = False
+
+    def _run_here(self, lane: Lane, job: Job) -> None:
+        self._answering = True
+        try:
+            lane.run(job)
+            self._answer(job, lambda: None)
+        finally:
+            self._answering = False
 
     def _wait_or_drop(self, now_ns: int, tried: bool) -> bool:
         """Fail those who waited in vain. True: nothing leaves yet, as the objective's delay is not over."""
@@ -278,13 +328,15 @@ class Scheduler:
     # -- out ----------------------------------------------------------------------------------------------------
 
     def _finished(self, job: Job) -> None:
-        """Start the next batch at once, then answer this one: neither can keep the other from happening.
-
-        Errors go first, so that no further part of a failed request is started.
-        """
+        """Start the next batch at once, then answer this one: neither can keep the other from happening."""
         self._running.discard(job)
+        job.lane.running -= 1
+        self._answer(job, self.poke)
+
+    def _answer(self, job: Job, start_next: Callable[[], None]) -> None:
+        """Errors go first, so that no further part of a failed request is started."""
         lane = job.lane
-        lane.running -= 1
+        lane.note(job)
         parts, report = job.empty()
         ride = Ride(lane.device, job.closed, self._clock.now_ns())
         errors = errors_in(report)
@@ -297,7 +349,7 @@ class Scheduler:
             if errors:
                 self._note_loss(lane, errors)
                 self._settle(parts, report, ride, errors=True)
-            self.poke()
+            start_next()
         finally:
             self._settle(parts, report, ride, errors=False)
             for run in report.runs:

@@ -17,7 +17,9 @@ from accelserve.backends.onnx_runtime.empty import check_not_empty, one_row_for_
 from accelserve.backends.onnx_runtime.errors import is_of_bound_output, kind_of, one_line
 from accelserve.backends.onnx_runtime.pixels import PixelStage
 from accelserve.backends.onnx_runtime.row_by_row import run_row_by_row
+from accelserve.backends.onnx_runtime.steady import is_steady
 from accelserve.backends.run_gate import RunGate
+from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing
 from accelserve.tensors import Signature, Tensor
@@ -97,6 +99,8 @@ class OnnxRuntimeSession:
         self._recurrent = recurrent_ops(session)
         self._string_inputs = tuple(name for name, spec in signature.inputs.items() if spec.dtype.is_string)
         self._string_outputs = frozenset(name for name, spec in signature.outputs.items() if spec.dtype.is_string)
+        text = self._string_inputs or self._string_outputs  # whose lengths shapes do not tell
+        self.steady = device.kind is DeviceKind.CPU and not text and is_steady(session)
 
     def take_pixels(self, signature: str, preprocessing: Preprocessing) -> Signature:
         """One stage only, which is there already when it is asked for again: SavedModel's signatures share sessions."""
