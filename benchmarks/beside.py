@@ -19,9 +19,8 @@ from benchmarks.peers import payloads
 from benchmarks.peers.cases import SLOW_ROUNDS, Case
 from benchmarks.peers.catalog import FORMS, OWN_FORM, PEERS, SERVERS, environment_of
 from benchmarks.peers.environments import python_of
-from benchmarks.tables import OURS
+from benchmarks.tables import BARE, OURS
 
-BARE = "bare session"
 BARE_BATCHES = (1, 2, 4, 8)
 PATHS = {"json": "/v1/models/{model}:predict", "jpeg": "/score", "raw": "/score"}
 LOCK = Path(tempfile.gettempdir()) / "peers.lock"
@@ -135,7 +134,12 @@ class Results:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("")
-        self.add({"claim": claim, **record.provenance(), "left_out": dict(settings.left_out), **more})
+        left_out = {who: record.without_places(why) for who, why in settings.left_out.items()}
+        self.add({"claim": claim, **record.provenance(), "left_out": left_out, **more})
+
+    def fail(self, who: str, error: Exception, **more: Any) -> None:
+        self.add({"failed": who, **more, "why": record.without_places(str(error))})
+        harness.say(f"  {who} failed: {error}")
 
     def add(self, line: dict[str, Any]) -> None:
         with self.path.open("a") as file:
@@ -169,8 +173,7 @@ def take_turns(contenders: Sequence[Contender], rounds: int, out: Results) -> se
                         out.add({"round": number, "server": name, **point})
             except (OSError, ValueError, subprocess.SubprocessError, harness.ServerFailed, WrongAnswer) as error:
                 failed.add(name)
-                out.add({"failed": name, "round": number, "why": str(error)})
-                harness.say(f"  {name} failed in round {number + 1}: {error}")
+                out.fail(name, error, round=number)
         for name, who in by_name.items():
             if who.rounds == number + 1 and name not in failed:
                 who.leave()
@@ -210,8 +213,7 @@ def _started(
             if reachable:
                 raise harness.ServerFailed(f"listens beyond loopback: {', '.join(reachable)}")
         except (OSError, harness.ServerFailed, WrongAnswer) as error:
-            out.add({"failed": who, "why": str(error)})
-            harness.say(f"  {who} failed: {error}")
+            out.fail(who, error)
             continue
         harness.say(f"  {who} answers rightly after {took_s:.1f} s")
         few = min(SLOW_ROUNDS, rounds) if who in case.slow_peers else rounds

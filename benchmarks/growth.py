@@ -1,11 +1,12 @@
 """What a request costs as things grow: idle connections, models, bytes in a body. Parts of benchmarks.suite."""
 
 import resource
+import shutil
 import socket
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,16 +16,15 @@ import numpy as np
 from benchmarks import harness, models
 from benchmarks.beside import Results, Served, Settings, take_turns
 from benchmarks.clients import asked_for
+from benchmarks.figures import IDLE, MODELS
 from benchmarks.load import Request
 from benchmarks.tables import OURS
 
-IDLE = 968  # and 32 that ask: 1,000
-MODELS = 200
 WIDTHS = (256, 2_560, 25_600, 150_528, 2_560_000)  # float32: 1 KB to 10 MB, with the 600 KB of a picture
 CLAIMS = {
-    "idle_connections": "A request among 32 costs the same when 968 other connections are open and idle",
-    "models": "A request costs about the same when 200 models are served, one of them asked or all in turn",
-    "body_size": "A raw tensor costs the same per byte from 1 KB to 10 MB",
+    "idle_connections": f"What a request among 32 costs when {IDLE} other connections are open and idle",
+    "models": f"What a request costs when {MODELS} models are served, one of them asked or all in turn",
+    "body_size": "What a raw tensor costs, from 1 KB to 10 MB",
 }
 
 
@@ -86,6 +86,8 @@ def models_grow(settings: Settings) -> bool:
             Served(f"{OURS}, one of {MODELS}", rounds, other, first, (8, 32), seconds),
             Served(f"{OURS}, {MODELS} in turn", rounds, other, everyone, (8, 32), seconds),
         ]
+        if not shutil.which("wrk"):
+            settings = replace(settings, left_out={**settings.left_out, contenders.pop().name: "wrk is missing"})
         return _measured("models", settings, contenders, rounds)
 
 

@@ -1,66 +1,44 @@
-"""Where each microsecond of a request goes: samples of the server's stacks under load. A part of benchmarks.suite.
+"""Where each microsecond of a request goes: samples of the server under load. A part of benchmarks.suite.
 
-Three sources: /proc says what a request costs and how much of it is the kernel's; py-spy (--native) divides the rest
-among libraries, and the interpreter's part among our modules; perf, where it may be used, divides the kernel's part by
-system call. py-spy stops the server for each sample, so the cost is measured before, without it.
+Three sources. /proc: what a request costs, and the kernel's share. perf: who is on the CPU, by library and system call.
+py-spy: Python's stacks, which divide the interpreter's share among our modules; a thread that waits for a core looks as
+if it ran, so where perf may be used it is perf that tells how long a library takes. Both slow the server down, so the
+cost is measured before, without them. What is missing or may not be used is named in the result.
 """
 
-import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
-from benchmarks import harness
+from benchmarks import harness, record
 from benchmarks.beside import Contender, Results, Settings, our_server, take_turns
 from benchmarks.load import Request, drive
 from benchmarks.peers.cases import CASES
+from benchmarks.processes import Code
+from benchmarks.stacks import by_stage, divided, folded, read_perf, read_stacks, without_waiting
 from benchmarks.tables import OURS
 
 CLAIM = "Where the CPU time of a request goes"
 PROFILED = {"tiny": 32, "jpeg220_u8": 32, "raw_600k": 8, "grpc_1k": 32}  # case -> clients
 SAMPLES_PER_S = 250
 PERF_SAMPLES_PER_S = 2000
-KERNEL = "kernel"
-WAITING = "waiting"
-COLLECTOR = "garbage collector"
-INTERPRETER = "interpreter, outside any function"
-FRAME = re.compile(r"(.*) \((.*?)(?::\d+)?\)$")
-SYSTEM_CALLS = re.compile(
-    r"_*(?:libc_)?(send|sendto|sendmsg|write|writev|recv|recvfrom|recvmsg|read|readv|epoll_ctl|accept4?|getrandom|getpid)$"
-)
-WAITS = re.compile(
-    r"_*(epoll_p?wait2?|poll|select|sem_.*wait.*|sem_post|pthread_cond_.*|PyThread_acquire_lock.*|take_gil|drop_gil|"
-    r"(clock_)?nanosleep|syscall)$"
-)
-ENTERED = re.compile(r"\b(?:(?:__x64|__arm64|__do|k|_)_?sys_(\w+)|do_(epoll_wait|futex))\b")
-LIBRARIES = (  # the first that matches a frame's file names the part
-    ("onnxruntime", re.compile(r"onnxruntime")),
-    ("numpy", re.compile(r"numpy|_multiarray")),
-    ("orjson", re.compile(r"orjson")),
-    ("simdjson", re.compile(r"simdjson")),
-    ("httptools", re.compile(r"httptools|^parser\.c$|^(parser|url_parser)\.cpython|llhttp|url_parser\.c")),
-    (
-        "uvloop",
-        re.compile(r"uvloop|^loop\.(c|cpython)|^(core|stream|linux|epoll|tcp|async|timer|queue|loop-watcher)\.[ch]$"),
-    ),
-    ("simplejpeg", re.compile(r"simplejpeg|_jpeg\.|turbojpeg")),
-    ("OpenCV", re.compile(r"cv2")),
-    ("grpcio", re.compile(r"cygrpc|grpc")),
-    ("protobuf", re.compile(r"_message\.abi3|google/(_upb|protobuf)")),
-    ("prometheus-client", re.compile(r"prometheus_client")),
-)
+EVENTS = ("cpu-clock", "cpu-clock:u")  # the second is open to all users where the first is not
+
+
+class NoTool(Exception):
+    """Says which tool cannot be used, and why."""
 
 
 @dataclass(frozen=True, slots=True)
 class Profiled(Contender):
-    """Our server under the load of one case: its cost, then its stacks, then the kernel's."""
+    """Our server under the load of one case: its cost, then who is on the CPU, then its stacks."""
 
     name: str
     rounds: int
@@ -78,131 +56,71 @@ class Profiled(Contender):
             point = harness.measure(server, request, clients, self.seconds, core)
             user_end_s, system_end_s = server.tree.user_and_system_s()
             in_kernel = (system_end_s - system_s) / (user_end_s + system_end_s - user_s - system_s)
-            stacks = under_load(request, clients, core, self.seconds, lambda: py_spy(server, Path(name), self.seconds))
-            calls = under_load(request, clients, core, self.seconds, lambda: perf(server, Path(name), self.seconds))
             yield {"clients": clients, **harness.flat(point), "kernel_share": in_kernel}
-            for part, share in divided(stacks, calls, in_kernel):
-                yield {"part": part, "share": share, "us": share * point.cpu_us}
+            found: list[Counter[str]] = []
+            for tool in (py_spy, perf):
+                try:
+                    found.append(under_load(request, clients, core, self.seconds, tool, server, Path(name)))
+                except NoTool as error:
+                    found.append(Counter())
+                    yield {"no_tool": record.without_places(str(error))}
+        stacks, sampled = found
+        shares = divided(stacks, sampled, in_kernel)
+        for stage, parts in by_stage(shares).items():
+            for part, share in parts.items():
+                yield {"stage": stage, "part": part, "share": share, "us": share * point.cpu_us}
+        lines = sorted(f"{stack} {ns}" for stack, ns in folded(stacks, shares, point.cpu_us).items() if ns)
+        (self.settings.results / f"profile_{self.case}.folded").write_text("\n".join(lines) + "\n")
 
 
 def profile(settings: Settings) -> bool:
-    """Raises nothing: where py-spy is missing or may not look into the server, the result says so."""
     out = Results(settings.results / "profile.jsonl", CLAIM, settings, case="profile")
     cases = ["tiny"] if settings.quick else list(PROFILED)
     contenders = [Profiled(f"{OURS}, {case}", 1, case, settings, settings.seconds_of(6)) for case in cases]
-    take_turns(contenders, 1, out)
-    return True
+    return not take_turns(contenders, 1, out)
 
 
 def under_load(
-    request: Request, clients: int, core: int, seconds: int, look: Callable[[], Counter[str]]
+    request: Request,
+    clients: int,
+    core: int,
+    seconds: int,
+    tool: Callable[[harness.Server, Path, int], Counter[str]],
+    server: harness.Server,
+    folder: Path,
 ) -> Counter[str]:
     load = Thread(target=drive, args=(request, clients, seconds + 3, core))
     load.start()
     try:
-        return look()
+        return tool(server, folder, seconds)
     finally:
         load.join()
 
 
 def py_spy(server: harness.Server, folder: Path, seconds: int) -> Counter[str]:
-    """Stacks, outermost frame first, with ";" between frames. Raises ServerFailed if it cannot be had."""
+    """Stacks of threads that do not wait. Raises NoTool."""
     tool = Path(sys.executable).with_name("py-spy")
     if not tool.exists():
-        raise harness.ServerFailed("no profile: py-spy is missing")
+        raise NoTool("py-spy is missing, so the interpreter's part is not divided")
     raw = folder / "stacks"
     options = ["--native", "--nolineno", "-r", str(SAMPLES_PER_S), "-d", str(seconds), "-f", "raw", "-o", str(raw)]
     command = [str(tool), "record", *options, "-p", str(server.process.pid)]
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=seconds + 60)
     if done.returncode or not raw.exists():
-        raise harness.ServerFailed(f"no profile: py-spy may not look into the server: {done.stderr[-300:]}")
-    return read_stacks(raw.read_text())
-
-
-def read_stacks(text: str) -> Counter[str]:
-    stacks: Counter[str] = Counter()
-    for line in text.splitlines():
-        stack, _, count = line.rpartition(" ")
-        stacks[stack] += int(count)
-    return stacks
+        raise NoTool(f"py-spy may not look into the server: {done.stderr.strip()[-200:]}")
+    return without_waiting(read_stacks(raw.read_text()), Code(server.process.pid).behind_system_call)
 
 
 def perf(server: harness.Server, folder: Path, seconds: int) -> Counter[str]:
-    """Samples in the kernel by system call; empty where perf is missing or may not be used."""
+    """Samples by part. Raises NoTool."""
     if not shutil.which("perf"):
-        return Counter()
+        raise NoTool("perf is missing, so the shares are py-spy's, and the kernel's part is not divided")
     data = folder / "perf.data"
-    record = ["perf", "record", "-q", "-e", "cpu-clock:k", "-F", str(PERF_SAMPLES_PER_S), "-g", "-o", str(data)]
     quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "text": True}
-    done = subprocess.run(
-        [*record, "-p", str(server.process.pid), "--", "sleep", str(seconds)], stdout=subprocess.DEVNULL, **quiet
-    )
-    if done.returncode:
-        return Counter()
-    script = subprocess.run(["perf", "script", "-i", str(data), "-F", "ip,sym"], stdout=subprocess.PIPE, **quiet)
-    return read_calls(script.stdout)
-
-
-def read_calls(script: str) -> Counter[str]:
-    """Of perf's stacks (blank lines between them) the system call, or what else brought it into the kernel."""
-    calls: Counter[str] = Counter()
-    for stack in filter(None, map(str.strip, script.split("\n\n"))):
-        found = ENTERED.search(stack)
-        calls[
-            (found[1] or found[2]).replace("pwait", "wait")
-            if found
-            else "page faults"
-            if "page_fault" in stack
-            else "interrupts"
-        ] += 1
-    return calls
-
-
-def divided(stacks: Counter[str], calls: Counter[str], in_kernel: float) -> Iterator[tuple[str, float]]:
-    """(part, share of the CPU time), the kernel's first. User time goes by py-spy's samples outside system calls."""
-    yield from kernel_parts(calls, in_kernel)
-    parts: Counter[str] = Counter()
-    for stack, count in stacks.items():
-        parts[part_of(stack.split(";"))] += count
-    for left_out in (KERNEL, WAITING):
-        del parts[left_out]
-    total = parts.total()
-    yield from ((part, (1 - in_kernel) * count / total) for part, count in parts.most_common())
-
-
-def kernel_parts(calls: Counter[str], in_kernel: float) -> Iterator[tuple[str, float]]:
-    if not calls:
-        yield KERNEL, in_kernel
-    total = calls.total()
-    yield from ((f"{KERNEL}: {call}", in_kernel * count / total) for call, count in calls.most_common())
-
-
-def part_of(stack: Sequence[str]) -> str:
-    """Who a stack's time belongs to: the innermost frame that says so, behind unnamed ones of the C library."""
-    frames = [found.groups() if (found := FRAME.match(frame)) else (frame, "") for frame in reversed(stack)]
-    while len(frames) > 1 and frames[0][0].startswith("0x") and "libc" in frames[0][1]:
-        frames.pop(0)
-    innermost, of = frames[0]
-    if not of.endswith((".py", "string>")):
-        if WAITS.match(innermost):
-            return WAITING
-        if SYSTEM_CALLS.match(innermost):
-            return KERNEL
-    for name, file in frames:
-        if name.startswith("gc_collect"):
-            return COLLECTOR
-        if part := _part_of_file(file):
-            return part
-    return INTERPRETER
-
-
-def _part_of_file(file: str) -> str:
-    """A module of ours or of Python's, or a library; "" for the interpreter's own code."""
-    if file.startswith("accelserve/"):
-        return f"ours: {file.removeprefix('accelserve/').removesuffix('.py')}"
-    for library, pattern in LIBRARIES:
-        if pattern.search(file):
-            return library
-    if file.endswith(".py"):
-        return f"Python: {file.partition('/')[0].removesuffix('.py')}"
-    return ""
+    for event in EVENTS:
+        options = ["-q", "-e", event, "-F", str(PERF_SAMPLES_PER_S), "-g", "-o", str(data)]
+        command = ["perf", "record", *options, "-p", str(server.process.pid), "--", "sleep", str(seconds)]
+        if subprocess.run(command, stdout=subprocess.DEVNULL, timeout=seconds + 60, **quiet).returncode == 0:
+            script = ["perf", "script", "-i", str(data), "-F", "ip,sym,dso"]
+            return read_perf(subprocess.run(script, stdout=subprocess.PIPE, timeout=120, **quiet).stdout)
+    raise NoTool("perf may not be used here, so the shares are py-spy's, and the kernel's part is not divided")

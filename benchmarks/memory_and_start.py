@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import harness
-from benchmarks.beside import BARE, Contender, Results, Settings, our_server, take_turns
+from benchmarks.beside import Contender, Results, Settings, our_server, take_turns
 from benchmarks.load import drive
 from benchmarks.peers.cases import CASES
-from benchmarks.tables import OURS
+from benchmarks.tables import BARE, OURS
 
-CLAIM = "Little memory beside the model, also after a load of JPEGs, and the first right answer soon after the start"
+CLAIM = "Memory beside the model, at first and after a load of JPEGs, and the time to the first right answer"
 CASE = "jpeg220_u8"
 POLL_S = 0.005
 CLIENTS = 32

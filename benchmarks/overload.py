@@ -32,7 +32,8 @@ HOPELESS_MS = 1  # less than any run takes: all are refused, and what the server
 RUN_MS, BATCH = 5.0, 8
 PEERS = ("mosec_tuned",)
 CLAIMS = {
-    "overload": "At three times its capacity, with deadlines of 100 ms, the server answers in time nearly what it can",
+    "overload": "What is answered in time, of a device's capacity, when up to three times as much arrives, all with "
+    "deadlines of 100 ms",
     "overload_resnet50": "The same with ResNet-50 on the CPU that also serves, from JPEGs",
 }
 

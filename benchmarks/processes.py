@@ -13,6 +13,8 @@ from pathlib import Path
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
 PROC = Path("/proc")
 LISTEN = "0A"
+MAPPED = re.compile(r"([0-9a-f]+)-([0-9a-f]+) r-xp ([0-9a-f]+) \S+ \d+ +(/.*)")
+SYSTEM_CALL = (b"\x0f\x05", b"\x01\x00\x00\xd4")  # on x86-64, on arm64
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
@@ -135,6 +137,24 @@ class ProcessTree:
                 if (PROC / f"{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
                     running.append(pid)
         return running
+
+
+class Code:
+    """A process's instructions, read from the files that it has mapped."""
+
+    def __init__(self, pid: int) -> None:
+        lines = (PROC / f"{pid}/maps").read_text().splitlines()
+        self._maps = [found for line in lines if (found := MAPPED.match(line))]
+
+    def behind_system_call(self, address: int) -> bool:
+        """Whether the instruction before the address is a system call: a thread that is there is in the kernel."""
+        for found in self._maps:
+            start, end, offset = (int(found[number], 16) for number in (1, 2, 3))
+            if start <= address < end:
+                with contextlib.suppress(OSError), Path(found[4]).open("rb") as file:
+                    file.seek(address - start + offset - 4)
+                    return file.read(4).endswith(SYSTEM_CALL)
+        return False
 
 
 def _listed(folder: Path) -> list[str]:

@@ -24,7 +24,15 @@ LIBRARIES = (
     "protobuf",
     "orjson",
 )
-WRITTEN = ("benchmarks/results", "benchmarks/plots", "benchmarks/REPORT.md")  # by the benchmarks themselves
+WRITTEN = (  # by the benchmarks themselves
+    "benchmarks/results",
+    "benchmarks/plots",
+    "benchmarks/REPORT.md",
+    "benchmarks/README.md",
+    "README.md",
+)
+PLACES = ("--work", "--out-dir")  # options that say where files lie: no part of what was measured
+PATH = re.compile(r"(?<![\w.:/~<-])(?:~|/[\w.@+-]+)(?:/[\w.@+-]+)*/([\w.@+-]+)")
 
 
 def machine() -> dict[str, Any]:
@@ -33,7 +41,7 @@ def machine() -> dict[str, Any]:
         "cpus": os.cpu_count(),
         "cpu": cpu[1] if cpu else platform.machine(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1),
-        "kernel": platform.release(),
+        "kernel": platform.release().partition("-")[0],
         "load_average": [round(load, 2) for load in os.getloadavg()],
     }
 
@@ -83,9 +91,17 @@ def write_json(path: Path, record: dict[str, Any]) -> None:
 
 
 def command_line() -> str:
-    """How this process was called."""
+    """How this process was called, and can be on another machine: without the places of files."""
     name = Path(sys.argv[0]).stem  # of the module that runs, whatever its results are called
-    return " ".join(["python", "-m", f"benchmarks.{name}", *sys.argv[1:]])
+    words = iter(sys.argv[1:])
+    given = tuple(f"{option}=" for option in PLACES)
+    kept = [word for word in words if not (word in PLACES and next(words, "")) and not word.startswith(given)]
+    return " ".join(["python", "-m", f"benchmarks.{name}", *map(without_places, kept)])
+
+
+def without_places(text: str) -> str:
+    """What a process wrote, without the folders of this machine: of a path only its last part is left."""
+    return PATH.sub(r"\1", text)
 
 
 def rounded(value: Any) -> Any:

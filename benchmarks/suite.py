@@ -2,8 +2,9 @@
 
 usage: python -m benchmarks.suite [NAME ...] [--quick] [--rounds N] [--seconds S] [--also NAME=CHECKOUT] [--out-dir DIR]
 
-Without a name: everything, and then benchmarks/REPORT.md with its plots. --quick: few peers, few rounds, results in
-.peers-work/results; for work on the code. --also: another checkout of ours, measured in the same rounds.
+Without a name: everything, and then benchmarks/REPORT.md with its plots and the figures in both READMEs. --quick: few
+peers, few rounds, results in .peers-work/results; for work on the code. --also: another checkout of ours, in the same
+rounds.
 Peers' environments, models and bodies are made in .peers-work when they are missing; a peer that cannot be had is named
 and left out. Peers run in a network of their own that has only loopback, where the machine allows it.
 """
@@ -22,7 +23,7 @@ from benchmarks.peers.catalog import PEERS, environment_of
 from benchmarks.tables import OURS, part_table, read
 
 WORK = harness.ROOT / ".peers-work"
-LIMIT_S = 3600
+LIMIT_S = 5400
 PARTS: dict[str, Callable[[Settings], bool]] = {  # each returns whether ours came through
     **{name: partial(measure_case, name, case) for name, case in CASES.items()},
     "overload": overload.overload,
@@ -94,17 +95,27 @@ def main() -> int:
     growth.allow_connections(1000)
     settings = settings_of(options, left_out, environments.is_private_network())
     failed = []
-    for name in names:
-        harness.say(name)
-        if not PARTS[name](settings):
-            failed.append(name)
-        print(f"\n### {name}\n", *part_table(read(settings.results / f"{name}.jsonl")), sep="\n", flush=True)
-    if not options.names:
-        out = settings.results if options.quick or options.out_dir else harness.ROOT / "benchmarks"
-        harness.say(f"{report.write(settings.results, out)} is written")
+    try:
+        for name in names:
+            harness.say(name)
+            if not PARTS[name](settings):
+                failed.append(name)
+            print(f"\n### {name}\n", *part_table(read(settings.results / f"{name}.jsonl")), sep="\n", flush=True)
+    finally:  # a run that is ended too early has its report of what was measured
+        if not options.names:
+            written(settings.results)
     if failed:
         print(f"{OURS} failed in: {', '.join(failed)}", file=sys.stderr)
     return 1 if failed else 0
+
+
+def written(results: Path) -> None:
+    """The report beside the results; of the committed ones the READMEs' figures too."""
+    if results.resolve() == report.RESULTS:
+        harness.say(f"{report.write(results, report.FOLDER)} is written")
+        report.write_blocks()
+    else:
+        harness.say(f"{report.write(results, results)} is written")
 
 
 if __name__ == "__main__":

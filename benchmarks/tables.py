@@ -8,6 +8,7 @@ from statistics import median
 from typing import Any
 
 OURS = "accelserve"
+BARE = "bare session"
 NOISY_CPUS = 0.15  # foreign load above which a point is marked
 Point = dict[str, Any]
 HEAD = (
@@ -18,8 +19,8 @@ OVERLOAD_HEAD = (
     "server", "load", "goodput/s", "of capacity", "p50 ms", "p99 ms", "late", "refused",
     "refusal p50 ms", "lost",
 )  # fmt: skip
-LEAST_SHARE = 0.005
-PROFILE_HEAD = ("part", "µs", "%")
+LEAST_SHARE = 0.02  # of a request: a part below it is not named in the profile
+PROFILE_HEAD = ("stage", "µs", "%", "of which")
 MEMORY_HEAD = ("process", "first answer after s", "PSS MiB then", "PSS MiB after JPEGs")
 
 
@@ -30,9 +31,13 @@ class Result:
     head: dict[str, Any]
     points: list[Point]
     failed: list[dict[str, Any]]
+    folder: Path = Path()
 
     def of(self, server: str, clients: int) -> list[Point]:
         return [point for point in self.points if (point["server"], point.get("clients")) == (server, clients)]
+
+    def of_server(self, server: str) -> list[Point]:
+        return [point for point in self.points if point["server"] == server]
 
     def servers(self, clients: int) -> list[str]:
         return list(dict.fromkeys(point["server"] for point in self.points if point.get("clients") == clients))
@@ -43,7 +48,8 @@ class Result:
 
 def read(path: Path) -> Result:
     head, *lines = map(json.loads, path.read_text().splitlines())
-    return Result(head, [line for line in lines if "failed" not in line], [line for line in lines if "failed" in line])
+    points = [line for line in lines if "failed" not in line]
+    return Result(head, points, [line for line in lines if "failed" in line], path.parent)
 
 
 def ratio(result: Result, clients: int, server: str, base: str, key: str) -> float | None:
@@ -134,26 +140,45 @@ def _overload_row(server: str, load: float, points: list[Point]) -> tuple[str, .
 
 
 def profile_table(result: Result) -> Iterator[str]:
-    """Per profiled case: what a request costs, and who has how much of it; parts below LEAST_SHARE in one line."""
+    """Per profiled case: what a request costs, and where it goes, by stage."""
     for server in dict.fromkeys(point["server"] for point in result.points):
-        points = [point for point in result.points if point["server"] == server]
+        points = result.of_server(server)
         (whole,) = (point for point in points if "clients" in point)
-        parts = {point["part"]: point["share"] for point in points if "part" in point}
-        small = sum(share for share in parts.values() if share < LEAST_SHARE)
-        kept = {part: share for part, share in parts.items() if share >= LEAST_SHARE} | {"everything else": small}
-        yield f"{server}, {whole['clients']} clients: {whole['cpu_us']:.1f} µs CPU per request"
+        cost, noisy = whole["cpu_us"], " (noisy)" if is_noisy([whole]) else ""
+        yield f"**{server}**, {whole['clients']} clients: {cost:.1f} µs of CPU per request{noisy}"
         yield ""
         yield from head(PROFILE_HEAD)
-        for part, share in kept.items():
-            yield line((part, f"{share * whole['cpu_us']:.2f}", f"{100 * share:.1f}"))
+        for stage, parts in stages_of(points).items():
+            share = sum(parts.values())
+            yield line((stage, f"{share * cost:.1f}", f"{100 * share:.0f}", _largest(parts, cost)))
+        yield line(("**all**", f"**{cost:.1f}**", "100", ""))
         yield ""
+        yield from (f"{point['no_tool']}.\n" for point in points if "no_tool" in point)
+
+
+def stages_of(points: list[Point]) -> dict[str, dict[str, float]]:
+    """Stage -> part -> share, as they were written: the largest first."""
+    stages: dict[str, dict[str, float]] = {}
+    for point in points:
+        if "stage" in point:
+            stages.setdefault(point["stage"], {})[point["part"]] = point["share"]
+    return stages
+
+
+def _largest(parts: dict[str, float], cost_us: float) -> str:
+    """The parts that are worth a word, in µs; a stage that is one part says it by its name."""
+    return ", ".join(
+        f"{part.removeprefix('ours: ').removeprefix('kernel: ')} {share * cost_us:.1f}"
+        for part, share in parts.items()
+        if share >= LEAST_SHARE
+    )
 
 
 def memory_table(result: Result) -> Iterator[str]:
     """Medians over the rounds."""
     yield from head(MEMORY_HEAD)
     for server in dict.fromkeys(point["server"] for point in result.points):
-        points = [point for point in result.points if point["server"] == server]
+        points = result.of_server(server)
         cells = (middle_of(points, key) for key in ("first_answer_s", "first_pss_mib", "loaded_pss_mib"))
         yield line((server, *("–" if cell is None else f"{cell:.2f}" for cell in cells)))
 
@@ -193,10 +218,19 @@ def _row(result: Result, clients: int, server: str) -> tuple[str, ...]:
         f"{fastest['p50_ms']:.2f}",
         f"{fastest['p99_ms']:.2f}",
         str(sum(point["errors"] for point in points)),
-        f"{foreign:.2f}{' noisy' if foreign > NOISY_CPUS else ''}",
+        f"{foreign:.2f}{_noisy(points)}",
         _times(ratio(result, clients, server, OURS, "cpu_us")),
         _times(ratio(result, clients, server, OURS, "rps")),
     )
+
+
+def is_noisy(points: list[Point]) -> bool:
+    """Whether others used the machine in every one of the rounds."""
+    return least(points, "foreign_cpus") > NOISY_CPUS
+
+
+def _noisy(points: list[Point]) -> str:
+    return " noisy" if is_noisy(points) else ""
 
 
 def _times(value: float | None) -> str:

@@ -18,9 +18,8 @@ class Case:
     """What is asked of whom.
 
     kind: json, jpeg, raw or grpc. tolerance: |answer - expected| / |expected|. peers are measured in every round,
-    slow_peers in the first SLOW_ROUNDS, quick_peers in a run with --quick. bare: beside a session without a server.
-    patient: long requests; what is under way at the end counts too. alone: in a run of its own beside ours, because
-    the peer's idle processes would disturb the others.
+    slow_peers in the first SLOW_ROUNDS, quick_peers in a run with --quick. bare: beside a session
+    without a server, and what is under way at the end counts too, because requests are long.
     """
 
     claim: str
@@ -41,7 +40,7 @@ SLOW_ROUNDS = 2
 
 CASES = {
     "tiny": Case(
-        "A request to a tiny model as JSON costs a fraction of what it costs any other server",
+        "What a request to a tiny model as JSON costs, beside every peer",
         "tiny", "json", "tiny", clients=(1, 8, 32), peers=("mosec", "mosec_tuned", "mosec_tuned_unbatched"),
         slow_peers=SLOW, quick_peers=("mosec_tuned", "naive_fastapi"),
     ),
@@ -55,7 +54,7 @@ CASES = {
         slow_peers=("naive_fastapi",), quick_peers=("mosec_tuned",), rounds=3,
     ),
     "mlp": Case(
-        "784 numbers as JSON through three dense layers cost a fraction of what they cost any other server",
+        "784 numbers as JSON through three dense layers, beside every peer",
         "mlp", "json", "mlp", clients=(32,), peers=("mosec", "mosec_tuned"), slow_peers=SLOW,
         quick_peers=("mosec_tuned",),
     ),
@@ -73,7 +72,7 @@ CASES = {
         "gap_u8", "jpeg", "jpeg1000", SHRUNK, clients=(8,), peers=TUNED, quick_peers=("mosec_tuned",), rounds=2,
     ),
     "resnet50_u8": Case(
-        "ResNet-50 over HTTP from JPEGs, one core, reaches nearly the rate of the bare model in a process of its own",
+        "ResNet-50 over HTTP from JPEGs on one core, beside the bare model in a process of its own",
         "resnet50_u8", "jpeg", "jpeg220", RESIZED, clients=(1, 4, 8), peers=("mosec_tuned_unbatched",), seconds=5,
         rounds=3, bare=True,
     ),
@@ -87,16 +86,16 @@ CASES = {
         quick_peers=("mosec_tuned_malloc",),
     ),
     "grpc_600k": Case(
-        "Predict with a tensor of 600 KB over gRPC, against grpcio with the same model",
+        "Predict with a tensor of 600 KB over gRPC, beside grpcio with the same model",
         "gap", "grpc", "grpc_600k", clients=(1, 8), peers=GRPC_PEERS[:2], slow_peers=GRPC_PEERS[2:],
         quick_peers=("grpcio_sync_malloc",),
     ),
     "grpc_1k": Case(
-        "Predict with a tensor of 1 KB over gRPC, against grpcio with the same model",
+        "Predict with a tensor of 1 KB over gRPC, beside grpcio with the same model",
         "vec256", "grpc", "grpc_1k", clients=(1, 8, 32), peers=GRPC_PEERS[::2], quick_peers=("grpcio_sync",), rounds=3,
     ),
     "grpc_mlp": Case(
-        "Predict with 784 numbers through three dense layers over gRPC, against grpcio with the same model",
+        "Predict with 784 numbers through three dense layers over gRPC, beside grpcio with the same model",
         "mlp", "grpc", "grpc_mlp", peers=GRPC_PEERS[::2], quick_peers=("grpcio_sync",), rounds=2,
     ),
 }  # fmt: skip

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import beside, load, suite
+from benchmarks import beside, hot_path, load, suite
 from benchmarks.load import Request, WrongAnswer
 from benchmarks.peers import environments
 from benchmarks.peers.cases import CASES
@@ -79,6 +79,14 @@ def test_without_a_private_network_the_reason_says_what_is_missing(monkeypatch):
     monkeypatch.delenv(environments.PRIVATE, raising=False)
     monkeypatch.setattr(shutil, "which", lambda name, **_: None)
     assert environments.enter_private_network(["true"]) == "unshare is missing, so there is no private network"
+
+
+def test_without_perf_and_py_spy_the_profile_names_them(monkeypatch, tmp_path):
+    monkeypatch.setattr(shutil, "which", lambda name, **_: None)
+    monkeypatch.setattr(hot_path.sys, "executable", str(tmp_path / "python"))
+    for tool, name in ((hot_path.perf, "perf"), (hot_path.py_spy, "py-spy")):
+        with pytest.raises(hot_path.NoTool, match=f"{name} is missing"):
+            tool(None, tmp_path, 1)
 
 
 def test_without_a_load_generator_the_one_in_python_is_taken_and_named(monkeypatch):
