@@ -55,6 +55,7 @@ logger = logging.getLogger("accelserve.runtime")
 _FORCED_CLOSE_S = 1.0
 _LAST_CALL_S = 0.1
 _CLOSES_S = 0.01  # grpcio's listener, once it is told to stop
+_IDLE_LOOK_S = 5.0  # between two looks whether the server is idle; after one without a request memory goes back
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,8 @@ class Runtime:
             stack.push_async_callback(self._close, models, http_server, http_task, grpc_server)
             stop = asyncio.create_task(_stopped(signals, http_task))
             stack.callback(stop.cancel)
+            idle = asyncio.create_task(_return_memory_when_idle(self._metrics.traffic, return_free_memory))
+            stack.callback(idle.cancel)
             if (code := await self._settle(models, stop)) is not None:
                 return code
             return await self._serve(
@@ -236,6 +239,23 @@ class Runtime:
             closing.create_task(grpc_server.stop(self._config.drain_timeout_s))
             await asyncio.sleep(_CLOSES_S)
             self._lifecycle.grpc_closed.set()
+
+
+async def _return_memory_when_idle(
+    traffic: Callable[[], tuple[int, int]], give_back: Callable[[], None], look_s: float = _IDLE_LOOK_S
+) -> None:
+    """Once after each time of work, when no request came or was under way from one look to the next.
+
+    traffic: (received, in flight). Not while requests run: malloc is locked meanwhile.
+    """
+    given_at = seen = traffic()[0]
+    while True:
+        await asyncio.sleep(look_s)
+        received, in_flight = traffic()
+        if received == seen != given_at and not in_flight:
+            await asyncio.to_thread(give_back)
+            given_at = received
+        seen = received
 
 
 def _why_it_ends(models: ModelManager) -> ExitCode:

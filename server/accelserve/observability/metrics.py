@@ -184,6 +184,11 @@ class Metrics:
         counts.in_flight += requests
         return TogetherRecord(self, protocol, counts, self.now_ns(), requests)
 
+    def traffic(self) -> tuple[int, int]:
+        """Requests of all protocols: (received, in flight)."""
+        protocols = self.books.protocols.values()
+        return sum([counts.received for counts in protocols]), sum([counts.in_flight for counts in protocols])
+
     def batch_done(self, model: str, version: int, device: str, rows: int, padded_rows: int, compute_ns: int) -> None:
         """A model ran `rows` requested rows as `padded_rows` on the device of this id."""
         series = self.books.model(model, str(version))
