@@ -118,7 +118,7 @@ class Simulation:
             return
         self.drop(self.queue.expire(now), "expired", now)
         self.drop(self.queue.hopeless(now), "given up", now)
-        if (hold_ns := self.admission.hold_until_ns(self.queue.rows, now)) is not None:
+        if (hold_ns := self.admission.hold_until_ns(self.queue.rows, self.queue.expires_at_ns(), now)) is not None:
             self.at(hold_ns, self.poke)
             return
         while self.running < self.lanes and (taken := self.queue.take(now)):

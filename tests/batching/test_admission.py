@@ -313,3 +313,36 @@ def test_a_change_of_the_models_speed_costs_less_than_a_second(factor):
     assert server.goodput_per_s(2 * S, 4 * S) >= 0.8 * min(2.8, 1 / factor) * capacity
     answered, missed = server.count("answered", since_ns=2 * S), server.count(*MISSED, since_ns=2 * S)
     assert missed < 0.01 * answered
+
+
+# -- the objective's delay -------------------------------------------------------------------------------------------
+
+
+def holding():
+    """Has just ended a run of 2 rows, 20 ms each, and tries a delay of 5 ms."""
+    admission, now = Admission(BatchPolicy(max_batch_size=32, latency_slo_ns=200 * MS), 1), NOW
+    for _ in range(60):
+        now = ran(admission, 2, 20, now)
+        if admission.hold_until_ns(1, None, now) is not None:
+            return admission, now
+    raise AssertionError("no delay was tried")
+
+
+def test_who_has_time_waits_for_the_objectives_delay():
+    admission, now = holding()
+    assert admission.hold_until_ns(1, now + 500 * MS, now) == admission.hold_until_ns(1, None, now)
+
+
+def test_who_would_miss_its_own_deadline_is_not_held():
+    admission, now = holding()
+    assert admission.hold_until_ns(1, now + 21 * MS, now) is None
+
+
+def test_a_deadline_that_is_near_ends_the_objectives_delay_earlier():
+    admission, now = holding()
+    until_ns = admission.hold_until_ns(1, None, now)
+    run_ns = admission.latency.run_ns[2] * admission.latency.spread
+    first_ns = until_ns + int(run_ns)
+    held_ns = admission.hold_until_ns(1, first_ns, now)
+    assert held_ns is not None
+    assert now < held_ns < until_ns

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from accelserve.batching.batch_queue import DEADLINE_MARGIN_NS
 from accelserve.batching.latency import LatencyModel
 from accelserve.batching.objective import BatchChoice
 from accelserve.batching.policy import BatchPolicy
@@ -233,9 +234,18 @@ class Admission:
             self.most_rows = choice.most_rows
             self._fill, self._batch_rows = float(self.most_rows), self.most_rows
 
-    def hold_until_ns(self, waiting: int, now_ns: int) -> int | None:
-        """Until when a free lane is to wait for more than these rows; None, nearly always: not at all."""
-        return self._hold_until_ns if now_ns < self._hold_until_ns and waiting < self._hold_rows else None
+    def hold_until_ns(self, waiting: int, first_ns: int | None, now_ns: int) -> int | None:
+        """Until when a free lane is to wait for more than these rows; None, nearly always: not at all.
+
+        first_ns: the earliest deadline of those who wait. Nobody is held so long that the run would miss it.
+        """
+        until_ns = self._hold_until_ns
+        if now_ns >= until_ns or waiting >= self._hold_rows:
+            return None
+        if first_ns is not None:
+            run_ns = self.latency.run_ns[self._hold_rows] * self.latency.spread
+            until_ns = min(until_ns, first_ns - int(run_ns) - DEADLINE_MARGIN_NS)
+        return until_ns if now_ns < until_ns else None
 
     def _be_sure(self) -> None:
         """Note what a row takes behind full batches, and until when the runs on their way are not far overdue."""

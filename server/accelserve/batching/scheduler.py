@@ -296,7 +296,7 @@ class Scheduler:
         for part in () if tried else self._queue.hopeless(now_ns):
             self._admission.missed(part.arrived_ns, now_ns)
             part.fail(self._admission.given_up(part.deadline_ns or now_ns, now_ns))
-        until_ns = self._admission.hold_until_ns(self._queue.rows, now_ns)
+        until_ns = self._admission.hold_until_ns(self._queue.rows, self._queue.expires_at_ns(), now_ns)
         if until_ns is None or not self._queue:
             return False
         self._wake_at(until_ns)
