@@ -283,6 +283,10 @@ class Steady(Protocol):
     steady: bool
 
 
+def is_steady(session: object) -> bool:
+    return isinstance(session, Steady) and session.steady
+
+
 @runtime_checkable
 class Remarked(Protocol):
     """Optional for a session: what a person who looks at the model should know, a sentence each; `show` prints them."""

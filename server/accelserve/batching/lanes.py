@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from time import thread_time_ns
 
-from accelserve.backends.base import Device, Steady
+from accelserve.backends.base import Device, is_steady
 from accelserve.batching.admission import Flight
 from accelserve.batching.batch_run import BatchRunner, Report
 from accelserve.batching.brevity import Brevity
@@ -67,8 +67,7 @@ class Lane:
         self.max_inflight = max_inflight
         self._runner = runner
         self._name = name
-        session: object = runner.session
-        self._brevity = Brevity() if isinstance(session, Steady) and session.steady else None
+        self._brevity = Brevity() if is_steady(runner.session) else None
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
 

@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accelserve.backends.accel_onnx.running import Run
+from accelserve.backends.onnx_runtime.assignment import placement_of
 from accelserve.backends.onnx_runtime.errors import one_line, remedy
 from accelserve.backends.onnx_runtime.options import CPU
-from accelserve.backends.onnx_runtime.session import placement_of
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Tensor
 

@@ -28,6 +28,7 @@ from accelserve.backends.base import (
 from accelserve.backends.batch_check import label
 from accelserve.backends.cuda.probe import LoadLibrary
 from accelserve.backends.host import cpu_device
+from accelserve.backends.onnx_runtime.assignment import placement_of
 from accelserve.backends.onnx_runtime.binding import SlotPool
 from accelserve.backends.onnx_runtime.cuda_graphs import CaptureGate
 from accelserve.backends.onnx_runtime.errors import kind_of, one_line, remedy
@@ -45,7 +46,7 @@ from accelserve.backends.onnx_runtime.options import (
 from accelserve.backends.onnx_runtime.pixels import PixelStage, open_stage
 from accelserve.backends.onnx_runtime.precision import content_digest, half_precision
 from accelserve.backends.onnx_runtime.resident import Residence
-from accelserve.backends.onnx_runtime.session import OnnxRuntimeSession, placement_of
+from accelserve.backends.onnx_runtime.session import OnnxRuntimeSession
 from accelserve.backends.onnx_runtime.signature import read_signature
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError

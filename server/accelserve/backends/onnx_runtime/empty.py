@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from accelserve.backends.base import Batch, BatchResult
+from accelserve.backends.onnx_runtime.assignment import assigned_nodes
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import Signature, Tensor, describe_tensor
 
@@ -21,9 +22,7 @@ _MOST_ELEMENTS = 2**24  # of a row that nobody sent: a shape without rows may cl
 
 def recurrent_ops(session: Any) -> tuple[str, ...]:
     """Which operators of the library's session, its loops and conditions included, take no empty axis."""
-    ask = getattr(session, "get_provider_graph_assignment_info", None)
-    parts = ask() if ask is not None else ()
-    return tuple(sorted({node.op_type for part in parts for node in part.get_nodes()} & _RECURRENT))
+    return tuple(sorted({node.op_type for _, node in assigned_nodes(session)} & _RECURRENT))
 
 
 def one_row_for_none(signature: Signature, batch: Batch) -> Batch | None:

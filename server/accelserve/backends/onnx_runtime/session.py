@@ -10,14 +10,15 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from accelserve.backends.base import Batch, BatchResult, Device, Placement
+from accelserve.backends.base import Batch, BatchResult, Device
 from accelserve.backends.batch_check import check_batch, check_names
+from accelserve.backends.onnx_runtime.assignment import placement_of
 from accelserve.backends.onnx_runtime.binding import Slot, SlotPool
 from accelserve.backends.onnx_runtime.empty import check_not_empty, one_row_for_none, recurrent_ops, without_rows
 from accelserve.backends.onnx_runtime.errors import is_of_bound_output, kind_of, one_line
 from accelserve.backends.onnx_runtime.pixels import PixelStage
 from accelserve.backends.onnx_runtime.row_by_row import run_row_by_row
-from accelserve.backends.onnx_runtime.steady import is_steady
+from accelserve.backends.onnx_runtime.steady import takes_what_shapes_say
 from accelserve.backends.run_gate import RunGate
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
@@ -100,7 +101,7 @@ class OnnxRuntimeSession:
         self._string_inputs = tuple(name for name, spec in signature.inputs.items() if spec.dtype.is_string)
         self._string_outputs = frozenset(name for name, spec in signature.outputs.items() if spec.dtype.is_string)
         text = self._string_inputs or self._string_outputs  # whose lengths shapes do not tell
-        self.steady = device.kind is DeviceKind.CPU and not text and is_steady(session)
+        self.steady = device.kind is DeviceKind.CPU and not text and takes_what_shapes_say(session)
 
     def take_pixels(self, signature: str, preprocessing: Preprocessing) -> Signature:
         """One stage only, which is there already when it is asked for again: SavedModel's signatures share sessions."""
@@ -304,17 +305,6 @@ class OnnxRuntimeSession:
 def _first(slot: Slot, stage: PixelStage | None) -> Slot:
     """The slot that a batch is put into, of the slot that the model reads."""
     return slot if stage is None else stage.slots[slot.number]
-
-
-def placement_of(session: Any) -> Placement:
-    """Nodes by provider, as ONNX Runtime placed them; empty where it cannot tell (before 1.23)."""
-    ask = getattr(session, "get_provider_graph_assignment_info", None)
-    if ask is None:
-        return Placement()
-    nodes: dict[str, int] = {}
-    for part in ask():
-        nodes[part.ep_name] = nodes.get(part.ep_name, 0) + len(part.get_nodes())
-    return Placement(MappingProxyType(nodes))
 
 
 def _decoded(tensor: Tensor) -> Tensor:

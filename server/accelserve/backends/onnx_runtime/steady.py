@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from accelserve.backends.onnx_runtime.assignment import assigned_nodes
+
 # Operators (ONNX 1.23, default domain) whose work and output's size follow from the sizes of their inputs. Not here:
 # control flow, recurrence, random numbers, strings, and those that read a size from a value (Range, Expand, Tile,
 # Resize, NonZero ...): there a few bytes of a request could ask for seconds of work.
@@ -125,8 +127,7 @@ _STEADY = frozenset(
 )
 
 
-def is_steady(session: Any) -> bool:
+def takes_what_shapes_say(session: Any) -> bool:
     """Of the library's session, False where it does not tell of its operators (before 1.23)."""
-    ask = getattr(session, "get_provider_graph_assignment_info", None)
-    nodes = [node for part in ask() for node in part.get_nodes()] if ask is not None else []
+    nodes = [node for _, node in assigned_nodes(session)]
     return bool(nodes) and all(node.op_type in _STEADY and node.domain in ("", "ai.onnx") for node in nodes)

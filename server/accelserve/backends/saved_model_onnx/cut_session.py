@@ -12,9 +12,9 @@ from accelserve.backends.base import (
     Device,
     Placement,
     Session,
-    Steady,
     TakesPixels,
     buffers_of,
+    is_steady,
 )
 from accelserve.backends.batch_check import check_batch
 from accelserve.backends.run_gate import RunGate
@@ -66,7 +66,7 @@ class CutSession:
         self._opened = dict(opened)
         self._asked = dict(self.signatures)  # all that a batch may name
         self._gate = RunGate(model)
-        self.steady = all(_is_steady(one) for one in opened.values())
+        self.steady = all(not one.graphs and is_steady(one.dense) for one in opened.values())
 
     def take_decoded(self, signature: str) -> DecodedInput:
         """Where the host part only decodes pictures, the rest of the model by itself."""
@@ -187,8 +187,3 @@ def close_all(opened: Iterable[OpenSignature]) -> None:
             if part is not None and id(part) not in closed:
                 closed.add(id(part))
                 part.close()
-
-
-def _is_steady(opened: OpenSignature) -> bool:
-    dense: object = opened.dense
-    return not opened.graphs and isinstance(dense, Steady) and dense.steady

@@ -29,8 +29,8 @@ from accelserve.backends.base import (
 )
 from accelserve.backends.batch_check import label
 from accelserve.backends.lease import require_lease
+from accelserve.backends.onnx_runtime.assignment import placement_of
 from accelserve.backends.onnx_runtime.errors import one_line, remedy
-from accelserve.backends.onnx_runtime.session import placement_of
 from accelserve.backends.vitis_fpga.errors import kind_of
 from accelserve.backends.vitis_fpga.options import VitisOptions, encryption_key, provider_list, read_options
 from accelserve.backends.vitis_fpga.pieces import FIRMWARE, PROVIDER, VitisHost

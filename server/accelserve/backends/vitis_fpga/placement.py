@@ -5,6 +5,7 @@ from typing import Any
 
 from accelserve.backends.accel_onnx.operators import in_words
 from accelserve.backends.base import Placement
+from accelserve.backends.onnx_runtime.assignment import assigned_nodes
 from accelserve.backends.onnx_runtime.options import CPU
 from accelserve.backends.vitis_fpga.options import VitisOptions
 from accelserve.backends.vitis_fpga.pieces import PROVIDER
@@ -32,8 +33,7 @@ def check_placement(model: str, session: Any, placement: Placement, options: Vit
 
 def left_to_cpu(session: Any) -> list[str]:
     """The layers of the library's session, by name and operator."""
-    parts = session.get_provider_graph_assignment_info()
-    return [f'"{node.name}" ({node.op_type})' for part in parts if part.ep_name == CPU for node in part.get_nodes()]
+    return [f'"{node.name}" ({node.op_type})' for provider, node in assigned_nodes(session) if provider == CPU]
 
 
 def refusal(model: str, left: Sequence[str]) -> ScoringError:
