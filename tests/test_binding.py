@@ -134,3 +134,12 @@ def test_who_speaks_in_tensor_names_rides_with_who_speaks_in_signature_keys(outp
 
     others = [group("images"), group("Placeholder:0"), group("images", tuple(known.outputs)[::-1])]
     assert others == [group("images")] * 3
+
+
+def test_what_a_row_takes_falls_at_once_and_rises_by_an_eighth():
+    binder = Binder(ONE, "m:1")
+    seen = []
+    for run_ns, rows in ((800, 2), (0, 0), (300, 1), (8300, 1), (500, 2)):
+        binder.took(run_ns, rows)
+        seen.append(binder.row_ns)
+    assert seen == [400, 400, 300, 1300, 250]

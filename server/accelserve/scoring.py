@@ -48,7 +48,7 @@ class Scorer:
         ticket = servable.scheduler.submit(work)
         scored = await (ticket if work.deadline_ns is None else self._in_time(ticket, servable, work.deadline_ns))
         outputs, timing, devices = scored
-        binder.row_ns = timing.compute_ns // timing.batch_rows if timing.batch_rows else None
+        binder.took(timing.compute_ns, timing.batch_rows)
         if bound.renamed:
             outputs = {name: outputs[key] for name, key in bound.outputs}
         return ScoreResponse(

@@ -7,7 +7,7 @@ import pytest
 from onnx import TensorProto
 
 import model_builders
-from accelserve.backends.base import Batch, ModelArtifact, SessionOptions
+from accelserve.backends.base import Batch, ModelArtifact, SessionOptions, runs_apart
 from accelserve.backends.onnx_runtime import resident
 from accelserve.backends.onnx_runtime.backend import OnnxRuntimeBackend
 from accelserve.backends.onnx_runtime.row_by_row import gains_row_by_row, run_row_by_row
@@ -119,6 +119,7 @@ def load(monkeypatch):
 def test_the_answers_are_those_of_the_whole_batch_and_the_model_says_how_it_runs(tmp_path, load):
     session = load(model_builders.onnx_image(tmp_path / "m.onnx"))
     assert session.remarks == ("runs a batch row by row: that is faster on this processor",)
+    assert runs_apart(session)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 8, 8, 3), np.uint8)
     batch = Batch("serving_default", {"image": pixels}, ("scores",), 5)
     apart = session.run(batch).outputs["scores"]

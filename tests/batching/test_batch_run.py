@@ -8,6 +8,7 @@ from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.work import Work
 from accelserve.clock import MonotonicClock
 from accelserve.devices import DeviceKind
+from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
 
 SPEC = TensorSpec("x", BY_NAME["float32"], (-1, 2), "x")
@@ -71,3 +72,42 @@ def test_without_memory_to_lend_a_batch_is_stacked_elsewhere():
     lender = Lender(lends=False)
     assert run(lender, work(1), work(2)) == [[[2, -2]], [[4, -4]]]
     assert lender.in_place == [False]
+
+
+class OneByOne(Lender):
+    """Runs rows one by one; rows that begin with 13 fail."""
+
+    runs_apart = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[list[list[float]]] = []
+
+    def run(self, batch: Batch) -> BatchResult:
+        self.ran.append(batch.inputs["x"].tolist())
+        if batch.inputs["x"][0, 0] == 13:
+            raise ScoringError(Kind.INVALID, "thirteen")
+        return super().run(batch)
+
+
+def test_requests_of_a_session_that_runs_apart_are_not_stacked():
+    session = OneByOne()
+    assert run(session, work(1), work(2, 3)) == [[[2, -2]], [[4, -4], [6, -6]]]
+    assert session.ran == [[[1, -1]], [[2, -2], [3, -3]]]
+    assert session.asked == []
+
+
+def test_requests_that_need_padding_are_stacked_all_the_same():
+    session = OneByOne()
+    assert run(session, work(1), work(2), sizes=(4, 8)) == [[[2, -2]], [[4, -4]]]
+    assert session.asked == [("serving_default", 4)]
+
+
+def test_of_requests_run_apart_a_bad_one_fails_alone():
+    policy = BatchPolicy(max_batch_size=8)
+    report = BatchRunner(OneByOne(), policy, MonotonicClock(), "m").run([work(1), work(13), work(2)])
+    outcomes = [outcome for _, outcome in report.answers]
+    assert outcomes[0]["y"].tolist() == [[2, -2]]
+    assert outcomes[2]["y"].tolist() == [[4, -4]]
+    assert isinstance(outcomes[1], ScoringError)
+    assert str(outcomes[1]) == "thirteen"

@@ -5,7 +5,7 @@ result of slow, cacheable, device-family-specific work and may be made offline; 
 one device and answers batches. A back end sees tensors and never a protocol.
 
 What a back end may do beyond that is in protocols of their own (`Buffered`, `TakesPixels`,
-`DecodedFor`, `Steady`, `Remarked`, `CountsNonFinite`, `Featured`): the
+`DecodedFor`, `Steady`, `RunsApart`, `Remarked`, `CountsNonFinite`, `Featured`): the
 server asks whether the methods are there.
 
 Discovery is by entry points (group `accelserve.backends`): each names a probe without arguments that returns an
@@ -285,6 +285,22 @@ class Steady(Protocol):
 
 def is_steady(session: object) -> bool:
     return isinstance(session, Steady) and session.steady
+
+
+@runtime_checkable
+class RunsApart(Protocol):
+    """Optional for a session: it runs the rows of a batch one by one anyway.
+
+    Requests that need no padding then come one after the other, each in its own memory, instead of stacked; a run that
+    fails fails for all of them, and each is run again.
+    runs_apart: which is seen once, when the model has loaded. Not for sessions that model a device's time.
+    """
+
+    runs_apart: bool
+
+
+def runs_apart(session: object) -> bool:
+    return isinstance(session, RunsApart) and session.runs_apart
 
 
 @runtime_checkable

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import accumulate, repeat
 from typing import NamedTuple
 
-from accelserve.backends.base import Batch, BatchResult, Session, buffers_of
+from accelserve.backends.base import Batch, BatchResult, Session, buffers_of, runs_apart
 from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.stack import split_rows, stack_rows
 from accelserve.batching.work import Work
@@ -51,8 +51,10 @@ class BatchRunner:
     clock: Clock
     name: str
     _buffers: Buffers = field(init=False)
+    _apart: bool = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_apart", runs_apart(self.session))
         object.__setattr__(self, "_buffers", buffers_of(self.session))
 
     def run(self, works: Sequence[Work]) -> Report:
@@ -92,13 +94,16 @@ class BatchRunner:
         modelled_ns: int | None = None
         outcomes: list[Outcome] | ScoringError
         try:
-            result = self.session.run(_stack(works, rows, padded, self._buffers))
-            modelled_ns = result.modelled_device_ns
-            outcomes = _split(works, counts, padded, result, self.name)
-            if result.item_errors:
-                for index, error in _errors_by_work(counts, result.item_errors).items():
-                    outcomes[index] = error
-                _forget_tracebacks(outcomes)
+            if self._apart and rows == padded:
+                outcomes = [self._lone(work) for work in works]
+            else:
+                result = self.session.run(_stack(works, rows, padded, self._buffers))
+                modelled_ns = result.modelled_device_ns
+                outcomes = _split(works, counts, padded, result, self.name)
+                if result.item_errors:
+                    for index, error in _errors_by_work(counts, result.item_errors).items():
+                        outcomes[index] = error
+                    _forget_tracebacks(outcomes)
         except ScoringError as error:
             outcomes = error
             if error.kind is Kind.INTERNAL:
@@ -112,6 +117,12 @@ class BatchRunner:
             _forget_tracebacks([outcomes])
         run = Run(rows, padded, started_ns, self.clock.now_ns() - started_ns, modelled_ns)
         return run, outcomes
+
+    def _lone(self, work: Work) -> Outcome:
+        """One of the works of a session that runs apart. Raises whatever that raises."""
+        result = self.session.run(Batch(work.signature.name, work.inputs, work.outputs, work.rows))
+        (outcome,) = _split((work,), (work.rows,), work.rows, result, self.name)
+        return outcome
 
 
 def _stack(works: Sequence[Work], rows: int, padded: int, buffers: Buffers) -> Batch:

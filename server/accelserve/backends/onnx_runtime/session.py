@@ -95,7 +95,7 @@ class OnnxRuntimeSession:
         self._shrink_next = False
         self._may_shrink = True
         self._bound = settled.slots is not None
-        self._row_by_row = settled.row_by_row
+        self.runs_apart = self._row_by_row = settled.row_by_row
         self._gate = RunGate(model)
         self._recurrent = recurrent_ops(session)
         self._string_inputs = tuple(name for name, spec in signature.inputs.items() if spec.dtype.is_string)
