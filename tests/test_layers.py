@@ -81,6 +81,7 @@ ARROWS: dict[str, set[str]] = {
         "backends.tf_session.signatures",
     },
     "recipes": {"wire", "convert.unfinished"},
+    "deploy": {"models"},
     "demo": {"client", "builtin"},
     "inspection": {
         *("models", "backends.base", "backends.discovery", "backends.accel_onnx.accel_model"),
@@ -88,7 +89,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "listing": {"inspection", "models.store"},
     "commands": {
-        *("runtime", "client", "convert", "recipes", "demo", "inspection", "listing"),
+        *("runtime", "client", "convert", "deploy", "recipes", "demo", "inspection", "listing"),
         *(
             "models.manifest",
             "models.store",
