@@ -62,6 +62,7 @@ ARROWS: dict[str, set[str]] = {
         "builtin",
     },
     "client": {"codecs", "wire"},
+    "entry_script": {"client", "codecs.bodies", "codecs.json_text"},
     "convert": {
         "models",
         "wire",  # ONNX files, as the FPGA's back ends take them apart
