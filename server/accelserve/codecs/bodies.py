@@ -180,14 +180,19 @@ def single_file(body: bytes, content_type: str) -> bytes:
 
     Raises ScoringError(INVALID) for a broken form, and for one with no file or several.
     """
+    files = [part for headers, part in form_parts(body, content_type) if _FILE_NAME.search(headers)]
+    if len(files) != 1:
+        raise ScoringError(Kind.INVALID, f"want a form with exactly one file, got {len(files)} files")
+    return files[0]
+
+
+def form_parts(body: bytes, content_type: str) -> Iterator[tuple[bytes, bytes]]:
+    """(headers, content) of each part of a multipart/form-data form. Raises ScoringError(INVALID)."""
     boundary = _BOUNDARY.search(content_type)
     if boundary is None:
         raise ScoringError(Kind.INVALID, "a multipart form needs a boundary in its Content-Type")
     delimiter = b"--" + (boundary[1] or boundary[2]).encode("latin-1", "replace")
-    files = [part for headers, part in _form_parts(body, delimiter) if _FILE_NAME.search(headers)]
-    if len(files) != 1:
-        raise ScoringError(Kind.INVALID, f"want a form with exactly one file, got {len(files)} files")
-    return files[0]
+    return _form_parts(body, delimiter)
 
 
 def _form_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[bytes, bytes]]:

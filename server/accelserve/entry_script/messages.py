@@ -45,6 +45,7 @@ class WorkerSettings:
     """Everything that a worker is told.
 
     script, app_root, model_dir (AZUREML_MODEL_DIR, "" for none): paths. models: name -> path, for `get_model_path`.
+    service, service_version, path_prefix: for the swagger documents.
     score_address: what gRPC's clients connect to, "" for none; score_key: the key they show, "" for none.
     timeout_ms: for one run(). nan: what becomes of a number that JSON does not have.
     """
@@ -56,6 +57,8 @@ class WorkerSettings:
     legacy_tensorflow: bool = False
     strict_compat: bool = False
     service: str = "ML service"
+    service_version: str = "1.0"
+    path_prefix: str = ""
     score_address: str = ""
     score_key: str = field(default="", repr=False)
     timeout_ms: int = 60_000

@@ -1,0 +1,98 @@
+"""One request after the other through run(): whatever the script does, there is one answer."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import perf_counter_ns
+from typing import Any
+
+from accelserve.entry_script.answers import INTERNAL, RUN_FAILED, Answers, UnencodableAnswer, error_response
+from accelserve.entry_script.inputs import InputRefused, Inputs
+from accelserve.entry_script.messages import ScriptRequest, ScriptResponse
+from accelserve.entry_script.time_limit import RunTimeout, TimeLimit
+
+_EMPTY = ScriptResponse(200, b"", "text/html; charset=utf-8")
+
+
+@dataclass(frozen=True, slots=True)
+class Runner:
+    """report: told of every exception of the script, which the client is not told. strict: as the original's server."""
+
+    run: Callable[..., Any]
+    inputs: Inputs
+    answers: Answers
+    limit: TimeLimit
+    timeout_ms: int
+    strict: bool
+    report: Callable[[BaseException], None]
+
+    def answer(self, request: ScriptRequest) -> ScriptResponse:
+        """Within the time limit, which also holds for what is read from a script's generator. In the main thread."""
+        try:
+            try:
+                return self._answer(request)
+            finally:
+                self.limit.end()
+        except RunTimeout as timeout:
+            return self._timed_out(timeout)
+
+    def _answer(self, request: ScriptRequest) -> ScriptResponse:
+        try:
+            arguments = self.inputs.arguments(request)
+        except InputRefused as refused:
+            return _refusal(refused)
+        try:
+            self.limit.begin()
+            began = perf_counter_ns()
+            returned = self.run(**arguments)
+            if hasattr(returned, "__await__"):
+                returned = asyncio.run(_finished(returned))
+            return self.answers.response(returned, perf_counter_ns() - began)
+        except RunTimeout:
+            raise
+        except BaseException as error:
+            return self._failed(error)
+
+    async def answer_async(self, request: ScriptRequest) -> ScriptResponse:
+        """The same of an async run(); one that blocks the loop is not interrupted."""
+        try:
+            arguments = self.inputs.arguments(request)
+        except InputRefused as refused:
+            return _refusal(refused)
+        began = perf_counter_ns()
+        try:
+            async with asyncio.timeout(self.timeout_ms / 1000) as scope:
+                returned = await _finished(self.run(**arguments))
+            return self.answers.response(returned, perf_counter_ns() - began)
+        except BaseException as error:
+            if isinstance(error, TimeoutError) and scope.expired():
+                return self._timed_out(error)
+            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+                raise
+            return self._failed(error)
+
+    def _timed_out(self, error: BaseException) -> ScriptResponse:
+        self.report(error)
+        status = 500 if self.strict else 504
+        return error_response(status, f"Scoring timeout after {self.timeout_ms} ms", failed=True)
+
+    def _failed(self, error: BaseException) -> ScriptResponse:
+        self.report(error)
+        if not isinstance(error, UnencodableAnswer):
+            return error_response(500, RUN_FAILED, failed=True)
+        if self.strict:
+            return error_response(500, INTERNAL)
+        return error_response(500, f"The scoring script's answer cannot be sent: {error}", failed=True)
+
+
+async def _finished(returned: Any) -> Any:
+    return await returned if isinstance(returned, Awaitable) else returned
+
+
+def _is_being_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _refusal(refused: InputRefused) -> ScriptResponse:
+    return _EMPTY if refused.status == 200 else error_response(refused.status, refused.message)
