@@ -60,6 +60,7 @@ ARROWS: dict[str, set[str]] = {
         "batching",
         "backends",
         "builtin",
+        "supervised",
     },
     "client": {"codecs", "wire"},
     "entry_script": {"client", "codecs.bodies"},
@@ -82,6 +83,7 @@ ARROWS: dict[str, set[str]] = {
         "backends.tf_session.signatures",
     },
     "recipes": {"wire", "convert.unfinished"},
+    "supervised": set(),
     "deploy": {"models"},
     "demo": {"client", "builtin"},
     "inspection": {
@@ -91,6 +93,7 @@ ARROWS: dict[str, set[str]] = {
     "listing": {"inspection", "models.store"},
     "commands": {
         *("runtime", "client", "convert", "deploy", "recipes", "demo", "inspection", "listing"),
+        "supervised",
         *(
             "models.manifest",
             "models.store",

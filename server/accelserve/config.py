@@ -68,6 +68,7 @@ class ServerConfig:
     threads: int | None = None
     instances: int = 1
     default_model: str = ""
+    service: str = ""
     store: str = ""
     poll_interval_s: float = 2.0
     reload_attempts: int = 5
@@ -161,6 +162,13 @@ def _host(text: str) -> str:
         fits = False
     if not fits:
         raise ValueError("want an address or a host's name, such as 127.0.0.1 or 0.0.0.0")
+    return text
+
+
+def _service(text: str) -> str:
+    """What can stand in a path and in gRPC metadata as it is."""
+    if not re.fullmatch(r"[A-Za-z0-9._-]{0,255}", text):
+        raise ValueError("want letters, digits, . _ -")
     return text
 
 
@@ -276,6 +284,12 @@ OPTIONS: tuple[Option, ...] = (
         "failed reloads after a lost device until it counts as gone, and the process ends if nothing else is served",
     ),
     Option("default_model", str, "NAME", "model for requests that name none (default: the only one)"),
+    Option(
+        "service",
+        _service,
+        "NAME",
+        "the service's name: /api/v1/service/NAME/... then means the default model (default: only a model's name does)",
+    ),
     Option("max_body_bytes", parse_bytes, "BYTES", "largest HTTP body; more is refused with 413 at the header"),
     Option("max_header_bytes", parse_bytes, "BYTES", "largest HTTP header block; more is refused with 431"),
     Option("max_pixels", _pixels, "PIXELS", "largest picture, in pixels; more is refused (decompression bombs)"),

@@ -25,10 +25,11 @@ from accelserve.config import ServerConfig
 from accelserve.cpus import usable_cpus
 from accelserve.errors import ExitCode, Kind, ScoringError
 from accelserve.frontends.decode_pool import ONE_CORE_PATIENCE_NS
+from accelserve.frontends.doors import Doors
 from accelserve.frontends.grpc_calls import GrpcCalls
 from accelserve.frontends.grpc_core import CoreServer
 from accelserve.frontends.grpc_health import GrpcHealth
-from accelserve.frontends.grpc_server import build_grpc_server, listen
+from accelserve.frontends.grpc_server import build_grpc_server
 from accelserve.frontends.grpc_tfserving import TfServingGrpc
 from accelserve.frontends.http_app import build_app, build_lane
 from accelserve.frontends.http_exchange import HttpExchange
@@ -50,11 +51,10 @@ from accelserve.models.servable import Servable
 from accelserve.models.sources import build_sources
 from accelserve.observability.metrics import Metrics
 from accelserve.scoring import Scorer
+from accelserve.supervised import Line, Supervised, die_with
 
 logger = logging.getLogger("accelserve.runtime")
 _FORCED_CLOSE_S = 1.0
-_LAST_CALL_S = 0.1
-_CLOSES_S = 0.01  # grpcio's listener, once it is told to stop
 _IDLE_LOOK_S = 5.0  # between two looks whether the server is idle; after one without a request memory goes back
 
 
@@ -95,8 +95,10 @@ class StopSignals:
 class Runtime:
     """One server in one process."""
 
-    def __init__(self, config: ServerConfig, clock: Clock | None = None) -> None:
+    def __init__(self, config: ServerConfig, clock: Clock | None = None, supervised: Supervised | None = None) -> None:
+        """supervised: by whom, of one of several processes that share their ports."""
         self._config = config
+        self._supervised = supervised
         self._clock = clock or MonotonicClock()
         self._lifecycle = Lifecycle()
         self._metrics = Metrics(self._clock)
@@ -109,7 +111,7 @@ class Runtime:
         """
         raise_malloc_thresholds()
         async with AsyncExitStack() as stack:
-            http_socket = open_http_socket(self._config.host, self._config.http_port)
+            http_socket = self._http_socket()
             stack.callback(http_socket.close)
             models = self._models()
             pictures = self._pictures()
@@ -120,21 +122,30 @@ class Runtime:
             self._metrics.gauges = lambda: (*model_gauges(models), *pictures.gauges(), *gpus.gauges())
             self._metrics.is_there = models.knows
             scorer = Scorer(models, self._clock)
-            grpc_server = self._grpc(scorer, models, pictures, offload)
-            grpc_port = listen(grpc_server, self._config.host, self._config.grpc_port)
-            http_server = self._http(scorer, models, pictures, offload)
+            operations = Operations(models, self._metrics, self._lifecycle)
+            doors = self._doors(scorer, models, pictures, offload, operations, http_socket)
+            if not doors.shared:
+                doors.bind()
             await stack.enter_async_context(models)
-            await grpc_server.start()
-            http_task = asyncio.create_task(http_server.serve(sockets=[http_socket]))
-            stack.push_async_callback(self._close, models, http_server, http_task, grpc_server)
+            http_task = asyncio.create_task(doors.serve_http())
+            stack.push_async_callback(doors.close, models, http_task)
             stop = asyncio.create_task(_stopped(signals, http_task))
             stack.callback(stop.cancel)
             idle = asyncio.create_task(_return_memory_when_idle(self._metrics.traffic, return_free_memory))
             stack.callback(idle.cancel)
+            if self._supervised is not None:
+                line = Line(self._supervised.line, lambda: self._report(operations, doors))
+                line.open()
+                stack.callback(line.close)
+            else:
+                await doors.open()
             if (code := await self._settle(models, stop)) is not None:
                 return code
+            if doors.shared:
+                doors.bind()
+                await doors.open()
             return await self._serve(
-                models, signals, stop, lambda: on_ready(self._ready(models, http_socket, grpc_port))
+                models, signals, stop, lambda: on_ready(self._ready(models, http_socket, doors.grpc_port))
             )
 
     # -- parts ------------------------------------------------------------------------------------------------------
@@ -146,7 +157,8 @@ class Runtime:
         # The front ends close first: a batch that runs when the models close runs for nobody.
         policy = KeeperPolicy(config.poll_interval_s, _FORCED_CLOSE_S, ReloadPolicy(attempts=config.reload_attempts))
         follows = f"store {config.store}" if config.store and config.poll_interval_s else ""
-        return ModelManager(build_sources(config), versions, policy, default=config.default_model, follows=follows)
+        names = {"default": config.default_model, "service": config.service}
+        return ModelManager(build_sources(config), versions, policy, follows=follows, **names)
 
     def _pictures(self) -> PictureDecoder:
         config = self._config
@@ -155,20 +167,56 @@ class Runtime:
         patience_ns = ONE_CORE_PATIENCE_NS if usable_cpus() == 1 else 0
         return PictureDecoder(_decode_threads(config.decode_threads), limits, self._clock, decoder, patience_ns)
 
-    def _http(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder, offload: Offload) -> HttpServer:
+    def _http_socket(self) -> socket.socket:
+        """Listening; a supervisor's, or one of our own. Raises ScoringError(CONFLICT)."""
+        if self._supervised is not None:
+            return socket.socket(fileno=self._supervised.http)
+        return open_http_socket(self._config.host, self._config.http_port)
+
+    def _doors(
+        self,
+        scorer: Scorer,
+        models: ModelManager,
+        pictures: PictureDecoder,
+        offload: Offload,
+        operations: Operations,
+        http_socket: socket.socket,
+    ) -> Doors:
+        config = self._config
+        return Doors(
+            self._http(scorer, models, pictures, offload, operations),
+            http_socket,
+            self._grpc(scorer, models, pictures, offload),
+            (config.host, config.grpc_port),
+            self._lifecycle,
+            self._policy,
+            config.drain_timeout_s,
+            shared=self._supervised is not None,
+        )
+
+    def _http(
+        self,
+        scorer: Scorer,
+        models: ModelManager,
+        pictures: PictureDecoder,
+        offload: Offload,
+        operations: Operations,
+    ) -> HttpServer:
         most = self._config.max_body_bytes
         exchange = HttpExchange(self._metrics, self._clock)
         raw = RawScoring(scorer, pictures, exchange, offload, most)
         rest = TfServingRest(scorer, models, pictures, exchange, offload, most)
-        app = build_app(raw, rest, Operations(models, self._metrics, self._lifecycle))
+        app = build_app(raw, rest, operations)
         self._policy.lane = build_lane(raw, rest)
-        return build_http_server(app, self._policy, self._config.drain_timeout_s)
+        shared = self._supervised is not None
+        return build_http_server(app, self._policy, self._config.drain_timeout_s, shared=shared)
 
     def _grpc(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder, offload: Offload) -> CoreServer:
         tfserving = TfServingGrpc(scorer, models, pictures, offload)
         handlers = tfserving.handlers(GrpcCalls(self._metrics, self._clock, self._lifecycle))
         health = GrpcHealth(models, self._lifecycle).handlers()
-        return build_grpc_server((handlers, health), self._config.grpc_max_message_bytes)
+        shared = self._supervised is not None
+        return build_grpc_server((handlers, health), self._config.grpc_max_message_bytes, shared=shared)
 
     def _ready(self, models: ModelManager, http_socket: socket.socket, grpc_port: int) -> Ready:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
@@ -218,27 +266,11 @@ class Runtime:
         await models.announce()
         await asyncio.sleep(grace_s)
 
-    async def _close(
-        self, models: ModelManager, http: HttpServer, http_task: asyncio.Task[None], grpc_server: CoreServer
-    ) -> None:
-        """Sockets first; what was accepted is answered within the drain timeout."""
-        self._lifecycle.stopping = True
-        self._policy.draining = True
-        http.should_exit = True
-        await asyncio.gather(
-            asyncio.wait({http_task}, timeout=self._config.drain_timeout_s + _FORCED_CLOSE_S),
-            self._close_grpc(models, grpc_server),
-        )
-
-    async def _close_grpc(self, models: ModelManager, grpc_server: CoreServer) -> None:
-        """Clients hear UNAVAILABLE before the listener goes, and watchers are let go."""
-        self._lifecycle.closing = True
-        await models.announce()
-        await asyncio.sleep(_LAST_CALL_S)
-        async with asyncio.TaskGroup() as closing:
-            closing.create_task(grpc_server.stop(self._config.drain_timeout_s))
-            await asyncio.sleep(_CLOSES_S)
-            self._lifecycle.grpc_closed.set()
+    async def _report(self, operations: Operations, doors: Doors) -> dict[str, object]:
+        """What a supervisor is told."""
+        ready = doors.are_open and operations.is_ready()
+        reason = "" if ready else operations.why_not_ready()
+        return {"ready": ready, "reason": reason, "in_flight": self._metrics.traffic()[1]}
 
 
 async def _return_memory_when_idle(
@@ -342,14 +374,19 @@ def _cache_folder() -> Path:
     return Path(base) / "accelserve"
 
 
-def run_server(config: ServerConfig, on_ready: Callable[[Ready], None]) -> ExitCode:
+def run_server(
+    config: ServerConfig, on_ready: Callable[[Ready], None], supervised: Supervised | None = None
+) -> ExitCode:
     """Run a server on this thread until it ends. Returns the process's exit code."""
     import uvloop
+
+    if supervised is not None:
+        die_with(supervised.parent)
 
     async def main() -> ExitCode:
         signals = StopSignals()
         signals.install(asyncio.get_running_loop())
-        return await Runtime(config).run(signals, on_ready)
+        return await Runtime(config, supervised=supervised).run(signals, on_ready)
 
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

@@ -51,9 +51,10 @@ def version_loader(tmp_path, batches=None):
 
 
 @asynccontextmanager
-async def managing(tmp_path, *configs, default="", batches=None, policy=None):
+async def managing(tmp_path, *configs, default="", service="", batches=None, policy=None):
     sources = [PathSource(configs)]
-    async with ModelManager(sources, version_loader(tmp_path, batches), policy, default=default) as manager:
+    names = {"default": default, "service": service}
+    async with ModelManager(sources, version_loader(tmp_path, batches), policy, **names) as manager:
         async with asyncio.timeout(10):
             await manager.changed(manager.settled)
         yield manager
@@ -107,6 +108,18 @@ def test_a_request_without_a_name_goes_to_the_default_else_to_the_only_model(tmp
             assert manager.resolve(ModelRef()).name == "b"
         async with managing(tmp_path, one, two) as manager:
             assert "a, b" in refused(Kind.INVALID, manager.resolve, ModelRef())
+
+    asyncio.run(main())
+
+
+def test_the_services_name_means_the_default_model_unless_a_model_has_it(tmp_path):
+    async def main():
+        one, two = model(tmp_path, "a"), model(tmp_path, "b")
+        async with managing(tmp_path, one, service="numbers") as manager:
+            assert manager.resolve(ModelRef("numbers")).name == "a"
+            refused(Kind.NOT_FOUND, manager.resolve, ModelRef("letters"))
+        async with managing(tmp_path, one, two, default="b", service="a") as manager:
+            assert manager.resolve(ModelRef("a")).name == "a"
 
     asyncio.run(main())
 

@@ -4,10 +4,11 @@ import argparse
 import os
 from pathlib import Path
 
-from accelserve.commands.parsing import MODEL_HELP, Commands, check_backends
+from accelserve.commands.parsing import MODEL_HELP, Commands, argument, check_backends
 from accelserve.config import OPTIONS, Option, ServerConfig
 from accelserve.config_sources import Loaded, load_config
 from accelserve.errors import ExitCode
+from accelserve.supervised import parse_supervised
 
 _USERS_STORE = object()  # --store without a folder
 
@@ -57,6 +58,7 @@ def add(commands: Commands) -> None:
     serve.add_argument("--config", type=Path, metavar="FILE.toml", help="configuration file")
     for option in OPTIONS:
         _add_option(serve, option)
+    serve.add_argument("--supervised", type=argument(parse_supervised), help=argparse.SUPPRESS)  # by `deploy`
     serve.set_defaults(run=_serve)
 
 
@@ -90,7 +92,7 @@ def _serve(parsed: argparse.Namespace) -> ExitCode:
 
     configure_logging(json=config.log_format == "json", level=config.log_level)
     _warn(loaded)
-    return run_server(config, lambda ready: print(ready, flush=True))
+    return run_server(config, lambda ready: print(ready, flush=True), parsed.supervised)
 
 
 def _load(parsed: argparse.Namespace) -> Loaded:

@@ -12,13 +12,16 @@ from accelserve.frontends.grpc_tfserving import MODEL_SERVICE, PREDICTION_SERVIC
 _SERVICES = (PREDICTION_SERVICE, MODEL_SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE)
 
 
-def build_grpc_server(handlers: Iterable[Handlers], max_message_bytes: int) -> CoreServer:
-    """A server that listens nowhere yet. max_message_bytes: of one message, -1 for no limit."""
+def build_grpc_server(handlers: Iterable[Handlers], max_message_bytes: int, *, shared: bool = False) -> CoreServer:
+    """A server that listens nowhere yet. max_message_bytes: of one message, -1 for no limit.
+
+    shared: other processes listen at its port too, each at a socket of its own.
+    """
     options = (
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", -1),
         # grpcio would share a taken port silently.
-        ("grpc.so_reuseport", 0),
+        ("grpc.so_reuseport", int(shared)),
     )
     all_handlers = dict(reflection_handlers(_SERVICES))
     for some in handlers:

@@ -24,6 +24,13 @@ class Operations:
     metrics: Metrics
     lifecycle: Lifecycle
 
+    def is_ready(self) -> bool:
+        """What /readyz says of the whole server."""
+        return not self.lifecycle.stopping and self.models.ready()
+
+    def why_not_ready(self) -> str:
+        return "it was told to stop" if self.lifecycle.stopping else self.models.why_not_ready()
+
     async def healthz(self, request: HttpRequest) -> HttpResponse:
         """Alive: the event loop answers. Nothing about models, so that a probe never kills a server that loads."""
         return HttpResponse(200, orjson.dumps({"status": "alive"}))

@@ -25,14 +25,32 @@ _DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0,
 
 
 class HttpServer(uvicorn.Server):
-    """uvicorn's server, without its signal handlers (the runtime has its own), and losing no connection at the end."""
+    """uvicorn's server, without its signal handlers (the runtime has its own), and losing no connection at the end.
+
+    shared: other processes accept from the same sockets.
+    """
+
+    def __init__(self, config: uvicorn.Config, shared: bool = False) -> None:
+        super().__init__(config)
+        self._shared = shared
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Closing a listening socket resets what its queue holds: let nothing more in, and empty it first."""
+        """Closing a listening socket resets what its queue holds: let nothing more in, and empty it first.
+
+        Where others accept too, it stays open, and what it holds is theirs.
+        """
+        if not self._shared:
+            await self._close_door(sockets)
+        await super().shutdown(sockets)
+        for left in list(self.server_state.connections):  # the time to drain is over
+            if isinstance(left, HttpProtocol):
+                left.give_up()
+
+    async def _close_door(self, sockets: list[socket.socket] | None) -> None:
         doors = [listener.dup() for listener in sockets or ()]  # they stay open when the loop's are closed
         for door in doors:
             _refuse_newcomers(door)
@@ -43,18 +61,16 @@ class HttpServer(uvicorn.Server):
         for connection in [taken for door in doors for taken in _take_all_and_close(door)]:
             await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
         await asyncio.sleep(_LAST_CALL_S)
-        await super().shutdown(sockets)
-        for left in list(self.server_state.connections):  # the time to drain is over
-            if isinstance(left, HttpProtocol):
-                left.give_up()
 
     def _protocol(self) -> asyncio.Protocol:
         made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
         return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
 
 
-def build_http_server(app: ASGIApp, policy: HttpConnectionPolicy, drain_timeout_s: float) -> HttpServer:
-    """A server that listens nowhere yet; hand the socket to `serve`."""
+def build_http_server(
+    app: ASGIApp, policy: HttpConnectionPolicy, drain_timeout_s: float, *, shared: bool = False
+) -> HttpServer:
+    """A server that listens nowhere yet; hand the socket to `serve`. shared: with other processes."""
     config = uvicorn.Config(
         app,
         http=protocol_class(policy),
@@ -68,7 +84,7 @@ def build_http_server(app: ASGIApp, policy: HttpConnectionPolicy, drain_timeout_
         timeout_keep_alive=max(1, int(policy.limits.keep_alive_s)),
         timeout_graceful_shutdown=max(1, int(drain_timeout_s)),
     )
-    return HttpServer(config)
+    return HttpServer(config, shared)
 
 
 def open_http_socket(host: str, port: int) -> socket.socket:

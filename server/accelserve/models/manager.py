@@ -38,14 +38,19 @@ class ModelManager:
         policy: KeeperPolicy | None = None,
         *,
         default: str = "",
+        service: str = "",
         follows: str = "",
     ) -> None:
-        """default: the model for requests that name none. follows: whence models may come at any time, "" nowhere."""
+        """default: the model for requests that name none. service: a name that is no model's, and names none.
+
+        follows: whence models may come at any time, "" nowhere.
+        """
         policy = policy or KeeperPolicy()
         expected = [config for source in sources for config in source.expected()]
         self._board = Board(expected, policy.reload)
         self._keeper = Keeper(self._board, sources, loader, policy)
         self._default = default
+        self._service = service
         self._follows = follows
 
     async def __aenter__(self) -> Self:
@@ -77,6 +82,8 @@ class ModelManager:
     def _lineup(self, name: str) -> Lineup | None:
         """By name; without one the default model, else the only one (DESIGN section 5: real FPGA clients send none)."""
         lineups = self._board.lineups
+        if name and name == self._service and name not in lineups:
+            name = ""
         if name or self._default:
             return lineups.get(name or self._default)
         if len(lineups) == 1:
