@@ -13,8 +13,8 @@ _WIDEN = 0.1  # what a miss adds to the margin;
 _STARVED = 0.05  # what a batch takes from it that is less than half full though requests were refused;
 _HOLD_NS = 5_000_000_000  # it stays for so long,
 _NARROW = 0.003  # and is taken back by this much with each run
-_MOST_MARGIN = 2.0
-_FILL_GAIN = 0.1
+_MOST_MARGIN = 2.0  # who is late with twice the wait that was expected is not late for the wait
+_FILL_GAIN = 0.1  # how far one batch moves what is believed of how full they get
 _ALWAYS_NS = 1 << 63
 _FIRST_OVERDUE = 4  # a run that is late already takes this part of its age longer: the older, the longer
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import accumulate, chain
 
 _GAIN = 0.15  # how far one run moves what is believed, as a share of its surprise
-_MOST_GAIN = 0.5
+_MOST_GAIN = 0.5  # of a model of seconds, too, one run is not all that is known
 _GAIN_PER_NS = 1 / 4e9  # slow models have few runs, and are to be learned in seconds as well
 _SPEED_SHARE = 0.7  # what slows one size down (a clock, a neighbour) nearly always slows them all down
 _SURPRISE = math.log(2)  # a run off by more counts as off by this much,
@@ -15,15 +15,15 @@ _COLD_RUNS = 3  # of the first runs of a size the fastest counts: caches and all
 _OFF = 0.1  # the table, which takes ten times as long as all the rest, follows at once when it is off by this share,
 _SLACK = 0.04  # what is added to the spread for that
 _PATIENCE = 16  # and after so many runs when it is off at all
-_FIRST_DEVIATION = 0.05
+_FIRST_DEVIATION = 0.05  # until runs have told
 _DEVIATIONS = 2.0  # mean absolute deviations up to `high`: for a normal distribution its 95th percentile
-_MOST_DEVIATION = 0.35
-_LEAST_WINDOW = 16
+_MOST_DEVIATION = 0.35  # an outlier counts as so much: what most runs stay within is never told as more than twice
+_LEAST_WINDOW = 16  # runs among which the quickest of all sizes is looked for, or twice as many
 _WORTHWHILE = 0.75  # of the most rows per second
-_FADE = 0.7
-_FADE_AFTER_NS = 500_000_000
-_LONGEST_BELIEF_NS = 60_000_000_000
-_RIGHT = 0.8
+_FADE = 0.7  # what is left of a belief each time that nothing has run
+_FADE_AFTER_NS = 500_000_000  # for so long; a model that was rightly believed slow is asked less and less often,
+_LONGEST_BELIEF_NS = 60_000_000_000  # and once a minute at least
+_RIGHT = 0.8  # a run that takes this part of what was believed, or more, says it was right
 _NEVER_NS = 1 << 63
 _FEW = 8  # runs of a size among which the quickest and the slowest are looked for, or twice as many
 _FAR = 4.0  # a model's speed may change by so much for sizes that do not run meanwhile

@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 
 _NEARLY = 0.8  # of the objective: what a run may take at most when larger batches give much more
-_MUCH_MORE = 1.25
-_NEARLY_MOST = 0.97
-_WINDOW_NS = 500_000_000
+_MUCH_MORE = 1.25  # times the rows per second: for less nobody is made to miss the objective
+_NEARLY_MOST = 0.97  # of the most rows per second: what larger batches add to it is less than what they cost in time
+_WINDOW_NS = 500_000_000  # rates of shorter windows, or of fewer runs, differ by chance
 _WINDOW_RUNS = 20
 _BUSY = 0.9  # of the lanes' time: below it, what comes is answered and no delay brings more
 _FULL = 0.8  # of the batch size: what fills anyway needs no delay
-_BETTER = 1.05
-_FALLEN = 0.7
+_BETTER = 1.05  # times the rate of the window before: less may be chance
+_FALLEN = 0.7  # of the rate for which a delay was chosen: fewer clients ask now, and nobody is to wait for them
 _FIRST_PAUSE = 4  # windows between two trials,
 _LONGEST_PAUSE = 64  # doubled with each one that was in vain
 
