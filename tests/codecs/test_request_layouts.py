@@ -30,7 +30,7 @@ def described(inputs: dict[str, Tensor]) -> object:
 
 
 def by_protobuf(data: bytes) -> object:
-    return outcome(lambda data: _decode_predict(data, strict=True), data)
+    return outcome(_decode_predict, data)
 
 
 def random_tensor(chance: random.Random) -> bytes:

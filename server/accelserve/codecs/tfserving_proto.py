@@ -74,8 +74,8 @@ class MetadataCall:
     fields: tuple[str, ...]
 
 
-def decode_predict(data: bytes, *, strict: bool = True) -> PredictCall:
-    """Read a PredictRequest. strict: see `decode_tensor`.
+def decode_predict(data: bytes) -> PredictCall:
+    """Read a PredictRequest.
 
     Raises ScoringError(INVALID): bytes that are no such message, an undecodable tensor, a repeated output_filter, more
     than 1024 inputs.
@@ -84,12 +84,12 @@ def decode_predict(data: bytes, *, strict: bool = True) -> PredictCall:
     if found is not None:
         inputs, (model, signature, output_filter, has_model_spec) = found
         return PredictCall(model, signature, inputs, output_filter, has_model_spec)
-    call = _decode_predict(data, strict)
+    call = _decode_predict(data)
     _LAYOUTS.learn(data, call.inputs, (call.model, call.signature, call.output_filter, call.has_model_spec))
     return call
 
 
-def _decode_predict(data: bytes, strict: bool) -> PredictCall:
+def _decode_predict(data: bytes) -> PredictCall:
     request = _parse(PredictRequest, data)
     if len(request.inputs) > _MAX_INPUTS:
         raise ScoringError(Kind.INVALID, f"want at most {_MAX_INPUTS} inputs, got {len(request.inputs)}")
@@ -100,7 +100,7 @@ def _decode_predict(data: bytes, strict: bool) -> PredictCall:
     return PredictCall(
         model=_ref(spec),
         signature=spec.signature_name,
-        inputs={name: decode_tensor(proto, name, budget, strict=strict) for name, proto in request.inputs.items()},
+        inputs={name: decode_tensor(proto, name, budget) for name, proto in request.inputs.items()},
         output_filter=output_filter,
         has_model_spec=request.HasField("model_spec"),
     )
