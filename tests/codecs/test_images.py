@@ -643,3 +643,11 @@ def outcome(data: bytes, prep: Preprocessing) -> object:
     except ScoringError as error:
         return error.kind
     return "tensor" if got.shape == (*prep.size, prep.channels) and got.dtype == np.uint8 else got
+
+
+@pytest.mark.parametrize("size", [(8, 8), (7, 9), (9, 7), (224, 224)])
+def test_channels_are_split_to_different_places_of_a_vector(size):
+    picture = scene(*size)
+    split = images._split(picture)
+    assert len({channel.ctypes.data % 64 for channel in split}) == 3
+    np.testing.assert_array_equal(np.stack(split, -1), picture)

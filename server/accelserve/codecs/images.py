@@ -5,6 +5,7 @@ PNG through OpenCV. specs/performance.md section 6.
 """
 
 from functools import cache
+from typing import TypeVar
 
 import cv2
 import numpy as np
@@ -28,6 +29,8 @@ from accelserve.preprocessing import DEFAULT_MAX_PIXELS, Preprocessing
 from accelserve.tensors import DType, Tensor
 
 __all__ = ["decode_picture", "picture_format"]
+
+Number = TypeVar("Number", np.uint8, np.float32)
 
 _STRONG_SHRINK = 2  # from here on bilinear interpolation skips pixels, and the mean over an area is taken
 
@@ -128,14 +131,30 @@ def _whole(pixels: Values) -> Pixels:
 
 
 def _laid_out(pixels: Pixels, layout: str) -> Tensor:
-    return np.ascontiguousarray(pixels) if layout == "NHWC" else _planes(pixels)
+    return np.ascontiguousarray(pixels) if layout == "NHWC" else _planes(pixels, np.uint8)
 
 
-def _planes(pixels: Values) -> Values:
-    """[C,H,W] of [H,W,C]; a third of the time of numpy's transposed copy, because OpenCV writes each plane in place."""
-    planes = np.empty((pixels.shape[2], *pixels.shape[:2]), pixels.dtype)
-    cv2.split(pixels, list(planes))
+def _planes(pixels: Values, dtype: type[Number]) -> NDArray[Number]:
+    """[C,H,W] of [H,W,C], C-contiguous."""
+    planes = np.empty((pixels.shape[2], *pixels.shape[:2]), dtype)
+    for plane, channel in zip(planes, _split(pixels), strict=True):
+        plane[...] = channel
     return planes
+
+
+def _split(pixels: Values) -> list[Values]:
+    """The channels of [H,W,C], each [H,W].
+
+    OpenCV writes channels that begin at the same place of a vector past the cache, and whoever reads them next waits
+    for the memory (of 224 x 224: 61 instead of 20 us to split and make floats). An odd distance keeps them apart.
+    """
+    height, width, channels = pixels.shape
+    size = height * width
+    distance = size | 1
+    memory = np.empty(channels * distance, pixels.dtype)
+    split = [memory[at : at + size].reshape(height, width) for at in range(0, channels * distance, distance)]
+    cv2.split(pixels, split)
+    return split
 
 
 def _normalised(pixels: Values, prep: Preprocessing) -> Tensor:
@@ -147,7 +166,7 @@ def _normalised(pixels: Values, prep: Preprocessing) -> Tensor:
         # Numbers per channel go along a whole line: numpy is five times slower with a last axis of 3.
         _scale_in_place(lines, _along_line(mean, width), _along_line(scale, width))
         return lines.reshape(height, width, channels)
-    planes = _planes(pixels).astype(np.float32, copy=False)
+    planes = _planes(pixels, np.float32)
     _scale_in_place(planes, mean.reshape(-1, 1, 1), scale.reshape(-1, 1, 1))
     return planes
 
