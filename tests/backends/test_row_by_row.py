@@ -45,6 +45,18 @@ def test_rows_run_alone_where_a_batch_is_dearer_by_more_than_noise(more, gains):
     assert Played(100_000, more).gains() is gains
 
 
+def test_joining_the_requests_counts_for_the_batch(monkeypatch):
+    played = Played(100_000, 1.0)
+    join = np.concatenate
+
+    def slow_join(arrays):
+        played.now += 300_000
+        return join(arrays)
+
+    monkeypatch.setattr(np, "concatenate", slow_join)
+    assert played.gains()
+
+
 def test_a_model_that_computes_for_long_is_not_measured():
     slow = Played(50_000_000, 2)
     assert not slow.gains()
