@@ -63,7 +63,7 @@ ARROWS: dict[str, set[str]] = {
         "supervised",
     },
     "client": {"codecs", "wire"},
-    "entry_script": {"client", "codecs.bodies"},
+    "entry_script": {"allocator", "client", "codecs.bodies"},
     "convert": {
         "models",
         "wire",  # ONNX files, as the FPGA's back ends take them apart

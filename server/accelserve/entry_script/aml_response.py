@@ -9,7 +9,7 @@ from accelserve.entry_script.mappings import Headers
 
 _JSON = "application/json"
 _HTML = "text/html; charset=utf-8"
-_FAILED = "x-ms-run-function-failed"
+FAILED_HEADER = "x-ms-run-function-failed"
 _TEXT = (str, bytes, bytearray, memoryview)
 
 
@@ -31,20 +31,32 @@ class AMLResponse:
         run_function_failed: bool = False,
     ) -> None:
         self.status_code = _status(status_code)
-        self.headers = Headers()
-        self._set_message({} if message is None else message, json_str or message is None)
-        self.headers[_FAILED] = run_function_failed
-        self._add_headers(response_headers or {})
+        self.run_function_failed = run_function_failed
+        self.given_headers: Headers | None = None  # what there is beyond the first content type
+        if message is None or json_str or not self._is_text(message):
+            self.response: Any = self.encoder.encode({} if message is None else message)
+            self.first_content_type = _JSON
+        else:
+            self.response = message
+            self.first_content_type = _HTML
+        if response_headers:
+            self._add_headers(response_headers)
 
-    def _set_message(self, message: Any, as_json: bool) -> None:
-        as_json = as_json or not self._is_text(message)
-        self.response: Any = self.encoder.encode(message) if as_json else message
-        self.headers["Content-Type"] = _JSON if as_json else _HTML
+    @property
+    def headers(self) -> Headers:
+        """Made when they are asked for: most answers have none of their own."""
+        if self.given_headers is None:
+            self.given_headers = Headers(
+                [("Content-Type", self.first_content_type), (FAILED_HEADER, str(self.run_function_failed))]
+            )
+        return self.given_headers
 
     def _is_text(self, message: Any) -> bool:
+        if isinstance(message, _TEXT):
+            return True
         if isinstance(message, list | tuple):
             return bool(message) and all(isinstance(piece, _TEXT) for piece in message)
-        return isinstance(message, _TEXT) or hasattr(message, "__next__") or hasattr(message, "read")
+        return hasattr(message, "__next__") or hasattr(message, "read")
 
     def _add_headers(self, headers: Mapping[str, Any]) -> None:
         for name, value in headers.items():
@@ -130,9 +142,9 @@ def _piece(piece: Any) -> bytes:
 def _status(status: int | str) -> int:
     """Also of "404 NOT FOUND". Raises ValueError for what no answer can have."""
     number = int(status.split()[0]) if isinstance(status, str) else int(status)
-    if not 200 <= number <= 599:
-        raise ValueError(f"an answer cannot have the status {status}")
-    return number
+    if 200 <= number <= 599:
+        return number
+    raise ValueError(f"an answer cannot have the status {status}")
 
 
 def _phrase(status: int) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from accelserve.entry_script.aml_response import AMLResponse
+from accelserve.entry_script.aml_response import FAILED_HEADER, AMLResponse, joined
 from accelserve.entry_script.json_answers import JsonEncoder
 from accelserve.entry_script.mappings import Headers
 from accelserve.entry_script.messages import ScriptResponse
@@ -14,9 +14,8 @@ JSON = "application/json"
 RUN_FAILED = "An unexpected error occurred in scoring script. Check the logs for more info."
 INTERNAL = "An unexpected internal error occurred. Check the logs for more info."
 
-_FAILED = "x-ms-run-function-failed"
 # The server's own business, whatever a script says.
-_NOT_PASSED_ON = {"content-type", "content-length", "connection", "keep-alive", "transfer-encoding", "upgrade", _FAILED}
+_NOT_PASSED_ON = {"content-type", "content-length", "connection", "keep-alive", "transfer-encoding", "upgrade"}
 _WITHOUT_BODY = {HTTPStatus.NO_CONTENT, HTTPStatus.RESET_CONTENT, HTTPStatus.NOT_MODIFIED}
 
 
@@ -36,7 +35,9 @@ class Answers:
         What a response's own pieces raise (a generator is the script's code) comes out as it is.
         Raises UnencodableAnswer.
         """
-        if isinstance(returned, AMLResponse) or _is_from_flask(returned):
+        if isinstance(returned, AMLResponse):
+            return _passed_on(returned, run_ns) if returned.given_headers is not None else _plain(returned, run_ns)
+        if _is_from_flask(returned):
             return _passed_on(returned, run_ns)
         try:
             body = self._encoder.encode({} if returned is None else returned)
@@ -55,6 +56,14 @@ def _is_from_flask(value: Any) -> bool:
     return all(hasattr(value, name) for name in ("status_code", "headers", "get_data", "mimetype"))
 
 
+def _plain(response: AMLResponse, run_ns: int) -> ScriptResponse:
+    """`_passed_on` of one without headers of its own, as most are."""
+    status = response.status_code
+    body = b"" if status in _WITHOUT_BODY else joined(response.response)
+    failed = status >= 500 or response.run_function_failed
+    return ScriptResponse(status, body, response.first_content_type, (), run_ns, failed)
+
+
 def _passed_on(response: Any, run_ns: int) -> ScriptResponse:
     headers = response.headers
     if not isinstance(response, AMLResponse):
@@ -66,8 +75,8 @@ def _passed_on(response: Any, run_ns: int) -> ScriptResponse:
         raise UnencodableAnswer(f"run() returned the status {status}")
     pairs = [(name.lower(), value) for name, value in headers]
     types = [value for name, value in pairs if name == "content-type"] or [""]
-    failed = status >= 500 or (_FAILED, "True") in pairs
-    kept = [pair for pair in pairs if pair[0] not in _NOT_PASSED_ON]
+    failed = status >= 500 or (FAILED_HEADER, "True") in pairs
+    kept = [pair for pair in pairs if pair[0] not in _NOT_PASSED_ON and pair[0] != FAILED_HEADER]
     kept += [("content-type", value) for value in types[1:]]  # the strict form may have a second one
     if status in _WITHOUT_BODY:
         body = b""

@@ -1,9 +1,12 @@
 """The mappings of Flask's request and response, as far as scripts use them."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 _ABSENT = object()
+_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110, 5.6.2
+_VALUE = re.compile(r"[^\r\n\0\u0100-\U0010ffff]*")
 
 
 class Headers:
@@ -126,18 +129,13 @@ def _converted(value: Any, default: Any, type: Callable[[Any], Any] | None) -> A
 
 
 def _field_name(name: str) -> str:
-    if not name or not name.isascii() or any(char <= " " or char in '()<>@,;:\\"/[]?={}\x7f' for char in name):
+    if _NAME.fullmatch(name) is None:
         raise ValueError(f"not the name of a header: {name!r}")
     return name
 
 
 def _field_value(name: str, value: object) -> str:
-    """Raises ValueError for line ends and for what is not latin-1."""
-    text = str(value)
-    if any(char in "\r\n\0" for char in text):
-        raise ValueError(f"the header {name} has a line end in its value")
-    try:
-        text.encode("latin-1")
-    except UnicodeEncodeError:
-        raise ValueError(f"the header {name} has characters beyond latin-1 in its value") from None
+    text = value if isinstance(value, str) else str(value)
+    if _VALUE.fullmatch(text) is None:
+        raise ValueError(f"the header {name} has a line end or characters beyond latin-1 in its value")
     return text

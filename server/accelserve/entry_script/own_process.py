@@ -6,11 +6,18 @@ import os
 import signal
 import socket
 import sys
+import threading
 import traceback
+from collections.abc import Mapping
 from contextlib import suppress
 from types import FrameType, TracebackType
+from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
+_SERVERS_SIGNALS: Mapping[signal.Signals, Any] = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGTERM: signal.SIG_DFL,
+}
 _OURS = os.path.dirname(__file__)
 
 
@@ -25,21 +32,29 @@ def die_with(parent: int) -> None:
 def leave_signals_to_the_server() -> None:
     """Ctrl-C and a service manager's SIGTERM reach all processes; the server decides when workers end.
 
-    Children of a script have them as ever.
+    Children of a script have both as ever; what comes while one is being made waits until that is so.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _SERVERS_SIGNALS:
         signal.signal(number, _pass_over)
-    os.register_at_fork(after_in_child=_restore_signals)
+    usual = threading.local()  # what the thread that forks had blocked
+
+    def before() -> None:
+        usual.mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SERVERS_SIGNALS)
+
+    def after_in_parent() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual.mask)
+
+    def after_in_child() -> None:
+        for number, handler in _SERVERS_SIGNALS.items():
+            if signal.getsignal(number) is _pass_over:
+                signal.signal(number, handler)
+        signal.pthread_sigmask(signal.SIG_SETMASK, usual.mask)
+
+    os.register_at_fork(before=before, after_in_parent=after_in_parent, after_in_child=after_in_child)
 
 
 def _pass_over(number: int, frame: FrameType | None) -> None:
     pass
-
-
-def _restore_signals() -> None:
-    for number, usual in ((signal.SIGINT, signal.default_int_handler), (signal.SIGTERM, signal.SIG_DFL)):
-        if signal.getsignal(number) is _pass_over:
-            signal.signal(number, usual)
 
 
 def keep_to_this_process(sock: socket.socket) -> None:

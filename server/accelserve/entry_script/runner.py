@@ -42,8 +42,8 @@ class Runner:
         except InputRefused as refused:
             return _refusal(refused)
         try:
-            self.limit.begin()
             began = perf_counter_ns()
+            self.limit.begin(began)
             returned = self.run(**arguments)
             if hasattr(returned, "__await__"):
                 returned = asyncio.run(_finished(returned))

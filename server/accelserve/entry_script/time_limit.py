@@ -11,44 +11,42 @@ class RunTimeout(BaseException):
 class TimeLimit:
     """Raises RunTimeout out of what runs between `begin` and `end`, in the main thread.
 
-    The alarm is not set and unset for every request: it stays, and looks when it goes off.
-    now: seconds. arm: lets SIGALRM come after so many seconds.
+    The alarm is not set and unset for every request: it stays, and looks when it goes off. A script that has an alarm
+    of its own loses ours, which is set again once it is overdue.
+    now_ns: the time. arm: lets SIGALRM come after so many nanoseconds.
     """
 
-    def __init__(self, limit_s: float, now: Callable[[], float], arm: Callable[[float], object]) -> None:
-        self._limit_s = limit_s
-        self._now = now
+    def __init__(self, limit_ns: int, now_ns: Callable[[], int], arm: Callable[[int], object]) -> None:
+        self._limit_ns = limit_ns
+        self._now_ns = now_ns
         self._arm = arm
-        self._deadline: float | None = None
-        self._fires_at: float | None = None
-        self._handler = self.on_alarm  # one object, by which it is known again
+        self._deadline_ns: int | None = None
+        self._fires_at_ns: int | None = None
 
-    def begin(self) -> None:
-        now = self._now()
-        self._deadline = now + self._limit_s
-        lost = self._fires_at is None or self._fires_at < now
-        if lost or signal.getsignal(signal.SIGALRM) is not self._handler:  # a script may have an alarm of its own
-            signal.signal(signal.SIGALRM, self._handler)
-            self._set(now, self._limit_s)
+    def begin(self, now_ns: int) -> None:
+        self._deadline_ns = now_ns + self._limit_ns
+        if self._fires_at_ns is None or self._fires_at_ns < now_ns:
+            signal.signal(signal.SIGALRM, self.on_alarm)
+            self._set(now_ns, self._limit_ns)
 
     def end(self) -> None:
-        self._deadline = None
+        self._deadline_ns = None
 
     def on_alarm(self, *_: object) -> None:
-        self._fires_at = None
-        if self._deadline is None:
+        self._fires_at_ns = None
+        if self._deadline_ns is None:
             return
-        now = self._now()
-        if now >= self._deadline:
-            self._deadline = None
+        now_ns = self._now_ns()
+        if now_ns >= self._deadline_ns:
+            self._deadline_ns = None
             raise RunTimeout
-        self._set(now, self._deadline - now)
+        self._set(now_ns, self._deadline_ns - now_ns)
 
-    def _set(self, now: float, after_s: float) -> None:
-        self._fires_at = now + after_s
-        self._arm(after_s)
+    def _set(self, now_ns: int, after_ns: int) -> None:
+        self._fires_at_ns = now_ns + after_ns
+        self._arm(after_ns)
 
 
-def alarm(after_s: float) -> None:
+def alarm(after_ns: int) -> None:
     """SIGALRM to this process; a limit of years is cut to what the system takes."""
-    signal.setitimer(signal.ITIMER_REAL, min(max(after_s, 1e-6), 1e8))
+    signal.setitimer(signal.ITIMER_REAL, min(max(after_ns / 1e9, 1e-6), 1e8))

@@ -13,10 +13,11 @@ from collections.abc import Iterator
 from contextlib import closing, suppress
 from itertools import islice
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter_ns
 from typing import Any
 
 import accelserve
+from accelserve.allocator import raise_malloc_thresholds
 from accelserve.entry_script import legacy_tensorflow, stand_ins
 from accelserve.entry_script.aml_response import AMLResponse, StrictAMLResponse
 from accelserve.entry_script.answers import Answers
@@ -47,6 +48,7 @@ _TREE_LINES = 200  # of the model folder, when init() failed
 def main(descriptor: int, parent: int) -> int:
     """The exit code."""
     die_with(parent)
+    raise_malloc_thresholds()  # for bodies of hundreds of KB, as in the server
     print_line_by_line()
     leave_signals_to_the_server()
     sock = socket.socket(fileno=descriptor)
@@ -89,7 +91,7 @@ def _prepare(settings: WorkerSettings, report: Report, loop: asyncio.Runner) -> 
     script = load_script(Path(settings.script))
     inputs = Inputs(script.run, rawhttp.used, settings.strict_compat)
     _initialise(script, loop)
-    limit = TimeLimit(settings.timeout_ms / 1000, perf_counter, alarm)
+    limit = TimeLimit(settings.timeout_ms * 1_000_000, perf_counter_ns, alarm)
     runner = Runner(script.run, inputs, Answers(encoder), limit, settings.timeout_ms, settings.strict_compat, report)
     return script, runner, _ready(settings, script, inputs)
 
