@@ -20,6 +20,11 @@ def test_a_file_is_replaced_as_a_whole_and_can_be_read_by_others(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_secret_is_written_for_its_owner_alone(tmp_path):
+    write_whole(tmp_path / "keys.json", b"secret", mode=0o600)
+    assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600
+
+
 @pytest.mark.parametrize("failing", ["fsync", "fchmod"])
 def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, failing):
     write_whole(tmp_path / "record.json", b"old")

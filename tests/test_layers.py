@@ -27,6 +27,7 @@ BASE = {
     "clock",
     "ticket",
     "durable_files",
+    "keys",
     "lifecycle",
     "observability",
 }

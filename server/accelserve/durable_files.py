@@ -48,14 +48,14 @@ def move(source: Path, target: Path) -> None:
     flush(target.parent)
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write or replace a file: readers and crashes meet the old content or the new."""
+def write_whole(path: Path, content: bytes, mode: int = 0o644) -> None:
+    """Write or replace a file: readers and crashes meet the old content or the new, never with wider rights."""
     descriptor, unfinished = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
         with open(descriptor, "wb") as stream:
             stream.write(content)
             stream.flush()
-            os.fchmod(descriptor, 0o644)  # mkstemp's 0o600 would shut out a server under another user
+            os.fchmod(descriptor, mode)  # mkstemp's 0o600 would shut out a server under another user
             os.fsync(descriptor)
         move(Path(unfinished), path)
     except BaseException:
