@@ -25,6 +25,7 @@ from accelserve.frontends.http_raw import RawScoring
 from accelserve.frontends.http_tfserving import TfServingRest
 from accelserve.frontends.offload import Offload
 from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
+from accelserve.frontends.readiness import Readiness
 from accelserve.lifecycle import Lifecycle
 from accelserve.models.loading import Loader
 from accelserve.models.manager import ModelManager
@@ -134,7 +135,8 @@ async def serving(folder: Path, lane: str, limits: HttpLimits = LIMITS) -> Async
             scorer, exchange = Scorer(models, clock), CountedExchange(metrics, clock, lambda: "an-id")
             raw = RawScoring(scorer, pictures, exchange, offload, limits.max_body_bytes)
             rest = TfServingRest(scorer, models, pictures, exchange, offload, limits.max_body_bytes)
-            app = build_app(raw, rest, Operations(models, metrics, lifecycle))
+            readiness = Readiness(models, lifecycle)
+            app = build_app(raw, rest, Operations(models, metrics, lifecycle, readiness))
             fast = build_lane(raw, rest) if lane == FAST else None
             policy = HttpConnectionPolicy(limits, refused=refused, lane=fast)
             yield Service(lane, policy, app, exchange, metrics, told)
@@ -207,6 +209,13 @@ class Connection:
             moved = self.wire.pump() or self._service.exchange.busy or len(self.wire.written) != seen
             quiet, seen = 0 if moved else quiet + 1, len(self.wire.written)
             assert loop.time() < until, "an answer does not come"
+
+    async def answered(self) -> None:
+        """Until anything at all has come back."""
+        until = asyncio.get_running_loop().time() + PATIENCE_S
+        while not self.wire.written:
+            await self.settle()
+            assert asyncio.get_running_loop().time() < until, "an answer does not come"
 
     async def advance(self, seconds: float) -> None:
         self.loop.advance(seconds)

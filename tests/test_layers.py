@@ -49,10 +49,16 @@ ARROWS: dict[str, set[str]] = {
         "backends.onnx_runtime.files",
     },
     "scoring": {"binding", "models", "batching", "backends.base"},
-    "frontends": {"codecs", "wire", "scoring", "models.manager", "models.servable"},
+    "frontends": {"codecs", "wire", "scoring", "entry_script", "models.manager", "models.servable"},
+    "stopping": set(),
+    "script_service": {"entry_script"},
+    "azmlinfsrv": {"allocator", "entry_script", "frontends", "stopping"},
     "runtime": {
         "allocator",
         "frontends",
+        "entry_script",
+        "script_service",
+        "stopping",
         "codecs",
         "wire",
         "scoring",
@@ -93,7 +99,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "listing": {"inspection", "models.store"},
     "commands": {
-        *("runtime", "client", "convert", "deploy", "recipes", "demo", "inspection", "listing"),
+        *("runtime", "azmlinfsrv", "client", "convert", "deploy", "recipes", "demo", "inspection", "listing"),
         "supervised",
         *(
             "models.manifest",
@@ -135,7 +141,8 @@ LIBRARIES: dict[str, set[str]] = {  # library -> the only units or modules that 
     "cv2": {"codecs.bilinear", "codecs.images", "codecs.jpeg", "codecs.picture_geometry"},
     "simplejpeg": {"codecs.jpeg"},
     "nvidia": {"codecs.jpeg_on_gpu"},
-    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "uvloop", "httptools"), SOCKETS),
+    **dict.fromkeys(("fastapi", "starlette", "uvicorn", "httptools"), SOCKETS),
+    "uvloop": SOCKETS | {"stopping"},
     **dict.fromkeys(("grpc", "grpc_health", "grpc_reflection"), SOCKETS | {"client"}),
 }
 

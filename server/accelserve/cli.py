@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from accelserve import __version__
 from accelserve.commands import (
+    azmlinfsrv,
     convert,
     delete,
     demo,
@@ -33,7 +34,21 @@ _NO_TELEMETRY = ("ORT_DISABLE_TELEMETRY", "1")
 _GRPC_READS_ITSELF = ("GRPC_EXPERIMENTS", "-event_engine_listener")
 
 # As `--help` lists them. Each module has `add`, which sets `run` on its parser.
-_COMMANDS = (serve, demo, show, devices, register, list_models, update, delete, path, convert, verify, recipes)
+_COMMANDS = (
+    serve,
+    azmlinfsrv,
+    demo,
+    show,
+    devices,
+    register,
+    list_models,
+    update,
+    delete,
+    path,
+    convert,
+    verify,
+    recipes,
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ spellings of a row of `OPTIONS`; `config_sources.py` reads them.
 """
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,6 +84,14 @@ class ServerConfig:
     grace_period_s: float = 5.0
     drain_timeout_s: float = 30.0
     strict: bool = False
+    entry_script: str = ""
+    workers: int = 1
+    scoring_timeout_s: float = 60.0
+    script_start_timeout_s: float = 300.0
+    max_queue_ms: int | None = None
+    max_concurrent: int | None = None
+    legacy_tensorflow: bool = False
+    model_files: tuple[tuple[str, str], ...] = ()
     log_format: str = "plain"
     log_level: str = "info"
     backends: tuple[str, ...] = ()
@@ -215,6 +224,23 @@ def _folder(text: str) -> str:
     raise ValueError("want a folder")
 
 
+def _file(text: str) -> str:
+    try:
+        if text and "\0" not in text:
+            return str(Path(text).expanduser())
+    except RuntimeError:  # ~ of nobody
+        pass
+    raise ValueError("want a file")
+
+
+def parse_model_files(text: str) -> tuple[tuple[str, str], ...]:
+    """`a=/files/a b=/files/b`, quoted as in a shell -> (name, path) of each. Raises ValueError."""
+    pairs = [word.partition("=") for word in shlex.split(text)]
+    if not all(name and path for name, _, path in pairs):
+        raise ValueError("want NAME=PATH, for example mnist=models/mnist")
+    return tuple([(name, _file(path)) for name, _, path in pairs])
+
+
 def parse_backends(text: str) -> tuple[str, ...]:
     """`npu,tiny`: names of plug-ins; "" is none. Raises ValueError."""
     names = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
@@ -228,6 +254,9 @@ parse_threads = _whole(1, 1024, "a number of threads from 1 to 1024")
 parse_instances = _whole(1, 64, "a number of instances from 1 to 64")
 _attempts = _whole(0, 1000, "a number of attempts from 0 to 1000")
 _decode_threads = _whole(0, 1024, "a number of threads from 1 to 1024, or 0 for the default")
+_workers = _whole(1, 256, "a number of workers from 1 to 256")
+_queue_ms = _whole(1, 24 * 3600 * 1000, "a number of milliseconds from 1 to 86400000 (a day)")
+_concurrent = _whole(1, 10**6, "a number of requests from 1 to 1000000")
 _pixels = _whole(1, 10**12, "a number of pixels above 0, such as 100000000")
 
 
@@ -288,7 +317,7 @@ OPTIONS: tuple[Option, ...] = (
         "service",
         _service,
         "NAME",
-        "the service's name: /api/v1/service/NAME/... then means the default model (default: only a model's name does)",
+        "the service's name: /api/v1/service/NAME/... means the default model then (default: only a model's name does)",
     ),
     Option("max_body_bytes", parse_bytes, "BYTES", "largest HTTP body; more is refused with 413 at the header"),
     Option("max_header_bytes", parse_bytes, "BYTES", "largest HTTP header block; more is refused with 431"),
@@ -305,6 +334,39 @@ OPTIONS: tuple[Option, ...] = (
     Option("grace_period_s", _seconds, "SECONDS", "after SIGTERM: how long to keep answering, readiness off"),
     Option("drain_timeout_s", _seconds, "SECONDS", "after the grace period: how long accepted requests may take"),
     Option("strict", _flag, "", "exit as soon as one model fails to load"),
+    Option(
+        "entry_script",
+        _file,
+        "FILE",
+        "Python file with init() and run(): /score is answered by it, in processes of its own",
+    ),
+    Option("workers", _workers, "N", "processes that run the entry script"),
+    Option("scoring_timeout_s", _patience, "SECONDS", "longest run() of the entry script; 504 after that"),
+    Option("script_start_timeout_s", _patience, "SECONDS", "longest start of the entry script, init() included"),
+    Option(
+        "max_queue_ms",
+        _queue_ms,
+        "MILLISECONDS",
+        "longest wait of a request for a worker of the entry script; 503 after that (default: no limit)",
+    ),
+    Option(
+        "max_concurrent",
+        _concurrent,
+        "N",
+        "requests of the entry script that may run and wait at once; 503 beyond (default: 1024 waiting)",
+    ),
+    Option(
+        "legacy_tensorflow",
+        _flag,
+        "",
+        "for entry scripts of 2019: tensorflow is TensorFlow 1, ujson takes arrays, outputs have a fixed order",
+    ),
+    Option(
+        "model_files",
+        parse_model_files,
+        "NAME=PATH",
+        "what the entry script's get_model_path finds, beside the models served; may be repeated",
+    ),
     Option("backends", parse_backends, "NAME[,NAME]", BACKENDS_HELP),
     Option(
         "lease_dir",

@@ -21,6 +21,7 @@ _BY_NAME = {option.name: option for option in OPTIONS}
 _OTHER_ENVIRONMENT = frozenset({"ACCELSERVE_MODEL", "ACCELSERVE_CONFIG", "ACCELSERVE_OPENVINO_PLUGINS"})
 _MODEL_OPTIONS = ("device", "threads", "instances")  # of the server, that a model may choose for itself
 _MODEL_KEYS = "path, versions, device, threads, instances (batching and preprocessing live in its accelserve.toml)"
+_FROM_THE_FILE = frozenset({"store", "entry_script"})  # paths
 _SHOWN = 60  # characters of a wrong value
 
 
@@ -124,7 +125,7 @@ class _Reader:
         for key, value in content.items():
             if key in _BY_KEY:
                 self.option(_BY_KEY[key], value, f"{path}: {key}")
-                if key in self.values and key == "store":  # a relative path is meant from where the file stands
+                if key in self.values and key in _FROM_THE_FILE:  # a relative path is meant from where the file stands
                     self.values[key] = str(path.parent / self.values[key])
             else:
                 self.problems.append(f"{path}: unknown key {_shown(key)}; known: models, {', '.join(_BY_KEY)}")
@@ -193,10 +194,11 @@ class _Reader:
     def contradictions(self, config: ServerConfig) -> list[str]:
         problems = []
         store = bool(config.store) or "store" in self.wrong_options
-        if not (config.models or store or self.wrong_models or self.unread_models):
+        script = bool(config.entry_script) or "entry_script" in self.wrong_options
+        if not (config.models or store or self.wrong_models or self.unread_models or script):
             problems.append(
                 "no model given: say --model NAME=PATH (a .onnx file, a SavedModel or a folder of versions), "
-                "or --store DIR"
+                "or --store DIR; or --entry-script FILE"
             )
         if not store:
             lost = [model.name for model in config.models if model.path is None]

@@ -3,13 +3,11 @@
 import asyncio
 import logging
 import os
-import signal
 import socket
-from collections.abc import Callable, Collection, Coroutine
+from collections.abc import Callable, Collection, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from accelserve import __version__
 from accelserve.allocator import raise_malloc_thresholds, return_free_memory
@@ -23,6 +21,7 @@ from accelserve.codecs.jpeg_on_gpu import check_decoder, open_gpu_decoder
 from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ServerConfig
 from accelserve.cpus import usable_cpus
+from accelserve.entry_script.pool import WorkerPool
 from accelserve.errors import ExitCode, Kind, ScoringError
 from accelserve.frontends.decode_pool import ONE_CORE_PATIENCE_NS
 from accelserve.frontends.doors import Doors
@@ -31,15 +30,18 @@ from accelserve.frontends.grpc_core import CoreServer
 from accelserve.frontends.grpc_health import GrpcHealth
 from accelserve.frontends.grpc_server import build_grpc_server
 from accelserve.frontends.grpc_tfserving import TfServingGrpc
-from accelserve.frontends.http_app import build_app, build_lane
+from accelserve.frontends.http_app import Scoring, build_app, build_lane
 from accelserve.frontends.http_exchange import HttpExchange
 from accelserve.frontends.http_ops import Operations
-from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits
+from accelserve.frontends.http_protocol import HttpConnectionPolicy
 from accelserve.frontends.http_raw import RawScoring
-from accelserve.frontends.http_server import HttpServer, build_http_server, open_http_socket
+from accelserve.frontends.http_script import ScriptScoring, ServerDialect
+from accelserve.frontends.http_server import HttpServer, build_http_server, http_limits, open_http_socket
 from accelserve.frontends.http_tfserving import TfServingRest
 from accelserve.frontends.offload import Offload
 from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
+from accelserve.frontends.readiness import Readiness
+from accelserve.frontends.script_exchange import ScriptExchange
 from accelserve.lifecycle import Lifecycle
 from accelserve.models.gauges import model_gauges
 from accelserve.models.keeper import KeeperPolicy
@@ -49,8 +51,10 @@ from accelserve.models.reload import ReloadPolicy
 from accelserve.models.resident import VersionLoader
 from accelserve.models.servable import Servable
 from accelserve.models.sources import build_sources
-from accelserve.observability.metrics import Metrics
+from accelserve.observability.metrics import Gauge, Metrics
 from accelserve.scoring import Scorer
+from accelserve.script_service import check_script, private_door, script_pool
+from accelserve.stopping import StopSignals, all_of, first, run_until_stopped, stopped
 from accelserve.supervised import Line, Supervised, die_with
 
 logger = logging.getLogger("accelserve.runtime")
@@ -73,23 +77,26 @@ class Ready:
         return f"accelserve {__version__} is ready: {where} serving {', '.join(self.models)}"
 
 
-class StopSignals:
-    """SIGTERM and SIGINT. The first asks to stop, the second ends the process at once."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What the front ends stand on. script: the entry script's workers, where there is one."""
 
-    def __init__(self) -> None:
-        self.asked = asyncio.Event()
-        self.interactive = False  # SIGINT: a person is waiting, so no grace period
+    models: ModelManager
+    scorer: Scorer
+    pictures: PictureDecoder
+    offload: Offload
+    readiness: Readiness
+    script: WorkerPool | None
 
-    def install(self, loop: asyncio.AbstractEventLoop) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._received, number)
+    def gauges(self) -> Iterator[Gauge]:
+        yield from model_gauges(self.models)
+        yield from self.pictures.gauges()
+        if self.script is not None:
+            yield from self.script.gauges()
 
-    def _received(self, number: signal.Signals) -> None:
-        if self.asked.is_set():
-            os.write(2, b"accelserve: second signal, ending at once\n")
-            os._exit(ExitCode.UNFORESEEN)
-        self.interactive = number == signal.SIGINT
-        self.asked.set()
+    def knows(self, model: str, version: str) -> bool:
+        """The script has no versions, and is always there."""
+        return not version or self.models.knows(model, version)
 
 
 class Runtime:
@@ -102,7 +109,8 @@ class Runtime:
         self._clock = clock or MonotonicClock()
         self._lifecycle = Lifecycle()
         self._metrics = Metrics(self._clock)
-        self._policy = HttpConnectionPolicy(_limits(config), refused=self._count_refusal)
+        self._policy = HttpConnectionPolicy(http_limits(config), refused=self._count_refusal)
+        self._wants_models = bool(config.models or config.store or not config.entry_script)
 
     async def run(self, signals: StopSignals, on_ready: Callable[[Ready], None]) -> ExitCode:
         """Serve until told to stop, or until there is nothing left to serve.
@@ -110,6 +118,8 @@ class Runtime:
         Raises ScoringError(CONFLICT) when a port is taken.
         """
         raise_malloc_thresholds()
+        if self._config.entry_script:
+            check_script(self._config.entry_script)
         async with AsyncExitStack() as stack:
             http_socket = self._http_socket()
             stack.callback(http_socket.close)
@@ -119,27 +129,33 @@ class Runtime:
             offload = Offload()
             stack.callback(offload.close)
             gpus = await asyncio.to_thread(open_monitor)
-            self._metrics.gauges = lambda: (*model_gauges(models), *pictures.gauges(), *gpus.gauges())
-            self._metrics.is_there = models.knows
-            scorer = Scorer(models, self._clock)
-            operations = Operations(models, self._metrics, self._lifecycle)
-            doors = self._doors(scorer, models, pictures, offload, operations, http_socket)
+            private = stack.enter_context(private_door()) if self._config.entry_script else None
+            script = script_pool(self._config, private, self._clock, os.environ) if private is not None else None
+            readiness = Readiness(models, self._lifecycle, script, wants_models=self._wants_models)
+            parts = Parts(models, Scorer(models, self._clock), pictures, offload, readiness, script)
+            self._metrics.gauges = lambda: (*parts.gauges(), *gpus.gauges())
+            self._metrics.is_there = parts.knows
+            doors = self._doors(parts, http_socket, private.address if private is not None else "")
             if not doors.shared:
                 doors.bind()
             await stack.enter_async_context(models)
+            if script is not None:
+                await stack.enter_async_context(script)
+                telling = asyncio.create_task(_tell_changes(script.moved, models))
+                stack.callback(telling.cancel)
             http_task = asyncio.create_task(doors.serve_http())
             stack.push_async_callback(doors.close, models, http_task)
-            stop = asyncio.create_task(_stopped(signals, http_task))
+            stop = asyncio.create_task(stopped(signals, http_task))
             stack.callback(stop.cancel)
             idle = asyncio.create_task(_return_memory_when_idle(self._metrics.traffic, return_free_memory))
             stack.callback(idle.cancel)
             if self._supervised is not None:
-                line = Line(self._supervised.line, lambda: self._report(operations, doors))
+                line = Line(self._supervised.line, lambda: self._report(readiness, doors))
                 line.open()
                 stack.callback(line.close)
             else:
                 await doors.open()
-            if (code := await self._settle(models, stop)) is not None:
+            if (code := await self._settle(parts, stop)) is not None:
                 return code
             if doors.shared:
                 doors.bind()
@@ -157,6 +173,8 @@ class Runtime:
         # The front ends close first: a batch that runs when the models close runs for nobody.
         policy = KeeperPolicy(config.poll_interval_s, _FORCED_CLOSE_S, ReloadPolicy(attempts=config.reload_attempts))
         follows = f"store {config.store}" if config.store and config.poll_interval_s else ""
+        if not self._wants_models:
+            follows = "this server, which answers with its entry script,"
         names = {"default": config.default_model, "service": config.service}
         return ModelManager(build_sources(config), versions, policy, follows=follows, **names)
 
@@ -173,48 +191,38 @@ class Runtime:
             return socket.socket(fileno=self._supervised.http)
         return open_http_socket(self._config.host, self._config.http_port)
 
-    def _doors(
-        self,
-        scorer: Scorer,
-        models: ModelManager,
-        pictures: PictureDecoder,
-        offload: Offload,
-        operations: Operations,
-        http_socket: socket.socket,
-    ) -> Doors:
+    def _doors(self, parts: Parts, http_socket: socket.socket, private: str) -> Doors:
+        """private: gRPC's address for the entry script's workers, "" without any."""
         config = self._config
         return Doors(
-            self._http(scorer, models, pictures, offload, operations),
+            self._http(parts),
             http_socket,
-            self._grpc(scorer, models, pictures, offload),
+            self._grpc(parts),
             (config.host, config.grpc_port),
             self._lifecycle,
             self._policy,
             config.drain_timeout_s,
             shared=self._supervised is not None,
+            private=private,
         )
 
-    def _http(
-        self,
-        scorer: Scorer,
-        models: ModelManager,
-        pictures: PictureDecoder,
-        offload: Offload,
-        operations: Operations,
-    ) -> HttpServer:
+    def _http(self, parts: Parts) -> HttpServer:
         most = self._config.max_body_bytes
         exchange = HttpExchange(self._metrics, self._clock)
-        raw = RawScoring(scorer, pictures, exchange, offload, most)
-        rest = TfServingRest(scorer, models, pictures, exchange, offload, most)
-        app = build_app(raw, rest, operations)
+        raw: Scoring = RawScoring(parts.scorer, parts.pictures, exchange, parts.offload, most)
+        if parts.script is not None:
+            asked = (parts.script, self._metrics, self._clock, ServerDialect(), parts.offload, most)
+            raw = ScriptScoring(ScriptExchange(*asked, model=self._config.service), raw.handle)
+        rest = TfServingRest(parts.scorer, parts.models, parts.pictures, exchange, parts.offload, most)
+        app = build_app(raw, rest, Operations(parts.models, self._metrics, self._lifecycle, parts.readiness))
         self._policy.lane = build_lane(raw, rest)
         shared = self._supervised is not None
         return build_http_server(app, self._policy, self._config.drain_timeout_s, shared=shared)
 
-    def _grpc(self, scorer: Scorer, models: ModelManager, pictures: PictureDecoder, offload: Offload) -> CoreServer:
-        tfserving = TfServingGrpc(scorer, models, pictures, offload)
+    def _grpc(self, parts: Parts) -> CoreServer:
+        tfserving = TfServingGrpc(parts.scorer, parts.models, parts.pictures, parts.offload)
         handlers = tfserving.handlers(GrpcCalls(self._metrics, self._clock, self._lifecycle))
-        health = GrpcHealth(models, self._lifecycle).handlers()
+        health = GrpcHealth(parts.models, self._lifecycle, parts.readiness).handlers()
         shared = self._supervised is not None
         return build_grpc_server((handlers, health), self._config.grpc_max_message_bytes, shared=shared)
 
@@ -222,6 +230,9 @@ class Runtime:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
         http_port = http_socket.getsockname()[1]
         listed = tuple(f"{s.name}:{s.version} on {_devices(s)}" for s in models.servables())
+        if self._config.entry_script:
+            count = "1 worker" if self._config.workers == 1 else f"{self._config.workers} workers"
+            listed = (f"{Path(self._config.entry_script).name} in {count}", *listed)
         return Ready(f"http://{host}:{http_port}", f"{host}:{grpc_port}", listed)
 
     def _count_refusal(self, kind: Kind) -> None:
@@ -231,13 +242,18 @@ class Runtime:
 
     # -- life -------------------------------------------------------------------------------------------------------
 
-    async def _settle(self, models: ModelManager, stop: "asyncio.Task[None]") -> ExitCode | None:
-        """Wait for the loads. None when there is something to serve, else how the process ends."""
+    async def _settle(self, parts: Parts, stop: "asyncio.Task[None]") -> ExitCode | None:
+        """Wait for the loads, and the script. None when there is something to serve, else how the process ends.
+
+        Raises ScoringError when the script does not start.
+        """
+        models = parts.models
 
         def enough() -> bool:
             return models.settled() or (self._config.strict and models.first_error() is not None)
 
-        if not await _first(models.changed(enough), stop):
+        loads = [models.changed(enough)] if parts.script is None else [models.changed(enough), parts.script.started()]
+        if not await first(all_of(loads), stop):
             return ExitCode.OK
         failed = self._config.strict and models.first_error() is not None
         return _why_it_ends(models) if failed or models.exhausted() else None
@@ -248,11 +264,11 @@ class Runtime:
         """Until told to stop, or until nothing is left to serve. tell: says where it listens, and what it serves."""
         goes_on = True
         tell()
-        if not models.ready():
-            goes_on = await _first(models.changed(lambda: models.ready() or models.exhausted()), stop)
+        if self._wants_models and not models.ready():
+            goes_on = await first(models.changed(lambda: models.ready() or models.exhausted()), stop)
             if models.ready():
                 tell()
-        if not goes_on or not await _first(models.changed(models.exhausted), stop):
+        if not goes_on or not await first(models.changed(models.exhausted), stop):
             await self._say_goodbye(models, signals)
             return ExitCode.OK
         return _why_it_ends(models)
@@ -266,10 +282,10 @@ class Runtime:
         await models.announce()
         await asyncio.sleep(grace_s)
 
-    async def _report(self, operations: Operations, doors: Doors) -> dict[str, object]:
+    async def _report(self, readiness: Readiness, doors: Doors) -> dict[str, object]:
         """What a supervisor is told."""
-        ready = doors.are_open and operations.is_ready()
-        reason = "" if ready else operations.why_not_ready()
+        ready = doors.are_open and readiness.ready()
+        reason = "" if ready else readiness.why_not()
         return {"ready": ready, "reason": reason, "in_flight": self._metrics.traffic()[1]}
 
 
@@ -297,28 +313,12 @@ def _why_it_ends(models: ModelManager) -> ExitCode:
     return ExitCode.of(error.kind) if error is not None else ExitCode.LOAD_FAILED
 
 
-async def _stopped(signals: StopSignals, http_task: "asyncio.Task[None]") -> None:
-    """Until told to stop. An HTTP server that ends by itself raises here, and ends the process."""
-    asked = asyncio.create_task(signals.asked.wait())
-    try:
-        await asyncio.wait({asked, http_task}, return_when=asyncio.FIRST_COMPLETED)
-        if http_task.done():
-            http_task.result()
-            raise RuntimeError("the HTTP server ended by itself")
-    finally:
-        asked.cancel()
-
-
-async def _first(wanted: Coroutine[Any, Any, None], stop: "asyncio.Task[None]") -> bool:
-    """Whether `wanted` came before the order to stop; what either raises is raised here."""
-    waiting = asyncio.create_task(wanted)
-    try:
-        done, _ = await asyncio.wait({waiting, stop}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
-        return waiting in done
-    finally:
-        waiting.cancel()
+async def _tell_changes(moved: asyncio.Event, models: ModelManager) -> None:
+    """Those who watch the server's health look again when the script's has changed."""
+    while True:
+        await moved.wait()
+        moved.clear()
+        await models.announce()
 
 
 def build_loader(
@@ -341,16 +341,6 @@ def build_loader(
 
 def _devices(servable: Servable) -> str:
     return ", ".join(device.id for device in servable.model.devices)
-
-
-def _limits(config: ServerConfig) -> HttpLimits:
-    return HttpLimits(
-        max_header_bytes=config.max_header_bytes,
-        max_body_bytes=config.max_body_bytes,
-        header_timeout_s=config.read_timeout_s,
-        body_timeout_s=config.read_timeout_s,
-        keep_alive_s=config.keep_alive_s,
-    )
 
 
 def _jpeg_decoder(device: str) -> JpegDecoder:
@@ -378,19 +368,6 @@ def run_server(
     config: ServerConfig, on_ready: Callable[[Ready], None], supervised: Supervised | None = None
 ) -> ExitCode:
     """Run a server on this thread until it ends. Returns the process's exit code."""
-    import uvloop
-
     if supervised is not None:
         die_with(supervised.parent)
-
-    async def main() -> ExitCode:
-        signals = StopSignals()
-        signals.install(asyncio.get_running_loop())
-        return await Runtime(config, supervised=supervised).run(signals, on_ready)
-
-    try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            return runner.run(main())
-    except ScoringError as error:
-        logger.error("%s", error.message)
-        return ExitCode.of(error.kind)
+    return run_until_stopped(lambda signals: Runtime(config, supervised=supervised).run(signals, on_ready))

@@ -60,8 +60,13 @@ def start(arguments, log: Path, environ: Mapping[str, str] | None = None) -> sub
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env={**os.environ, **(environ or {})},
+            env=environment_of(environ),
         )
+
+
+def environment_of(environ: Mapping[str, str] | None) -> dict[str, str]:
+    """The test's own, and what is added to it."""
+    return {**os.environ, **(environ or {})}
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Raw HTTP bodies: what they are by their bytes, .npy files, bare tensors, gzip, and a form with one file.
+"""Raw HTTP bodies: what they are by their bytes, .npy files, bare tensors, gzip and deflate, a form with one file.
 
 Content-Type is not believed (clients label a JPEG application/json); only a form's boundary is read from it.
 """
@@ -173,6 +173,24 @@ def _gunzip_member(view: memoryview, at: int, left: int) -> tuple[int, list[byte
     except zlib.error as error:
         raise ScoringError(Kind.INVALID, f"the gzip body is corrupt ({error})") from None
     return at - len(member.unused_data), parts
+
+
+def inflate(data: bytes, limit_bytes: int) -> bytes:
+    """Unpack "deflate": zlib's format, as RFC 9110 means it, or the bare one that some clients send.
+
+    Raises ScoringError: TOO_LARGE over the limit, INVALID if corrupt, cut or followed by something else.
+    """
+    is_zlib = len(data) >= 2 and data[0] & 0x0F == 8 and int.from_bytes(data[:2], "big") % 31 == 0
+    unpacking = zlib.decompressobj(15 if is_zlib else -15)
+    try:
+        unpacked = unpacking.decompress(data, limit_bytes + 1)
+    except zlib.error as error:
+        raise ScoringError(Kind.INVALID, f"the deflate body is corrupt ({error})") from None
+    if len(unpacked) > limit_bytes:
+        raise ScoringError(Kind.TOO_LARGE, f"the deflate body unpacks to more than {limit_bytes} bytes")
+    if not unpacking.eof or unpacking.unused_data:
+        raise ScoringError(Kind.INVALID, "the deflate body ends early or goes on behind its end")
+    return unpacked
 
 
 def single_file(body: bytes, content_type: str) -> bytes:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import shlex
 from pathlib import Path
 
 from accelserve.commands.parsing import MODEL_HELP, Commands, argument, check_backends
@@ -19,6 +20,7 @@ examples:
   accelserve serve --model resnet50=models/resnet50 --device gpu:0,1 --instances 2
   accelserve serve --store                                  every registered model, and what is registered later
   accelserve serve --store /srv/store --model resnet50:3    one of another store, in one version
+  accelserve serve --entry-script score.py --workers 2      init() and run() of an Azure ML entry script
   curl --data-binary @photo.jpg http://127.0.0.1:8501/score
 
 Every option can also be an environment variable (ACCELSERVE_HTTP_PORT=9000) or a key of the --config file
@@ -66,15 +68,19 @@ def _add_option(parser: argparse.ArgumentParser, option: Option) -> None:
     # The text goes to load_config as typed, so that all mistakes are reported at once.
     if option.is_switch:
         parser.add_argument(option.flag, dest=option.name, action="store_const", const="true", help=option.help)
+    elif option.name == "model_files":
+        parser.add_argument(
+            option.flag, dest=option.name, action="append", metavar=option.metavar, help=option_help(option)
+        )
     elif option.name == "store":
         parser.add_argument(
             option.flag, dest=option.name, nargs="?", const=_USERS_STORE, metavar=option.metavar, help=option.help
         )
     else:
-        parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=_help(option))
+        parser.add_argument(option.flag, dest=option.name, metavar=option.metavar, help=option_help(option))
 
 
-def _help(option: Option) -> str:
+def option_help(option: Option) -> str:
     """The option's words, with its default where they do not name it themselves."""
     default = getattr(ServerConfig(), option.name)
     said = "default" in option.help or default in (None, "", ())
@@ -96,6 +102,8 @@ def _serve(parsed: argparse.Namespace) -> ExitCode:
 
 
 def _load(parsed: argparse.Namespace) -> Loaded:
+    if parsed.model_files is not None:
+        parsed.model_files = shlex.join(parsed.model_files)
     flags = {option.name: text for option in OPTIONS if (text := getattr(parsed, option.name)) is not None}
     if flags.get("store") is _USERS_STORE:
         from accelserve.models.store import default_store_root

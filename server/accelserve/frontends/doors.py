@@ -5,7 +5,7 @@ import socket
 from dataclasses import dataclass, field
 
 from accelserve.frontends.grpc_core import CoreServer
-from accelserve.frontends.grpc_server import listen
+from accelserve.frontends.grpc_server import listen, listen_privately
 from accelserve.frontends.http_policy import HttpConnectionPolicy
 from accelserve.frontends.http_server import HttpServer
 from accelserve.lifecycle import Lifecycle
@@ -21,7 +21,7 @@ class Doors:
     """HTTP, whose socket listens already, and gRPC.
 
     shared: other processes listen at the same ports, and take what comes when this one does not. So it opens only when
-    it is ready, and sends nobody away when it closes.
+    it is ready, and sends nobody away when it closes. private: one more address for gRPC, which this process alone has.
     """
 
     http: HttpServer
@@ -32,6 +32,7 @@ class Doors:
     policy: HttpConnectionPolicy
     drain_timeout_s: float
     shared: bool = False
+    private: str = ""
     grpc_port: int = 0
     _opened: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -40,8 +41,10 @@ class Doors:
         return self._opened.is_set()
 
     def bind(self) -> None:
-        """Take the gRPC port. Raises ScoringError(CONFLICT)."""
+        """Take the gRPC port, and the private address. Raises ScoringError(CONFLICT)."""
         self.grpc_port = listen(self.grpc, *self.grpc_address)
+        if self.private:
+            listen_privately(self.grpc, self.private)
 
     async def open(self) -> None:
         await self.grpc.start()

@@ -7,6 +7,7 @@ import grpc
 from grpc_health.v1 import health_pb2
 
 from accelserve.frontends.grpc_core import CoreCall, Handlers, Streaming, Unary
+from accelserve.frontends.readiness import Readiness
 from accelserve.lifecycle import Lifecycle
 from accelserve.models.manager import ModelManager
 
@@ -30,6 +31,7 @@ class GrpcHealth:
 
     models: ModelManager
     lifecycle: Lifecycle
+    readiness: Readiness
 
     def handlers(self) -> Handlers:
         return {f"/{SERVICE}/Check": Unary(self.check), f"/{SERVICE}/Watch": Streaming(self.watch)}
@@ -37,7 +39,7 @@ class GrpcHealth:
     def status(self, service: str) -> int | None:
         """SERVING or NOT_SERVING; None for a service that is not there."""
         if service in _WHOLE_SERVER:
-            ready = self.models.ready()
+            ready = self.readiness.ready()
         elif service in self.models.names():
             ready = self.models.ready(service)
         else:

@@ -36,3 +36,9 @@ def listen(server: CoreServer, host: str, port: int) -> int:
         message = f"gRPC port {port} on {host} is in use or not allowed; choose another with --grpc-port"
         raise ScoringError(Kind.CONFLICT, message)
     return bound
+
+
+def listen_privately(server: CoreServer, address: str) -> None:
+    """Open a Unix socket too, "unix:/PATH". Raises ScoringError(CONFLICT)."""
+    if not server.add_insecure_port(address):
+        raise ScoringError(Kind.CONFLICT, f"gRPC cannot listen at {address}")

@@ -1,23 +1,24 @@
 """The FastAPI application: which path goes to which handler, and nothing else."""
 
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
-from starlette.types import Receive, Scope, Send
 
 from accelserve import __version__
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends import http_raw, http_tfserving
-from accelserve.frontends.http_exchange import Handle, answered
+from accelserve.frontends.http_asgi import AnyMethod, asgi_response, endpoint
+from accelserve.frontends.http_exchange import Handle
 from accelserve.frontends.http_lane import HttpLane, LaneRoute
-from accelserve.frontends.http_messages import HttpResponse, asgi_request, error_response, wire_headers
+from accelserve.frontends.http_messages import error_response
 from accelserve.frontends.http_ops import Operations
 from accelserve.frontends.http_raw import RawScoring
+from accelserve.frontends.http_script import ScriptScoring
 from accelserve.frontends.http_tfserving import TfServingRest
 
+Scoring = RawScoring | ScriptScoring
 _PICTURE_OR_TENSOR: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -36,8 +37,11 @@ _JSON_BODY: dict[str, Any] = {
 }
 
 
-def build_app(raw: RawScoring, rest: TfServingRest, operations: Operations) -> FastAPI:
-    """All routes. Answers do not depend on FastAPI: handlers map plain values to plain values."""
+def build_app(raw: Scoring, rest: TfServingRest, operations: Operations) -> FastAPI:
+    """All routes. Answers do not depend on FastAPI: handlers map plain values to plain values.
+
+    raw: of models, or of the entry script.
+    """
     app = FastAPI(
         title="accelserve", version=__version__, openapi_url="/swagger.json", redoc_url=None, redirect_slashes=False
     )
@@ -45,7 +49,7 @@ def build_app(raw: RawScoring, rest: TfServingRest, operations: Operations) -> F
     def route(path: str, handle: Handle, methods: list[str], summary: str, extra: dict[str, Any] | None = None) -> None:
         app.add_api_route(
             path,
-            _endpoint(handle),
+            endpoint(handle),
             methods=methods,
             summary=summary,
             response_model=None,
@@ -54,7 +58,7 @@ def build_app(raw: RawScoring, rest: TfServingRest, operations: Operations) -> F
         )
 
     def hidden(path: str, handle: Handle) -> None:
-        app.router.routes.append(Route(path, _AnyMethod(handle), include_in_schema=False))
+        app.router.routes.append(Route(path, AnyMethod(handle), include_in_schema=False))
 
     score = "Score the body's bytes: JPEG, PNG, .npy, raw little-endian tensor or JSON; ?model=NAME, ?top=K"
     for path in ("/score", "/api/v1/service/{name}/score"):
@@ -74,7 +78,7 @@ def build_app(raw: RawScoring, rest: TfServingRest, operations: Operations) -> F
     return app
 
 
-def build_lane(raw: RawScoring, rest: TfServingRest) -> HttpLane:
+def build_lane(raw: Scoring, rest: TfServingRest) -> HttpLane:
     """The scoring routes once more, for plain requests."""
     return HttpLane(
         (
@@ -82,30 +86,6 @@ def build_lane(raw: RawScoring, rest: TfServingRest) -> HttpLane:
             LaneRoute(http_tfserving.scores, rest.predict, rest.predict_together),
         )
     )
-
-
-def _endpoint(handle: Handle) -> Callable[[Request], Awaitable[Response]]:
-    async def call(request: Request) -> Response:
-        return _response(await answered(handle, asgi_request(request.scope, await request.body())))
-
-    return call
-
-
-class _AnyMethod:
-    """An endpoint whose handler judges the verb: Starlette asks an application of its own for no list of them."""
-
-    def __init__(self, handle: Handle) -> None:
-        self._call = _endpoint(handle)
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        response = await self._call(Request(scope, receive))
-        await response(scope, receive, send)
-
-
-def _response(answer: HttpResponse) -> Response:
-    response = Response(answer.body, answer.status, media_type=answer.content_type)
-    response.raw_headers = wire_headers(answer)
-    return response
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -116,4 +96,4 @@ async def _refused(request: Request, error: Exception) -> Response:
         kind, message = Kind.METHOD, f"{request.method} {request.url.path}: this path takes {allow}"
     else:
         kind, message = Kind.NOT_FOUND, f"no such path: {request.url.path}; see /docs"
-    return _response(error_response(ScoringError(kind, message), {"allow": allow} if allow else None))
+    return asgi_response(error_response(ScoringError(kind, message), {"allow": allow} if allow else None))

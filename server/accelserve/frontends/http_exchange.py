@@ -8,9 +8,10 @@ from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.exchange import note_internal, parse_priority, provenance_lines, time_spent, unforeseen
 from accelserve.frontends.http_convoy import Outcome
+from accelserve.frontends.http_ids import ServerIds
 from accelserve.frontends.http_messages import Head, HttpRequest, HttpResponse, error_response
 from accelserve.messages import Priority, ScoreResponse, Timing
-from accelserve.observability.logs import RequestIds, clean_request_id, new_request_id
+from accelserve.observability.logs import clean_request_id, new_request_id
 from accelserve.observability.metrics import Metrics, RequestRecord, TogetherRecord
 
 logger = logging.getLogger("accelserve.http")
@@ -30,14 +31,6 @@ class Asked(NamedTuple):
 
     wait_ns: int | None
     priority: Priority
-
-
-class _Ids(NamedTuple):
-    """The ids that a client sent; "" for those it did not, or that are not fit for logs."""
-
-    own: str
-    microsoft: str
-    client: str
 
 
 Handle = Callable[[HttpRequest], Coroutine[Any, Any, HttpResponse]]
@@ -63,7 +56,7 @@ class HttpExchange:
 
     def __init__(self, metrics: Metrics, clock: Clock, new_id: Callable[[], str] | None = None) -> None:
         self._metrics = metrics
-        self._new_id = new_id or RequestIds().new
+        self._ids = ServerIds(new_id).told
         self.now_ns = clock.now_ns
 
     async def run(self, request: HttpRequest, handler: Handler, record: RequestRecord | None = None) -> HttpResponse:
@@ -128,16 +121,6 @@ class HttpExchange:
         logger.debug("%s: %s", error.reason, error.message, extra={"request_id": request_id})
         return answer._replace(lines=ids.encode("latin-1") + answer.lines)
 
-    def _ids(self, head: Head) -> tuple[str, str]:
-        """The request's id, and the header lines that tell it.
-
-        Azure's front door and everybody else: both names are answered, each with its own value if it was sent.
-        """
-        own, microsoft, client = head.read(_ids_of)
-        own = own or self._new_id()
-        lines = f"x-request-id: {own}\r\nx-ms-request-id: {microsoft or own}\r\n"
-        return own, f"{lines}x-ms-client-request-id: {client}\r\n" if client else lines
-
 
 async def answered(handle: Handle, request: HttpRequest) -> HttpResponse:
     """What `handle` answers. What no exchange has caught: the traceback to the log, its id to the client."""
@@ -164,8 +147,3 @@ def _milliseconds(text: str) -> int:
         return int(text)
     message = f"x-accelserve-timeout-ms: want whole milliseconds from 1 to {MAX_TIMEOUT_MS}, got {text[:32]!r}"
     raise ScoringError(Kind.INVALID, message)
-
-
-def _ids_of(head: Head) -> _Ids:
-    names = ("x-request-id", "x-ms-request-id", "x-ms-client-request-id")
-    return _Ids(*[clean_request_id(head.headers.get(name, "")) or "" for name in names])

@@ -8,6 +8,7 @@ from accelserve.codecs.tfserving_json import encode_error
 from accelserve.errors import ScoringError
 
 JSON = "application/json"
+BODILESS = frozenset({204, 304})  # what stood behind such a head would be taken for the next answer
 Header = tuple[bytes, bytes]
 Read = TypeVar("Read")
 
@@ -16,15 +17,26 @@ class Head:
     """What stands before a body. Equal bytes make equal heads, so one may serve many requests and is never changed.
 
     path without the query; query: last value of each name; headers: lower-case names, last value of each.
+    query_string, fields: the same as they came, all of them in order.
     """
 
-    __slots__ = ("_readings", "headers", "method", "path", "query")
+    __slots__ = ("_readings", "fields", "headers", "method", "path", "query", "query_string")
 
-    def __init__(self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str],
+        headers: Mapping[str, str],
+        query_string: bytes = b"",
+        fields: tuple[tuple[str, str], ...] = (),
+    ) -> None:
         self.method = method
         self.path = path
         self.query = query
         self.headers = headers
+        self.query_string = query_string
+        self.fields = fields
         self._readings: dict[Callable[[Head], Any], Any] = {}
 
     def read(self, reader: "Callable[[Head], Read]") -> Read:
@@ -61,7 +73,10 @@ class HttpRequest(NamedTuple):
 
 
 class HttpResponse(NamedTuple):
-    """lines: header lines as on the wire, each with its CRLF, without those of content."""
+    """lines: header lines as on the wire, each with its CRLF, without those of content.
+
+    content_type: "" for an answer without one. Of a status in BODILESS the body is empty.
+    """
 
     status: int
     body: bytes
@@ -72,7 +87,8 @@ class HttpResponse(NamedTuple):
 def head_of(method: str, path: str, query: bytes, headers: Iterable[Header]) -> Head:
     """query: as in the request line; headers: names in lower case."""
     pairs = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True)) if query else {}
-    return Head(method, path, pairs, {name.decode("latin-1"): value.decode("latin-1") for name, value in headers})
+    fields = tuple([(name.decode("latin-1"), value.decode("latin-1")) for name, value in headers])
+    return Head(method, path, pairs, dict(fields), query, fields)
 
 
 def asgi_request(scope: Mapping[str, Any], body: bytes) -> HttpRequest:
@@ -98,8 +114,15 @@ def header_lines(headers: Mapping[str, str]) -> bytes:
 
 def wire_headers(answer: HttpResponse) -> list[Header]:
     """All of an answer's headers, in the order and the spelling of Starlette's Response."""
-    pairs = [line.partition(b": ") for line in answer.lines.split(b"\r\n")[:-1]]
-    headers = [(name, value) for name, _, value in pairs]
-    headers.append((b"content-length", str(len(answer.body)).encode()))
-    headers.append((b"content-type", answer.content_type.encode("latin-1")))
-    return headers
+    lines = (answer.lines + content_lines(answer)).split(b"\r\n")[:-1]
+    return [(name, value) for name, _, value in [line.partition(b": ") for line in lines]]
+
+
+def content_lines(answer: HttpResponse) -> bytes:
+    """The header lines of an answer's content."""
+    status, body, _, content_type = answer
+    if status in BODILESS:
+        return b""
+    if not content_type:
+        return b"content-length: %d\r\n" % len(body)
+    return b"content-length: %d\r\ncontent-type: %b\r\n" % (len(body), content_type.encode("latin-1"))

@@ -7,6 +7,7 @@ import orjson
 
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
+from accelserve.frontends.readiness import Readiness
 from accelserve.lifecycle import Lifecycle
 from accelserve.messages import ModelRef
 from accelserve.models.manager import ModelManager
@@ -23,33 +24,27 @@ class Operations:
     models: ModelManager
     metrics: Metrics
     lifecycle: Lifecycle
-
-    def is_ready(self) -> bool:
-        """What /readyz says of the whole server."""
-        return not self.lifecycle.stopping and self.models.ready()
-
-    def why_not_ready(self) -> str:
-        return "it was told to stop" if self.lifecycle.stopping else self.models.why_not_ready()
+    readiness: Readiness
 
     async def healthz(self, request: HttpRequest) -> HttpResponse:
         """Alive: the event loop answers. Nothing about models, so that a probe never kills a server that loads."""
         return HttpResponse(200, orjson.dumps({"status": "alive"}))
 
     async def readyz(self, request: HttpRequest) -> HttpResponse:
-        """200 when every model has settled and at least one is AVAILABLE, and the server is not told to stop."""
+        """200 when every model has settled and at least one is AVAILABLE, or the entry script runs: see `Readiness`."""
         found = _READY_MODEL.fullmatch(request.path)
         name = found[1] if found else None
         if name is not None and name not in self.models.names():
             return error_response(ScoringError(Kind.NOT_FOUND, f"no model is named {name!r}"))
-        ready = not self.lifecycle.stopping and self.models.ready(name)
-        names = [name] if name is not None else self.models.names()
         stopping = self.lifecycle.stopping
+        ready = self.readiness.ready() if name is None else not stopping and self.models.ready(name)
+        names = [name] if name is not None else self.models.names()
         told: dict[str, object] = {
             "status": "ready" if ready else "stopping" if stopping else "not ready",
             "models": {each: self.models.state(each).value for each in names},
         }
         if not ready and not stopping and name is None:
-            told["reason"] = self.models.why_not_ready()
+            told["reason"] = self.readiness.why_not()
         if name is not None:
             told["versions"] = self._versions(name)
         return HttpResponse(200 if ready else 503, orjson.dumps(told))

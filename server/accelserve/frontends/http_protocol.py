@@ -24,7 +24,7 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_body import LARGE_BODY_BYTES, BodyReader
 from accelserve.frontends.http_cycle import Cycle
 from accelserve.frontends.http_lane import HotCycle, PlainHead
-from accelserve.frontends.http_messages import HttpResponse
+from accelserve.frontends.http_messages import HttpResponse, content_lines
 from accelserve.frontends.http_meter import BETWEEN, BODY, HEAD, RequestMeter
 from accelserve.frontends.http_policy import HttpConnectionPolicy, HttpLimits, refusal_bytes
 from accelserve.frontends.http_timers import Deadline, WriteWatch
@@ -307,10 +307,9 @@ class HttpProtocol(HttpToolsProtocol):
         """Write an answer of the short lane, byte for byte as uvicorn writes those of the other."""
         cycle.response_started = cycle.response_complete = True
         cycle.last = self.closes_after(cycle)
-        content = b"content-length: %d\r\ncontent-type: %b\r\n" % (len(answer.body), answer.content_type.encode())
         close = b"connection: close\r\n\r\n" if cycle.last else b"\r\n"
         begin = self.policy.beginning(answer.status, self.server_state.default_headers)
-        self.transport.write(b"".join((begin, answer.lines, content, close, answer.body)))
+        self.transport.write(b"".join((begin, answer.lines, content_lines(answer), close, answer.body)))
         self.on_response_complete()
 
     def _start(self, cycle: Cycle | HotCycle) -> None:

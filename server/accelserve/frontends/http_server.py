@@ -12,8 +12,9 @@ from collections.abc import Callable, Iterator
 import uvicorn
 from starlette.types import ASGIApp
 
+from accelserve.config import ServerConfig
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpProtocol, protocol_class
+from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits, HttpProtocol, protocol_class
 
 _BACKLOG = 2048
 _LAST_CALL_S = 0.1  # at the end: for handshakes under way, then for first requests on connections just taken
@@ -87,8 +88,19 @@ def build_http_server(
     return HttpServer(config, shared)
 
 
-def open_http_socket(host: str, port: int) -> socket.socket:
-    """Bind and listen; port 0 takes a free one. Raises ScoringError(CONFLICT) naming the port."""
+def http_limits(config: ServerConfig) -> HttpLimits:
+    """What a configuration allows a connection."""
+    return HttpLimits(
+        max_header_bytes=config.max_header_bytes,
+        max_body_bytes=config.max_body_bytes,
+        header_timeout_s=config.read_timeout_s,
+        body_timeout_s=config.read_timeout_s,
+        keep_alive_s=config.keep_alive_s,
+    )
+
+
+def open_http_socket(host: str, port: int, flag: str = "--http-port") -> socket.socket:
+    """Bind and listen; port 0 takes a free one. Raises ScoringError(CONFLICT) naming the port. flag: that says it."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     opened = socket.socket(family, socket.SOCK_STREAM)
     opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -98,7 +110,7 @@ def open_http_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         opened.close()
         reason = "is in use" if error.errno == errno.EADDRINUSE else f"cannot be opened ({error.strerror})"
-        message = f"HTTP port {port} on {host} {reason}; choose another with --http-port"
+        message = f"HTTP port {port} on {host} {reason}; choose another with {flag}"
         raise ScoringError(Kind.CONFLICT, message) from error
     opened.setblocking(False)
     return opened

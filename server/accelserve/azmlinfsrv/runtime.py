@@ -1,0 +1,184 @@
+"""The composition root of azmlinfsrv: workers first, then the sockets open, as with the original."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from accelserve import __version__
+from accelserve.allocator import raise_malloc_thresholds
+from accelserve.azmlinfsrv.config import AzmlConfig
+from accelserve.clock import Clock, MonotonicClock
+from accelserve.entry_script.messages import WorkerSettings
+from accelserve.entry_script.pool import PoolPolicy, WorkerPool
+from accelserve.errors import ExitCode, Kind, ScoringError
+from accelserve.frontends.azml_cors import Cors
+from accelserve.frontends.azml_dialect import AzmlDialect
+from accelserve.frontends.azml_face import AzmlFace, azml_lane
+from accelserve.frontends.http_asgi import AnyMethod
+from accelserve.frontends.http_ids import AzmlIds
+from accelserve.frontends.http_policy import HttpConnectionPolicy
+from accelserve.frontends.http_server import HttpServer, build_http_server, http_limits, open_http_socket
+from accelserve.frontends.offload import Offload
+from accelserve.frontends.script_exchange import ScriptExchange
+from accelserve.lifecycle import Lifecycle
+from accelserve.observability.metrics import Metrics
+from accelserve.stopping import StopSignals, first, run_until_stopped, stopped
+
+logger = logging.getLogger("accelserve.runtime")
+
+_ORIGINAL = "azmlinfsrv/1.5.1"
+_FORCED_CLOSE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class AzmlReady:
+    """Where it listens, once the script is ready. health_url: of the separate endpoint, "" without one."""
+
+    url: str
+    health_url: str
+    script: str
+    workers: int
+
+    def __str__(self) -> str:
+        health = f" {self.health_url} (health)" if self.health_url else ""
+        count = "1 worker" if self.workers == 1 else f"{self.workers} workers"
+        return (
+            f"accelserve {__version__} azmlinfsrv is ready: {self.url} (HTTP){health} serving {self.script} in {count}"
+        )
+
+
+class AzmlRuntime:
+    """One azmlinfsrv in one process, beside its workers."""
+
+    def __init__(self, config: AzmlConfig, clock: Clock | None = None) -> None:
+        self._config = config
+        self._clock = clock or MonotonicClock()
+        self._lifecycle = Lifecycle()
+        self._metrics = Metrics(self._clock)
+        self._policy = HttpConnectionPolicy(http_limits(config.server), refused=self._count_refusal)
+
+    async def run(self, signals: StopSignals, on_ready: Callable[[AzmlReady], None]) -> ExitCode:
+        """Until told to stop.
+
+        Raises ScoringError: CONFLICT when a port is taken, PRECONDITION when the script does not start. The sockets
+        listen from the first moment; who connects before the script is ready waits.
+        """
+        raise_malloc_thresholds()
+        config = self._config
+        async with AsyncExitStack() as stack:
+            sockets = [open_http_socket(config.server.host, config.port, "--port")]
+            stack.callback(sockets[0].close)
+            if config.health_port is not None:
+                sockets.append(open_http_socket(config.server.host, config.health_port, "--health_port"))
+                stack.callback(sockets[1].close)
+            offload = Offload()
+            stack.callback(offload.close)
+            pool = self._pool()
+            self._metrics.gauges = pool.gauges
+            http = self._http(pool, offload)
+            asked = asyncio.create_task(signals.asked.wait())
+            stack.callback(asked.cancel)
+            await stack.enter_async_context(pool)
+            if not await first(_started(pool), asked):
+                return ExitCode.OK
+            serving = asyncio.create_task(http.serve(sockets=sockets))
+            stack.push_async_callback(self._close, http, serving)
+            on_ready(self._ready(sockets))
+            await stopped(signals, serving)
+            await self._say_goodbye(signals)
+            return ExitCode.OK
+
+    # -- parts
+
+    def _pool(self) -> WorkerPool:
+        config, own = self._config, self._config.server
+        policy = PoolPolicy(
+            workers=config.workers,
+            timeout_ns=config.timeout_ms * 10**6,
+            max_wait_ns=None if own.max_queue_ms is None else own.max_queue_ms * 10**6,
+            max_concurrent=own.max_concurrent,
+            start_limit_ns=int(own.script_start_timeout_s * 1e9),
+        )
+        return WorkerPool(worker_settings(config), policy, self._clock, worker_environ(config))
+
+    def _http(self, pool: WorkerPool, offload: Offload) -> HttpServer:
+        config, most = self._config, self._config.server.max_body_bytes
+        version = "" if not config.tells_version else _ORIGINAL if config.strict else f"accelserve/{__version__}"
+        cors = Cors(config.cors_origins, strict=config.strict)
+        dialect = AzmlDialect(AzmlIds(version), cors, strict=config.strict)
+        asked = (pool, self._metrics, self._clock, dialect, offload, most, config.service)
+        exchange = ScriptExchange(*asked, unpacks=not config.strict)
+        face = AzmlFace(exchange, pool, dialect, self._lifecycle, self._metrics)
+        self._policy.lane = azml_lane(face)
+        return build_http_server(AnyMethod(face.handle), self._policy, config.server.drain_timeout_s)
+
+    def _ready(self, sockets: list[socket.socket]) -> AzmlReady:
+        host = self._config.server.host
+        shown = f"[{host}]" if ":" in host else host
+        urls = [f"http://{shown}:{each.getsockname()[1]}" for each in sockets]
+        return AzmlReady(
+            urls[0], urls[1] if len(urls) > 1 else "", self._config.entry_script.name, self._config.workers
+        )
+
+    def _count_refusal(self, kind: Kind) -> None:
+        """A request that the HTTP protocol refused before any handler saw it."""
+        with self._metrics.open("http") as record:
+            record.failed(ScoringError(kind, ""), str(kind.http_status))
+
+    # -- life
+
+    async def _say_goodbye(self, signals: StopSignals) -> None:
+        """Health off, and answer on for the grace period: endpoints learn late that this one is going."""
+        grace_s = 0.0 if signals.interactive else self._config.server.grace_period_s
+        logger.info("told to stop: answering on for %.1f s, then draining", grace_s)
+        self._lifecycle.stopping = True
+        self._policy.draining = True
+        await asyncio.sleep(grace_s)
+
+    async def _close(self, http: HttpServer, serving: "asyncio.Task[None]") -> None:
+        """The sockets; what was accepted is answered within the drain timeout."""
+        self._lifecycle.stopping = True
+        self._policy.draining = True
+        http.should_exit = True
+        await asyncio.wait({serving}, timeout=self._config.server.drain_timeout_s + _FORCED_CLOSE_S)
+
+
+async def _started(pool: WorkerPool) -> None:
+    await pool.started()
+
+
+def worker_settings(config: AzmlConfig) -> WorkerSettings:
+    return WorkerSettings(
+        script=str(config.entry_script),
+        app_root=str(config.app_root),
+        model_dir=config.model_dir,
+        legacy_tensorflow=config.server.legacy_tensorflow,
+        strict_compat=config.strict,
+        service=config.service,
+        service_version=config.service_version,
+        path_prefix=config.path_prefix,
+        timeout_ms=config.timeout_ms,
+        nan="NaN" if config.strict else "null",
+    )
+
+
+def worker_environ(config: AzmlConfig) -> Mapping[str, str]:
+    """What the original puts into its environment, where scripts look for it."""
+    environ = {
+        "AML_APP_ROOT": str(config.app_root),
+        "AZUREML_ENTRY_SCRIPT": str(config.entry_script),
+        "WORKER_COUNT": str(config.workers),
+        "SERVER_PORT": str(config.port),
+        "HEALTH_PORT": str(config.health_port or config.port),
+    }
+    if config.source_directory:
+        environ["AZUREML_SOURCE_DIRECTORY"] = config.source_directory
+    return environ
+
+
+def run_azmlinfsrv(config: AzmlConfig, on_ready: Callable[[AzmlReady], None]) -> ExitCode:
+    """Run it on this thread until it ends. Returns the process's exit code."""
+    return run_until_stopped(lambda signals: AzmlRuntime(config).run(signals, on_ready))

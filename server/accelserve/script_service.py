@@ -1,0 +1,96 @@
+"""From a server's configuration to its entry script: what workers are told, and the door by which they ask models."""
+
+import os
+import secrets
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from accelserve.clock import Clock
+from accelserve.config import ServerConfig
+from accelserve.entry_script.check import script_problems
+from accelserve.entry_script.messages import WorkerSettings
+from accelserve.entry_script.pool import PoolPolicy, WorkerPool
+from accelserve.errors import Kind, ScoringError
+
+_MOST_SOCKET_PATH = 100  # the kernel takes 107 bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PrivateDoor:
+    """A Unix socket that only this user's processes reach, and the key that is shown there."""
+
+    path: Path
+    key: str = field(repr=False)
+
+    @property
+    def address(self) -> str:
+        """As gRPC spells it."""
+        return f"unix:{self.path}"
+
+
+@contextmanager
+def private_door() -> Iterator[PrivateDoor]:
+    """In a folder of mode 0700, which is gone at the end."""
+    place = None if len(tempfile.gettempdir()) < _MOST_SOCKET_PATH // 2 else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="accelserve-", dir=place, ignore_cleanup_errors=True) as folder:
+        yield PrivateDoor(Path(folder) / "grpc", secrets.token_urlsafe(32))
+
+
+def check_script(path: str) -> None:
+    """Raises ScoringError before anything is started: NOT_FOUND, or PRECONDITION with all that is wrong with it."""
+    if not Path(path).is_file():
+        raise ScoringError(Kind.NOT_FOUND, f"there is no entry script {path}")
+    if problems := script_problems(Path(path)):
+        raise ScoringError(Kind.PRECONDITION, "\n".join(problems))
+
+
+def script_pool(config: ServerConfig, door: PrivateDoor, clock: Clock, environ: Mapping[str, str]) -> WorkerPool:
+    """The workers of a configuration that has an entry script; nothing starts yet."""
+    max_wait_ns = None if config.max_queue_ms is None else config.max_queue_ms * 10**6
+    policy = PoolPolicy(
+        workers=config.workers,
+        timeout_ns=int(config.scoring_timeout_s * 1e9),
+        max_wait_ns=max_wait_ns,
+        max_concurrent=config.max_concurrent,
+        start_limit_ns=int(config.script_start_timeout_s * 1e9),
+    )
+    return WorkerPool(worker_settings(config, door, environ), policy, clock)
+
+
+def worker_settings(config: ServerConfig, door: PrivateDoor, environ: Mapping[str, str]) -> WorkerSettings:
+    """environ: AZUREML_MODEL_DIR names the model folder; without it, that of the only model."""
+    script = Path(config.entry_script).absolute()
+    paths = _model_paths(config)
+    only = next(iter(paths.values())) if len(paths) == 1 else None
+    folder = "" if only is None else str(only if only.is_dir() else only.parent)
+    return WorkerSettings(
+        script=str(script),
+        app_root=str(script.parent),
+        model_dir=environ.get("AZUREML_MODEL_DIR", "") or folder,
+        models={name: str(path) for name, path in paths.items()},
+        legacy_tensorflow=config.legacy_tensorflow,
+        service=config.service or "ML service",
+        score_address=door.address,
+        score_key=door.key,
+        timeout_ms=int(config.scoring_timeout_s * 1000),
+    )
+
+
+def _model_paths(config: ServerConfig) -> dict[str, Path]:
+    """By name: the models that are served, those of the store too, and the files that only the script reads."""
+    paths = {}
+    if config.store:
+        named = {model.name for model in config.models if model.path is None}
+        paths = {name: folder for name, folder in _store_folders(Path(config.store)) if not named or name in named}
+    paths |= {model.name: model.path.absolute() for model in config.models if model.path is not None}
+    return paths | {name: Path(os.path.abspath(path)) for name, path in config.model_files}
+
+
+def _store_folders(store: Path) -> Iterator[tuple[str, Path]]:
+    if store.is_dir():
+        for folder in sorted(store.absolute().iterdir()):
+            if folder.is_dir() and not folder.name.startswith("."):
+                yield folder.name, folder
