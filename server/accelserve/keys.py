@@ -144,7 +144,11 @@ def replace_key(path: Path, name: KeyName, key: str | None = None) -> Keys:
         raise ScoringError(Kind.INVALID, f"a key is {_WANTED}")
     with locked(path.with_name(f".{path.name}.lock")):
         before = read_keys(path)
-        after = replace(before, primary=key or new_key()) if name == "primary" else replace(before, secondary=key or new_key())
+        after = (
+            replace(before, primary=key or new_key())
+            if name == "primary"
+            else replace(before, secondary=key or new_key())
+        )
         write_keys(path, after)
     return after
 
