@@ -9,6 +9,7 @@ from typing import Any
 from accelserve.entry_script.answers import INTERNAL, RUN_FAILED, Answers, UnencodableAnswer, error_response
 from accelserve.entry_script.inputs import InputRefused, Inputs
 from accelserve.entry_script.messages import ScriptRequest, ScriptResponse
+from accelserve.entry_script.scores import passed_on_refusal
 from accelserve.entry_script.time_limit import RunTimeout, TimeLimit
 
 _EMPTY = ScriptResponse(200, b"", "text/html; charset=utf-8")
@@ -78,6 +79,9 @@ class Runner:
 
     def _failed(self, error: BaseException) -> ScriptResponse:
         self.report(error)
+        refusal = passed_on_refusal(error)
+        if refusal is not None:
+            return refusal
         if not isinstance(error, UnencodableAnswer):
             return error_response(500, RUN_FAILED, failed=True)
         if self.strict:

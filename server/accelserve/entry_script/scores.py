@@ -1,12 +1,18 @@
 """`accelserve.score(...)` of an entry script: the models of its own server, whose batches and device it shares."""
 
+import sys
 from collections.abc import Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from accelserve.entry_script.answers import error_response
+from accelserve.entry_script.messages import ScriptResponse
+
 if TYPE_CHECKING:
     from accelserve.client import GrpcClient
     from accelserve.tensors import Tensor
+
+_STATUSES = {"UNAVAILABLE": 503, "RESOURCE_EXHAUSTED": 503, "DEADLINE_EXCEEDED": 504}
 
 
 class Scores:
@@ -49,3 +55,15 @@ class Scores:
 
                 self._connected = GrpcClient(self._address, metadata=self._metadata)
             return self._connected
+
+
+def passed_on_refusal(error: BaseException) -> ScriptResponse | None:
+    """The answer where a script lets through that a model of its server is busy: for the client to wait and ask again.
+
+    None for all other errors.
+    """
+    client = sys.modules.get("accelserve.client")  # not there if no script has asked a model
+    if client is None or not isinstance(error, client.ServerError) or error.status not in _STATUSES:
+        return None
+    wait = () if error.retry_after_s is None else (("retry-after", str(error.retry_after_s)),)
+    return error_response(_STATUSES[error.status], error.message, failed=True)._replace(headers=wait)

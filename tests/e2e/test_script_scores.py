@@ -1,0 +1,89 @@
+"""`accelserve.score` in an entry script: a model of the server, asked over gRPC."""
+
+import json
+
+import pytest
+from script_worker import JSON, post, worker
+from server_process import serving
+
+from model_builders import onnx_affine
+
+SCRIPT = """
+import accelserve, json
+
+def init():
+    pass
+
+def run(raw_data):
+    asked = json.loads(raw_data)
+    return accelserve.score(asked.pop("model", ""), asked.pop("inputs"), **asked)
+"""
+ASYNC = """
+import accelserve, asyncio, json
+
+def init():
+    pass
+
+async def run(raw_data):
+    return await asyncio.to_thread(accelserve.score, "affine", {"x": json.loads(raw_data)})
+"""
+BUSY = """
+[inputs.x]
+dtype = "float32"
+shape = [-1]
+"""
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    slow = folder / "slow.synthetic.toml"
+    slow.write_text('behaviour = "echo"\ndelay_ms = 1000\n' + BUSY)
+    models = [f"affine={onnx_affine(folder / 'affine.onnx')}", f"slow={slow}"]
+    arguments = [part for model in models for part in ("--model", model)]
+    with serving(*arguments, log=folder / "log") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def script(tmp_path_factory, server):
+    with worker(tmp_path_factory.mktemp("script"), SCRIPT, score_address=server.grpc) as made:
+        yield made
+
+
+def ask(script, **asked):
+    return script.ask(post(json.dumps(asked), *JSON))
+
+
+def test_a_script_asks_a_model_by_name(script):
+    answer = ask(script, model="affine", inputs={"x": [[2.0], [4.0]]})
+    assert json.loads(answer.body) == {"y": [[3.0], [4.0]]}
+
+
+def test_an_async_script_asks_in_a_thread(tmp_path, server):
+    with worker(tmp_path, ASYNC, score_address=server.grpc) as made:
+        numbers = {made.send(post(f"[[{number}.0]]")): number for number in range(10)}
+        for _ in numbers:
+            request_id, answer = made.receive()
+            assert json.loads(answer.body) == {"y": [[numbers[request_id] * 0.5 + 2]]}
+
+
+def test_a_mistake_of_the_script_is_its_own(script):
+    for asked in ({"model": "none", "inputs": {"x": [[1.0]]}}, {"model": "affine", "inputs": {"z": [1.0]}}):
+        assert ask(script, **asked).status == 500
+
+
+def test_a_time_limit_that_a_script_lets_through_is_the_answer(script):
+    answer = ask(script, model="slow", inputs={"x": [1.0]}, timeout_s=0.05)
+    assert (answer.status, answer.failed) == (504, True)
+
+
+def test_a_server_that_is_not_there_is_503(tmp_path):
+    with worker(tmp_path, SCRIPT, score_address=f"unix:{tmp_path}/none") as made:
+        assert ask(made, model="m", inputs={"x": [1.0]}).status == 503
+
+
+def test_a_server_without_models_is_said_in_the_log(tmp_path):
+    with worker(tmp_path, SCRIPT) as made:
+        assert ask(made, model="m", inputs={"x": [1.0]}).status == 500
+        assert "this server has no models" in made.log()
