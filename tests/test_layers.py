@@ -91,6 +91,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "recipes": {"wire", "convert.unfinished"},
     "supervised": set(),
+    "score_files": {"client", "codecs", "entry_script.framing", "entry_script.heads", "entry_script.messages"},
     "deploy": {"models"},
     "demo": {"client", "builtin"},
     "inspection": {
@@ -100,6 +101,7 @@ ARROWS: dict[str, set[str]] = {
     "listing": {"inspection", "models.store"},
     "commands": {
         *("runtime", "azmlinfsrv", "client", "convert", "deploy", "recipes", "demo", "inspection", "listing"),
+        *("score_files", "entry_script.check", "entry_script.messages"),
         "supervised",
         *(
             "models.manifest",

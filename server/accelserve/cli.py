@@ -16,6 +16,7 @@ from accelserve.commands import (
     path,
     recipes,
     register,
+    score,
     serve,
     show,
     update,
@@ -48,6 +49,7 @@ _COMMANDS = (
     convert,
     verify,
     recipes,
+    score,
 )
 
 

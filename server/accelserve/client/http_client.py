@@ -10,7 +10,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 from accelserve.client.server_error import ServerError, retry_seconds
-from accelserve.client.values import DEFAULT_TIMEOUT_S, as_tensor, find_signature
+from accelserve.client.values import DEFAULT_TIMEOUT_S, Told, as_tensor, find_signature
 from accelserve.codecs.json_tensors import tensor_of
 from accelserve.codecs.json_text import dumps, json_value, parse_json
 from accelserve.errors import ScoringError
@@ -87,6 +87,33 @@ class Client:
         answer = self._request("POST", f"/v1/models/{name}:predict", asked, timeout_s=timeout_s)
         return _named_outputs(answer["outputs"], outputs, output_filter)
 
+    def ask(
+        self,
+        method: str,
+        path: str,
+        body: bytes | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_s: float | None = DEFAULT_TIMEOUT_S,
+    ) -> Told[bytes]:
+        """Any request; the answer's bytes as they came. path: below the client's url, with its query."""
+        sent = {**self._headers, **(headers or {})}
+        if timeout_s is not None and method == "POST":
+            sent["x-accelserve-timeout-ms"] = str(max(1, round(timeout_s * 1000)))
+        self._set_timeout(None if timeout_s is None else timeout_s + GRACE_S)
+        try:
+            response = self._send(method, self._prefix + path, body, sent)
+            data = response.read()
+        except HTTPException as error:
+            self.close()
+            raise ConnectionError(f"{method} {path}: the answer is not HTTP, or not whole: {error!r}") from error
+        except BaseException:
+            self.close()  # what is under way on the connection would be read as the next answer
+            raise
+        if not 200 <= response.status < 300:
+            raise _refusal(response, data)
+        return Told(data, {name.lower(): value for name, value in response.headers.items()})
+
     def _only_model(self, timeout_s: float | None) -> str:
         names = [model["name"] for model in self._request("GET", "/v1/models", timeout_s=timeout_s)["models"]]
         if len(names) != 1:
@@ -102,20 +129,11 @@ class Client:
         return self._outputs[model, signature]
 
     def _request(self, method: str, path: str, body: bytes | None = None, *, timeout_s: float | None) -> Any:
-        headers = dict(self._headers)
-        if timeout_s is not None and method == "POST":
-            headers["x-accelserve-timeout-ms"] = str(max(1, round(timeout_s * 1000)))
-        self._set_timeout(None if timeout_s is None else timeout_s + GRACE_S)
+        data = self.ask(method, path, body, timeout_s=timeout_s).value
         try:
-            response = self._send(method, self._prefix + path, body, headers)
-            data = response.read()
-        except HTTPException as error:
-            self.close()
-            raise ConnectionError(f"{method} {path}: the answer is not HTTP, or not whole: {error!r}") from error
-        except BaseException:
-            self.close()  # what is under way on the connection would be read as the next answer
-            raise
-        return _document(response, data)
+            return parse_json(data)
+        except ScoringError:
+            raise ServerError(200, f"the answer is not JSON: {_shown(data)!r}") from None
 
     def _send(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> HTTPResponse:
         """Once more on a new connection if a kept one turns out to be closed: a server may do that between requests."""
@@ -139,19 +157,19 @@ class Client:
             self._connection.sock.settimeout(seconds)
 
 
-def _document(response: HTTPResponse, data: bytes) -> Any:
-    """The answer's JSON. Raises ServerError."""
-    try:
-        document = parse_json(data)
-    except ScoringError:
-        document = data[:_SHOWN_BYTES].decode(errors="replace")
-        if response.status == 200:
-            raise ServerError(200, f"the answer is not JSON: {document!r}") from None
-    if response.status == 200:
-        return document
-    message = document.get("error", document) if isinstance(document, dict) else document
+def _refusal(response: HTTPResponse, data: bytes) -> ServerError:
+    """What an answer says that is not a success: `{"error": ...}`, of entry scripts `{"message": ...}`, else all."""
+    said: Any = _shown(data)
+    with suppress(ScoringError):
+        said = parse_json(data)
+    if isinstance(said, dict):
+        said = next((said[key] for key in ("error", "message") if key in said), said)
     reason, retry = response.headers.get("x-accelserve-reason", ""), response.headers.get("retry-after")
-    raise ServerError(response.status, str(message) or response.reason, reason, retry_seconds(retry))
+    return ServerError(response.status, str(said) or response.reason, reason, retry_seconds(retry))
+
+
+def _shown(data: bytes) -> str:
+    return data[:_SHOWN_BYTES].decode(errors="replace")
 
 
 def _spec(name: str, info: Mapping[str, Any]) -> TensorSpec:

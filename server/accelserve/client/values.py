@@ -1,7 +1,7 @@
 """What a caller hands in becomes tensors; what a model's metadata says of its signatures."""
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -10,6 +10,14 @@ from accelserve.tensors import DEFAULT_SIGNATURE, Tensor
 DEFAULT_TIMEOUT_S = 30.0
 _INT32 = np.iinfo(np.int32)
 _Described = TypeVar("_Described")
+_Value = TypeVar("_Value")
+
+
+class Told(NamedTuple, Generic[_Value]):
+    """An answer, and what was said beside it: HTTP's headers or gRPC's trailing metadata, names in lower case."""
+
+    value: _Value
+    headers: Mapping[str, str]
 
 
 def as_tensor(value: Any) -> Tensor:
