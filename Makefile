@@ -31,5 +31,5 @@ proto: ## generate server/accelserve/wire from protos/
 	@scripts/proto
 
 clean: ## remove what was made here: environments, caches, builds
-	@rm -rf .venv .venv-compat .cache .pytest_cache .mypy_cache .ruff_cache build dist server/*.egg-info
+	@rm -rf .venv .venv-compat .venv-azml .cache .pytest_cache .mypy_cache .ruff_cache build dist server/*.egg-info
 	@find server tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -122,7 +122,7 @@ class _Reader:
         worker_timeout_s = self._whole("WORKER_TIMEOUT", None, 300, least=1)
         scoring_timeout_ms = self._whole("SCORING_TIMEOUT_MS", None, 3_600_000, least=1)
         separate = self._text("SEPERATE_HEALTH_ENDPOINT") == "true"
-        port = self._whole("--port", flags.port, 5001, least=0 if not flags.strict else 1, most=65535)
+        port = self._whole("--port", flags.port, 5001, least=0, most=65535)
         health_port = self._whole("--health_port", flags.health_port, 5000, least=1, most=65535)
         if separate and port and port == health_port:
             self.problems.append(f"--port and --health_port are both {port}; they must differ")

@@ -65,7 +65,8 @@ class AzmlFace:
     def _ours(self, head: Head) -> HttpResponse:
         """What has been checked and is not for the script."""
         if head.method == "OPTIONS":
-            return HttpResponse(200, b"", f"allow: {', '.join(METHODS[head.path])}\r\n".encode(), _HTML)
+            lines = f"allow: {', '.join(METHODS[head.path])}\r\n{_NOT_FAILED if head.path == '/score' else ''}"
+            return HttpResponse(200, b"", lines.encode(), _HTML)
         if head.path == "/":
             return self._health()
         if head.path == "/swagger.json":
