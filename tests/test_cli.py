@@ -32,7 +32,11 @@ def test_the_help_of_serve_says_which_devices_are_only_reserved_names(capsys):
 
 
 @pytest.mark.parametrize(
-    "command", ["serve", "demo", "show", "devices", "register", "list", "update", "delete", "path", "convert", "verify"]
+    "command",
+    [
+        *("serve", "demo", "show", "devices", "register", "list", "update", "delete", "path", "convert", "verify"),
+        *("deploy", "services"),
+    ],
 )
 def test_every_option_of_every_command_has_a_help_text(capsys, command):
     lines = said_by(capsys, command, "--help")[1].splitlines()

@@ -92,7 +92,7 @@ ARROWS: dict[str, set[str]] = {
     "recipes": {"wire", "convert.unfinished"},
     "supervised": set(),
     "score_files": {"client", "codecs", "entry_script.framing", "entry_script.heads", "entry_script.messages"},
-    "deploy": {"models"},
+    "deploy": {"models", "supervised", "backends.lease"},
     "demo": {"client", "builtin"},
     "inspection": {
         *("models", "backends.base", "backends.discovery", "backends.accel_onnx.accel_model"),

@@ -11,6 +11,7 @@ from accelserve.commands import (
     convert,
     delete,
     demo,
+    deploy,
     devices,
     list_models,
     path,
@@ -18,6 +19,7 @@ from accelserve.commands import (
     register,
     score,
     serve,
+    services,
     show,
     update,
     verify,
@@ -50,6 +52,8 @@ _COMMANDS = (
     verify,
     recipes,
     score,
+    deploy,
+    services,
 )
 
 

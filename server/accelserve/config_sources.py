@@ -19,7 +19,10 @@ _BY_ENV = {option.env: option for option in OPTIONS}
 _BY_NAME = {option.name: option for option in OPTIONS}
 # ACCELSERVE_OPENVINO_PLUGINS is the back end's: backends.openvino.devices.
 _OTHER_ENVIRONMENT = frozenset(
-    {"ACCELSERVE_MODEL", "ACCELSERVE_CONFIG", "ACCELSERVE_OPENVINO_PLUGINS", "ACCELSERVE_KEY"}
+    {
+        *("ACCELSERVE_MODEL", "ACCELSERVE_CONFIG", "ACCELSERVE_OPENVINO_PLUGINS"),
+        *("ACCELSERVE_KEY", "ACCELSERVE_SERVICES"),
+    }
 )
 _MODEL_OPTIONS = ("device", "threads", "instances")  # of the server, that a model may choose for itself
 _MODEL_KEYS = "path, versions, device, threads, instances (batching and preprocessing live in its accelserve.toml)"

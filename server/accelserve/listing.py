@@ -10,7 +10,11 @@ _UNKNOWN = "unknown: the model was not loaded when it was registered"
 
 
 def table(models: Sequence[StoredModel]) -> str:
-    rows = [_HEAD, *(_row(model) for model in models)]
+    return aligned([_HEAD, *(_row(model) for model in models)])
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of as many words each, in columns."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
 

@@ -165,10 +165,12 @@ class CoreCall(Errand):
 class CoreServer:
     """Listens, and runs a handler for each call. Belongs to the event loop, but for the thread that hears the core.
 
-    options: grpcio's channel arguments.
+    options: grpcio's channel arguments. expected: calls of a method that the core may hand over before it is asked for
+    more. What it could not hand over yet, it cancels when it is told to stop.
     """
 
-    def __init__(self, handlers: Handlers, options: Sequence[tuple[str, Any]]) -> None:
+    def __init__(self, handlers: Handlers, options: Sequence[tuple[str, Any]], expected: int = 1) -> None:
+        self._expected = expected
         self._queue = cygrpc.CompletionQueue()
         self._core = cygrpc.Server(options, False)
         self._core.register_completion_queue(self._queue)
@@ -193,7 +195,8 @@ class CoreServer:
         self._loop = asyncio.get_running_loop()
         self._core.start()
         for door in (*self._doors, _ANY_OTHER):
-            self._expect(door)
+            for _ in range(self._expected):
+                self._expect(door)
         self._thread.start()
 
     async def stop(self, grace_s: float) -> None:

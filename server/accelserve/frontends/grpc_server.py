@@ -9,6 +9,7 @@ from accelserve.frontends.grpc_reflection import SERVICE as REFLECTION_SERVICE
 from accelserve.frontends.grpc_reflection import reflection_handlers
 from accelserve.frontends.grpc_tfserving import MODEL_SERVICE, PREDICTION_SERVICE
 
+_MANY = 64  # calls of a method at once, none of which a replica that goes may lose
 _SERVICES = (PREDICTION_SERVICE, MODEL_SERVICE, HEALTH_SERVICE, REFLECTION_SERVICE)
 
 
@@ -26,7 +27,7 @@ def build_grpc_server(handlers: Iterable[Handlers], max_message_bytes: int, *, s
     all_handlers = dict(reflection_handlers(_SERVICES))
     for some in handlers:
         all_handlers.update(some)
-    return CoreServer(all_handlers, options)
+    return CoreServer(all_handlers, options, expected=_MANY if shared else 1)
 
 
 def listen(server: CoreServer, host: str, port: int) -> int:

@@ -44,8 +44,11 @@ class HttpServer(uvicorn.Server):
 
         Where others accept too, it stays open, and what it holds is theirs.
         """
-        if not self._shared:
+        if self._shared:
+            self._stop_accepting(sockets)
+        else:
             await self._close_door(sockets)
+        await asyncio.sleep(_LAST_CALL_S)  # for first requests on connections just taken
         await super().shutdown(sockets)
         for left in list(self.server_state.connections):  # the time to drain is over
             if isinstance(left, HttpProtocol):
@@ -56,12 +59,14 @@ class HttpServer(uvicorn.Server):
         for door in doors:
             _refuse_newcomers(door)
         await asyncio.sleep(_LAST_CALL_S)
+        self._stop_accepting(sockets)
+        for connection in [taken for door in doors for taken in _take_all_and_close(door)]:
+            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+
+    def _stop_accepting(self, sockets: list[socket.socket] | None) -> None:
         for server, listener in zip(self.servers, sockets or (), strict=True):
             server.close()
             listener.close()
-        for connection in [taken for door in doors for taken in _take_all_and_close(door)]:
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
-        await asyncio.sleep(_LAST_CALL_S)
 
     def _protocol(self) -> asyncio.Protocol:
         made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class

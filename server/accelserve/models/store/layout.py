@@ -108,6 +108,11 @@ def default_store_root(environ: Mapping[str, str]) -> Path:
     """`ACCELSERVE_STORE`, else a folder in the user's data folder (XDG base directory specification)."""
     if chosen := environ.get("ACCELSERVE_STORE"):
         return Path(chosen).expanduser()
+    return user_data_folder(environ) / "store"
+
+
+def user_data_folder(environ: Mapping[str, str]) -> Path:
+    """Ours in the user's data folder."""
     base = environ.get("XDG_DATA_HOME", "")
     home = Path(environ["HOME"]) if environ.get("HOME") else Path.home()
-    return (Path(base) if Path(base).is_absolute() else home / ".local" / "share") / "accelserve" / "store"
+    return (Path(base) if Path(base).is_absolute() else home / ".local" / "share") / "accelserve"

@@ -1,0 +1,265 @@
+"""Where a service's things are, and how they change: old or new, never half.
+
+    SERVICES/NAME/definition.json   what is asked for, with its revision; replaced as a whole
+    SERVICES/NAME/keys.json         the two keys, readable by their owner only
+    SERVICES/NAME/app-REVISION/     the entry script as it was deployed, with its folder
+    SERVICES/NAME/state.json        what the supervisor last told
+    SERVICES/NAME/supervisor.lock   held by the supervisor as long as it lives; its process number
+    SERVICES/NAME/change.lock       held by whoever changes the definition
+    SERVICES/NAME/stop              asks the supervisor to drain the replicas and to end
+    SERVICES/NAME/log/              its log and the replicas'
+    SERVICES/.new-*, .gone-*        services that are being made or removed
+
+A service is there from the rename of its folder on, and not before; so of two who deploy one name at once one is told
+that it exists.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelserve.deploy.definition import ServiceDefinition, as_json, from_json, is_service_name
+from accelserve.durable_files import lock_if_free, locked, write_whole
+from accelserve.errors import Kind, ScoringError
+from accelserve.models.store import user_data_folder
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def services_root(environ: Mapping[str, str]) -> Path:
+    """`ACCELSERVE_SERVICES`, else a folder in the user's data folder."""
+    if chosen := environ.get("ACCELSERVE_SERVICES"):
+        return Path(chosen).expanduser().absolute()
+    return user_data_folder(environ) / "services"
+
+
+@dataclass(frozen=True, slots=True)
+class ServiceFolder:
+    """One service on disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def keys(self) -> Path:
+        return self.path / "keys.json"
+
+    @property
+    def state(self) -> Path:
+        return self.path / "state.json"
+
+    @property
+    def stop(self) -> Path:
+        return self.path / "stop"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log"
+
+    @property
+    def definition_file(self) -> Path:
+        return self.path / "definition.json"
+
+    def app(self, revision: int) -> Path:
+        return self.path / f"app-{revision}"
+
+    def read(self) -> tuple[int, ServiceDefinition]:
+        """The revision and the definition. Raises ScoringError: NOT_FOUND; CONFLICT when the file is damaged."""
+        try:
+            document = json.loads(self.definition_file.read_bytes())
+            return int(document["revision"]), from_json(document["definition"])
+        except FileNotFoundError:
+            raise ScoringError(Kind.NOT_FOUND, f'there is no service "{self.name}"') from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            why = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            message = f"{self.definition_file} cannot be read: {why}; delete the service, or put the file back"
+            raise ScoringError(Kind.CONFLICT, message) from error
+
+    def write(self, revision: int, definition: ServiceDefinition) -> None:
+        """To be called with the change lock held, or while the folder is being made. Raises OSError."""
+        document = {"revision": revision, "definition": as_json(definition)}
+        write_whole(self.definition_file, json.dumps(document, indent=2).encode() + b"\n")
+
+    @contextmanager
+    def changing(self) -> Iterator[None]:
+        """Keep others from changing the definition meanwhile. Raises ScoringError."""
+        with folder_errors(self.path), locked(self.path / "change.lock"):
+            yield
+
+    @contextmanager
+    def changing_if_free(self) -> Iterator[bool]:
+        """As `changing`, without waiting: whether the lock was had."""
+        descriptor = os.open(self.path / "change.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            yield lock_if_free(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def remove_apps_but(self, script: Path) -> None:
+        """The folders of other scripts."""
+        for folder in self.path.glob("app-*"):
+            if not script.is_relative_to(folder):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    # -- the supervisor's life --------------------------------------------------------------------------------------
+
+    def take_lock(self) -> int | None:
+        """The lock of a supervisor's life, an open file; None when another lives. Raises OSError."""
+        descriptor = os.open(self.path / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        if not lock_if_free(descriptor):
+            os.close(descriptor)
+            return None
+        with suppress(OSError):  # a full disk: the lock is what counts
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, b"%d" % os.getpid(), 0)
+        return descriptor
+
+    def supervisor(self) -> int | None:
+        """The living supervisor's process number, 0 when it cannot be read; None when none lives."""
+        try:
+            descriptor = os.open(self.path / "supervisor.lock", os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            if lock_if_free(descriptor, fcntl.LOCK_SH):
+                return None
+            text = os.pread(descriptor, 20, 0)
+            return int(text) if re.fullmatch(b"[0-9]+", text) else 0
+        finally:
+            os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """All services of a folder, which need not exist."""
+
+    root: Path
+
+    def names(self) -> list[str]:
+        """Raises ScoringError(CONFLICT) when the folder cannot be read."""
+        with folder_errors(self.root):
+            try:
+                return sorted(place.name for place in self.root.iterdir() if is_service_name(place.name))
+            except FileNotFoundError:
+                return []
+
+    def find(self, name: str) -> ServiceFolder:
+        """Raises ScoringError(NOT_FOUND) saying what there is."""
+        there = self.names()
+        if name not in there:
+            message = f'there is no service "{name}"; there is: {", ".join(there) or "none"}'
+            raise ScoringError(Kind.NOT_FOUND, message)
+        return ServiceFolder(self.root / name)
+
+    def folder(self, name: str) -> ServiceFolder:
+        return ServiceFolder(self.root / name)
+
+    def create(
+        self, definition: ServiceDefinition, fill: Callable[[ServiceFolder], ServiceDefinition]
+    ) -> ServiceFolder:
+        """Make a service's folder; it appears whole, as revision 1.
+
+        fill: puts in what belongs to it, and says the definition with its own paths. Raises ScoringError(CONFLICT) when
+        there is one of that name, or the disk refuses.
+        """
+        with folder_errors(self.root):
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._sweep()
+            made = ServiceFolder(Path(tempfile.mkdtemp(prefix=".new-", dir=self.root)))
+            alive = os.open(made.path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                lock_if_free(alive)
+                made.log.mkdir(mode=0o700)
+                made.write(1, fill(made))
+                _rename_new(made.path, self.root / definition.name)
+            except BaseException:
+                shutil.rmtree(made.path, ignore_errors=True)
+                raise
+            finally:
+                os.close(alive)
+        return self.folder(definition.name)
+
+    def _sweep(self) -> None:
+        """What commands left that were killed while they made or removed a service."""
+        for left in (*self.root.glob(".new-*"), *self.root.glob(".gone-*")):
+            with suppress(OSError):
+                descriptor = os.open(left, os.O_RDONLY | os.O_CLOEXEC)
+                try:
+                    if lock_if_free(descriptor):
+                        shutil.rmtree(left, ignore_errors=True)
+                finally:
+                    os.close(descriptor)
+
+    def remove(self, service: ServiceFolder) -> None:
+        """The name is free from the rename on."""
+        with folder_errors(self.root):
+            gone = Path(tempfile.mkdtemp(prefix=".gone-", dir=self.root))  # swept by others, which does no harm
+            service.path.rename(gone / service.name)
+            shutil.rmtree(gone, ignore_errors=True)
+
+    def users_of(self, store: Path, model: str, version: int) -> list[str]:
+        """The services that are deployed with a registered version, running or not."""
+        return [name for name in self.names() if self._uses(name, store, model, version)]
+
+    def _uses(self, name: str, store: Path, model: str, version: int) -> bool:
+        try:
+            _, definition = self.folder(name).read()
+        except ScoringError:
+            return False
+        same_store = Path(definition.store).resolve() == store.resolve() if definition.store else False
+        return same_store and (definition.model, definition.version) == (model, version)
+
+
+def _rename_new(made: Path, place: Path) -> None:
+    """A folder that is there and not empty is not replaced, which makes one winner of two."""
+    try:
+        made.rename(place)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        message = f'there is a service "{place.name}" already; say --overwrite to change it, or delete it'
+        raise ScoringError(Kind.CONFLICT, message) from error
+
+
+@contextmanager
+def folder_errors(root: Path) -> Iterator[None]:
+    """Turn an OSError of the body into a ScoringError(CONFLICT) that names the folder and the remedy."""
+    try:
+        yield
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}" if error.filename else str(error)
+        remedy = "make room" if error.errno in _FULL else "see who owns it, or choose another with ACCELSERVE_SERVICES"
+        raise ScoringError(Kind.CONFLICT, f"services in {root}: {what}; {remedy}") from error
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """None when it is not there, is damaged, or is no object."""
+    try:
+        document = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return None
+    return document if isinstance(document, dict) else None
+
+
+def replace_soon(path: Path, content: bytes) -> None:
+    """As `write_whole`, without waiting for the disk: a crash of the machine may bring the old back. Raises OSError."""
+    unfinished = path.with_name(f".{path.name}.tmp")
+    try:
+        unfinished.write_bytes(content)
+        unfinished.replace(path)
+    except OSError:
+        with suppress(OSError):
+            unfinished.unlink()
+        raise

@@ -1,0 +1,34 @@
+"""What this machine makes of the resources that a definition asks for: told at deploying, in words."""
+
+import math
+from collections.abc import Iterator
+
+from accelserve.deploy.definition import ServiceDefinition
+
+_GB = 10**9
+
+
+def remarks(definition: ServiceDefinition, cores: int, memory_bytes: int) -> Iterator[str]:
+    """Of a local service. cores, memory_bytes: what this machine has for us."""
+    d = definition
+    if d.cpu_cores is not None:
+        threads = math.ceil(d.cpu_cores)
+        yield f"cpu_cores {d.cpu_cores:g}: each model session gets {threads} threads; no core is reserved"
+        if d.cpu_cores * d.most > cores:
+            yield f"cpu_cores {d.cpu_cores:g} x {d.most} replicas is more than the {cores} cores of this machine"
+    if d.cpu_cores_limit is not None:
+        count = math.ceil(d.cpu_cores_limit)
+        if count >= cores:
+            yield f"cpu_cores_limit {d.cpu_cores_limit:g}: this machine has {cores} cores, so it limits nothing"
+        elif count != d.cpu_cores_limit:
+            yield f"cpu_cores_limit {d.cpu_cores_limit:g}: a replica is bound to whole cores, here to {count}"
+    if d.memory_gb is not None and d.memory_gb * d.most * _GB > memory_bytes:
+        there = f"{memory_bytes / _GB:.1f} GB of this machine"
+        yield f"memory_gb {d.memory_gb:g} x {d.most} replicas is more than the {there}; nothing is reserved"
+    if d.memory_gb_limit is not None:
+        yield (
+            f"memory_gb_limit {d.memory_gb_limit:g}: looked at every second; a replica that is above it, together with "
+            "its script processes, is drained and started again"
+        )
+    if d.max_concurrent is not None and not d.entry_script:
+        yield f"max_concurrent {d.max_concurrent}: steers autoscaling only; the server batches what comes at a time"

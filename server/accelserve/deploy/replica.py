@@ -1,0 +1,152 @@
+"""A replica as a process: how it is started, asked and measured."""
+
+import json
+import math
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from accelserve.deploy.definition import ServiceDefinition
+from accelserve.deploy.fleet import Report
+from accelserve.supervised import MOST_BYTES, Supervised
+
+GRACE_S = 2  # after SIGTERM: clients that keep their connections are told to open others
+DRAIN_S = 30
+# What a replica is told comes from the definition alone. These say where things of the machine are.
+_KEPT = frozenset({"ACCELSERVE_LEASE_DIR", "ACCELSERVE_OPENVINO_PLUGINS"})
+_TF_SERVINGS = frozenset({"MODEL_NAME", "MODEL_BASE_PATH"})
+
+
+def environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """A replica's: that of the supervisor without what would configure a server."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name not in _TF_SERVINGS and (not name.startswith("ACCELSERVE_") or name in _KEPT)
+    }
+
+
+def command(definition: ServiceDefinition, slot: int, keys: Path, supervised: Supervised) -> list[str]:
+    """`accelserve serve` with all that it has to know; no secret is among it."""
+    d = definition
+    options: dict[str, object] = {
+        "--service": d.name,
+        "--host": d.host,
+        "--grpc-port": d.grpc_port,
+        "--device": d.device_of(slot),
+        "--grace-period": GRACE_S,
+        "--drain-timeout": DRAIN_S,
+        "--threads": math.ceil(d.cpu_cores) if d.cpu_cores is not None else None,
+        "--backends": ",".join(d.backends) or None,
+        "--auth-keys": keys if d.auth == "key" else None,
+        "--tls-cert": d.tls_cert or None,
+        "--tls-key": d.tls_key or None,
+        "--max-concurrent": d.max_concurrent if d.entry_script else None,
+    }
+    if d.model and d.serve_model:
+        # This version and no other: one that cannot be loaded ends the process, and so is told.
+        options |= {"--store": d.store, "--model": d.reference, "--poll-interval": 0}
+    if d.entry_script:
+        options |= {
+            "--entry-script": d.entry_script,
+            "--workers": d.workers,
+            "--scoring-timeout": d.scoring_timeout_ms / 1000,
+            "--max-queue-ms": d.max_queue_ms,
+        }
+    told = [word for flag, value in options.items() if value is not None for word in (flag, str(value))]
+    told += ["--strict"]
+    told += ["--legacy-tensorflow"] if d.legacy_tensorflow else []
+    for name, path in _files(d):
+        told += ["--model-files", f"{name}={path}"]
+    return [sys.executable, "-m", "accelserve", "serve", "--supervised", str(supervised), *told]
+
+
+def _files(d: ServiceDefinition) -> Sequence[tuple[str, str]]:
+    own = ((d.model, str(Path(d.store, d.model, str(d.version)))),) if d.model and not d.serve_model else ()
+    return (*own, *d.model_files)
+
+
+def cores_of(definition: ServiceDefinition, slot: int, cores: Sequence[int]) -> set[int] | None:
+    """The cores that a replica is bound to: whole ones, the next replica the next; None for no limit."""
+    limit = definition.cpu_cores_limit
+    if limit is None or math.ceil(limit) >= len(cores):
+        return None
+    count = math.ceil(limit)
+    return {cores[(slot * count + at) % len(cores)] for at in range(count)}
+
+
+class Replica:
+    """A started process, and the supervisor's end of its line."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", line: socket.socket) -> None:
+        self.process = process
+        self.line = line
+        self.exits = os.pidfd_open(process.pid)  # readable when it has ended
+        self.is_closed = False  # its end of the line
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def ask(self) -> None:
+        with suppress(OSError):  # it is full of questions that were not answered, or gone
+            self.line.send(b"?")
+
+    def hear(self) -> Report | None:
+        """What it has answered last; None when nothing that makes sense is there."""
+        report = None
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            while answer := self.line.recv(MOST_BYTES):
+                told = json.loads(answer)
+                report = Report(bool(told["ready"]), str(told["reason"]), int(told["in_flight"]))
+            self.is_closed = not answer
+        return report
+
+    def close(self) -> int:
+        """Once it has ended. Returns how: its exit code, or minus the number of a signal."""
+        os.close(self.exits)
+        self.line.close()
+        return self.process.wait()
+
+
+def start(
+    definition: ServiceDefinition, slot: int, keys: Path, http: socket.socket, log: int, cores: Iterable[int] | None
+) -> Replica:
+    """From a single-threaded process, whose death kills it. Raises OSError."""
+    line, its_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with its_line:
+        line.setblocking(False)
+        supervised = Supervised(its_line.fileno(), http.fileno(), os.getpid())
+        try:
+            process = subprocess.Popen(
+                command(definition, slot, keys, supervised),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                pass_fds=(its_line.fileno(), http.fileno()),
+                cwd="/",
+                env=environment(os.environ),
+            )
+        except BaseException:
+            line.close()
+            raise
+    if cores is not None:
+        os.sched_setaffinity(process.pid, cores)
+    return Replica(process, line)
+
+
+def resident_bytes(pid: int) -> int:
+    """Of a process and all that it started."""
+    total, waiting = 0, [pid]
+    page = os.sysconf("SC_PAGE_SIZE")
+    while waiting:
+        number = waiting.pop()
+        with suppress(OSError, ValueError, IndexError):
+            total += int(Path(f"/proc/{number}/statm").read_text().split()[1]) * page
+            for children in Path(f"/proc/{number}/task").glob("*/children"):
+                waiting += map(int, children.read_text().split())
+    return total

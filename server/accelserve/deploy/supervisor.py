@@ -1,0 +1,264 @@
+"""Keeps a service's replicas running: carries out what the fleet decides, and tells what the fleet knows.
+
+One thread, so that the kernel ties the replicas' lives to this process; a replica that the supervisor's death would
+leave alone is killed by the kernel.
+"""
+
+import json
+import logging
+import os
+import selectors
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from accelserve.backends.lease import boot_id
+from accelserve.clock import Clock
+from accelserve.deploy import logs, replica
+from accelserve.deploy.definition import ServiceDefinition
+from accelserve.deploy.fleet import Action, Drain, Fleet, Start
+from accelserve.deploy.folder import ServiceFolder, replace_soon
+from accelserve.deploy.ports import Ports
+from accelserve.deploy.replica import Replica
+from accelserve.deploy.states import ServiceView, State, view_as_json
+from accelserve.errors import ScoringError
+from accelserve.models.store import Hold, ModelStore
+
+logger = logging.getLogger("accelserve.deploy")
+
+_TICK_S = 0.2
+_ASK_NS = 500_000_000
+_TELL_NS = 2_000_000_000
+_HOUSEKEEPING_NS = 1_000_000_000
+
+
+class Supervisor:
+    """One service's. Raises nothing while it runs: what fails is logged, and tried again."""
+
+    def __init__(self, folder: ServiceFolder, ports: Ports, clock: Clock) -> None:
+        """Raises ScoringError when the definition cannot be read."""
+        revision, definition = folder.read()
+        self._folder = folder
+        self._ports = ports
+        self._clock = clock
+        self._fleet = Fleet(revision, definition)
+        self._replicas: dict[int, Replica] = {}
+        self._serial_slots: dict[int, int] = {}
+        self._unready: set[int] = set()  # serials whose log has not been told yet that they are ready
+        self._selector = selectors.DefaultSelector()
+        self._cores = sorted(os.sched_getaffinity(0))
+        self._seen = _stamp(folder.definition_file)
+        self._known = revision
+        self._told = Told(folder.state, clock)
+        self._asked_ns = self._kept_ns = 0
+        self._holds: dict[ServiceDefinition, Hold] = {}
+        self._hold(definition)
+
+    def run(self, on_begin: Callable[[], None]) -> None:
+        """Until the service is stopped or has failed. on_begin: called when the state has been told once."""
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, lambda *_: self._fleet.stop("the supervisor was told to stop", failed=True))
+        self._told.tell(self._fleet.view())
+        on_begin()
+        while not self._fleet.ended:
+            self._look_for_orders()
+            for action in self._fleet.decide(self._clock.now_ns()):
+                self._act(action)
+            self._ask()
+            self._keep_house()
+            self._told.tell(self._fleet.view())
+            for key, _ in self._selector.select(_TICK_S):
+                key.data()
+        self._told.tell(self._fleet.view(), ended=True)
+        for hold in self._holds.values():
+            hold.release()
+
+    # -- orders -----------------------------------------------------------------------------------------------------
+
+    def _look_for_orders(self) -> None:
+        if self._folder.stop.exists():
+            self._fleet.stop("it is stopped")
+        stamp = _stamp(self._folder.definition_file)
+        if stamp != self._seen:
+            self._seen = stamp
+            self._read_definition()
+        revision, definition = self._fleet.asked_for
+        if revision != self._known:
+            self._write_back(revision, definition)
+
+    def _read_definition(self) -> None:
+        try:
+            revision, definition = self._folder.read()
+        except ScoringError as error:
+            logger.warning("the service goes on as it is: %s", error.message)
+            return
+        if revision != self._known:
+            logger.info("revision %d is asked for: %s", revision, definition.reference or definition.entry_script)
+            self._known = revision
+            self._hold(definition)
+            self._fleet.revise(revision, definition)
+
+    def _write_back(self, revision: int, definition: ServiceDefinition) -> None:
+        """After a refused revision: what is written down is what runs, for the next supervisor too."""
+        refused = self._fleet.view().refused
+        logger.error("revision %d is refused: %s", self._known, refused.reason if refused else "")
+        self._known = revision
+        try:
+            with self._folder.changing_if_free() as free:
+                if free and self._folder.read()[0] == revision - 1:
+                    self._folder.write(revision, definition)
+                    self._seen = _stamp(self._folder.definition_file)
+        except (OSError, ScoringError) as error:
+            logger.warning("revision %d could not be written down: %s", revision, error)
+
+    # -- actions ----------------------------------------------------------------------------------------------------
+
+    def _act(self, action: Action) -> None:
+        if isinstance(action, Start):
+            self._start(action)
+        elif (process := self._replicas.get(action.serial)) is None:
+            return
+        elif isinstance(action, Drain):
+            process.process.send_signal(signal.SIGTERM)
+        else:
+            logger.warning("replica %d %s", self._serial_slots[action.serial], action.why)
+            process.process.kill()
+
+    def _start(self, action: Start) -> None:
+        log_path = logs.replica_log(self._folder.log, action.slot)
+        cores = replica.cores_of(action.runs, action.slot, self._cores)
+        log = _open_log(log_path)
+        try:
+            started = replica.start(action.runs, action.slot, self._folder.keys, self._ports.http, log, cores)
+        except OSError as error:
+            logger.error("replica %d cannot be started: %s", action.slot, error)
+            self._fleet.exited(action.serial, 1, self._clock.now_ns())
+            return
+        finally:
+            os.close(log)
+        logs.mark_start(log_path, f"process {started.pid}, {action.runs.reference or action.runs.entry_script}")
+        self._fleet.started(action.serial, started.pid)
+        self._replicas[action.serial] = started
+        self._serial_slots[action.serial] = action.slot
+        self._unready.add(action.serial)
+        self._selector.register(started.exits, selectors.EVENT_READ, lambda: self._ended(action.serial))
+        self._selector.register(started.line, selectors.EVENT_READ, lambda: self._hear(action.serial))
+
+    def _ended(self, serial: int) -> None:
+        ended = self._replicas.pop(serial)
+        self._unready.discard(serial)
+        self._selector.unregister(ended.exits)
+        with suppress(KeyError):  # it is unregistered when the other end is closed
+            self._selector.unregister(ended.line)
+        status = ended.close()
+        logger.info("replica %d (process %d) ended: %d", self._serial_slots.pop(serial), ended.pid, status)
+        self._fleet.exited(serial, status, self._clock.now_ns())
+
+    def _ask(self) -> None:
+        now_ns = self._clock.now_ns()
+        if now_ns - self._asked_ns >= _ASK_NS:
+            self._asked_ns = now_ns
+            for process in self._replicas.values():
+                process.ask()
+
+    def _hear(self, serial: int) -> None:
+        if (heard := self._replicas.get(serial)) is None:  # it ended in the same moment
+            return
+        report = heard.hear()
+        if report is None:
+            if heard.is_closed:
+                self._selector.unregister(heard.line)
+            return
+        self._fleet.answered(serial, report, self._clock.now_ns())
+        if report.ready and serial in self._unready:
+            self._unready.discard(serial)
+            logs.mark_ready(logs.replica_log(self._folder.log, self._serial_slots[serial]))
+
+    # -- house ------------------------------------------------------------------------------------------------------
+
+    def _keep_house(self) -> None:
+        now_ns = self._clock.now_ns()
+        if now_ns - self._kept_ns < _HOUSEKEEPING_NS:
+            return
+        self._kept_ns = now_ns
+        for log in self._folder.log.glob("*.log"):
+            logs.keep_small(log)
+        _, definition = self._fleet.asked_for
+        if definition.memory_gb_limit is not None:
+            for serial, process in self._replicas.items():
+                self._fleet.measured(serial, replica.resident_bytes(process.pid))
+        if self._fleet.view().state is State.HEALTHY:
+            self._forget_all_but(definition)
+
+    def _hold(self, definition: ServiceDefinition) -> None:
+        """Keep the model's version from being deleted; whoever tries is told the service's name."""
+        if not definition.model or definition.version is None or definition in self._holds:
+            return
+        try:
+            store = ModelStore(Path(definition.store))
+            holder = f"service {definition.name}"
+            self._holds[definition] = store.hold(definition.model, definition.version, holder)
+        except ScoringError as error:  # the replicas will say the same, and their exit code counts
+            logger.warning("%s", error.message)
+
+    def _forget_all_but(self, definition: ServiceDefinition) -> None:
+        """The models and scripts of revisions that nobody runs any more."""
+        for other in [each for each in self._holds if each != definition]:
+            if len(self._holds) > 1 and definition in self._holds:
+                self._holds.pop(other).release()
+        with suppress(OSError), self._folder.changing_if_free() as free:
+            if free and self._folder.read()[0] == self._known:
+                self._folder.remove_apps_but(Path(definition.entry_script))
+
+
+class Told:
+    """The state file: written when something has changed, and every two seconds, so that its age means something."""
+
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._path = path
+        self._clock = clock
+        self._state: State | None = None
+        self._reason = ""
+        self._since = ""
+        self._key: object = None
+        self._written_ns = 0
+
+    def tell(self, view: ServiceView, ended: bool = False) -> None:
+        now_ns = self._clock.now_ns()
+        key = (view.state, view.reason, view.revision, view.wanted, view.refused, len(view.replicas), ended)
+        if key == self._key and now_ns - self._written_ns < _TELL_NS:
+            return
+        if view.state is not self._state:
+            self._since = datetime.now(UTC).isoformat(timespec="seconds")
+        if (view.state, view.reason) != (self._state, self._reason):
+            logger.info("%s: %s", view.state.value, view.reason)
+        self._state, self._reason, self._written_ns = view.state, view.reason, now_ns
+        about = {"supervisor": os.getpid(), "boot_id": boot_id(), "told_ns": now_ns, "since": self._since}
+        document = {**about, "ended": ended, "view": view_as_json(view)}
+        try:
+            replace_soon(self._path, json.dumps(document).encode())
+            self._key = key
+        except OSError as error:  # a full disk: the service goes on, and the state's age shows
+            if self._key is not None:
+                logger.warning("the state cannot be written: %s", error)
+            self._key = None
+
+
+def _stamp(path: Path) -> tuple[int, int, int] | None:
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_mtime_ns, about.st_ino, about.st_size
+
+
+def _open_log(path: Path) -> int:
+    """Where it cannot be opened, a replica writes nowhere, and serves."""
+    try:
+        return logs.open_log(path)
+    except OSError as error:
+        logger.warning("%s cannot be written: %s", path, error)
+        return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)

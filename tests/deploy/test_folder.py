@@ -1,0 +1,145 @@
+"""A service's folder: whole or not there, its owner's alone, and told of when it is damaged."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from accelserve.deploy.definition import ServiceDefinition
+from accelserve.deploy.folder import Services, replace_soon, services_root
+from accelserve.errors import Kind, ScoringError
+
+NUMBERS = ServiceDefinition("numbers", "m", 1, "/store", replicas=1)
+
+
+@pytest.fixture
+def services(tmp_path):
+    return Services(tmp_path / "services")
+
+
+def make(services, definition=NUMBERS):
+    return services.create(definition, lambda made: definition)
+
+
+def refused(kind, call, *arguments):
+    with pytest.raises(ScoringError) as raised:
+        call(*arguments)
+    assert raised.value.kind is kind
+    return raised.value.message
+
+
+def test_the_folder_is_the_users_unless_it_is_named(tmp_path):
+    assert services_root({"ACCELSERVE_SERVICES": "/srv/services"}) == Path("/srv/services")
+    assert services_root({"XDG_DATA_HOME": "/data"}) == Path("/data/accelserve/services")
+    assert services_root({"HOME": "/home/ann", "ACCELSERVE_STORE": "/x"}) == Path(
+        "/home/ann/.local/share/accelserve/services"
+    )
+
+
+def test_a_new_service_is_its_owners_alone_and_is_read_back(services):
+    folder = make(services)
+    assert folder.read() == (1, NUMBERS)
+    assert (services.root.stat().st_mode & 0o777, folder.path.stat().st_mode & 0o777) == (0o700, 0o700)
+    assert services.names() == ["numbers"]
+    assert services.find("numbers") == folder
+
+
+def test_a_name_is_given_once(services):
+    make(services)
+    assert "say --overwrite" in refused(Kind.CONFLICT, make, services)
+    assert os.listdir(services.root) == ["numbers"]
+
+
+def test_what_fails_while_it_is_made_leaves_nothing(services):
+    def fails(made):
+        (made.path / "app-1").mkdir()
+        raise OSError(28, "No space left on device", str(made.path))
+
+    assert "make room" in refused(Kind.CONFLICT, services.create, NUMBERS, fails)
+    assert os.listdir(services.root) == []
+
+
+def test_what_a_killed_command_left_is_swept_by_the_next(services):
+    make(services)
+    for left in (".new-abc", ".gone-abc"):
+        (services.root / left / "log").mkdir(parents=True)
+    make(services, ServiceDefinition("others", "m", 1, replicas=1))
+    assert sorted(os.listdir(services.root)) == ["numbers", "others"]
+
+
+def test_what_is_no_service_is_none(services):
+    make(services)
+    (services.root / "lost+found").mkdir()
+    assert services.names() == ["numbers"]
+    assert "there is: numbers" in refused(Kind.NOT_FOUND, services.find, "lost+found")
+    assert "there is: numbers" in refused(Kind.NOT_FOUND, services.find, "../numbers")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"{", b"[]", b"null", b'{"revision": 1}', b'{"revision": "x", "definition": {}}', b"\xff\xfe", b"1" * 9999],
+)
+def test_a_damaged_definition_is_told_of_with_the_remedy(services, content):
+    folder = make(services)
+    folder.definition_file.write_bytes(content)
+    assert "delete the service, or put the file back" in refused(Kind.CONFLICT, folder.read)
+
+
+def test_a_removed_service_is_gone_and_its_name_free(services):
+    services.remove(make(services))
+    assert os.listdir(services.root) == []
+    make(services)
+
+
+def test_the_lock_says_whether_a_supervisor_lives(services):
+    folder = make(services)
+    assert folder.supervisor() is None
+    lock = folder.take_lock()
+    assert folder.supervisor() == os.getpid()
+    assert folder.take_lock() is None
+    os.close(lock)
+    assert folder.supervisor() is None
+
+
+def test_a_supervisor_whose_number_cannot_be_read_lives_all_the_same(services):
+    folder = make(services)
+    lock = folder.take_lock()
+    os.ftruncate(lock, 0)
+    assert folder.supervisor() == 0
+    os.close(lock)
+
+
+def test_who_changes_keeps_others_from_changing(services):
+    folder = make(services)
+    with folder.changing(), folder.changing_if_free() as free:
+        assert not free
+    with folder.changing_if_free() as free:
+        assert free
+
+
+def test_the_services_of_a_model_are_known_running_or_not(services, tmp_path):
+    make(services)
+    make(services, ServiceDefinition("others", "m", 2, "/store", replicas=1))
+    damaged = make(services, ServiceDefinition("damaged", "m", 1, "/store", replicas=1))
+    damaged.definition_file.write_text("{")
+    assert services.users_of(Path("/store"), "m", 1) == ["numbers"]
+    assert services.users_of(Path("/store/../store"), "m", 2) == ["others"]
+    assert services.users_of(tmp_path, "m", 1) == []
+
+
+def test_scripts_of_other_revisions_are_removed(services):
+    folder = make(services)
+    for revision in (1, 2, 3):
+        folder.app(revision).mkdir()
+    folder.remove_apps_but(folder.app(2) / "score.py")
+    assert [path.name for path in folder.path.glob("app-*")] == ["app-2"]
+
+
+def test_a_file_that_cannot_be_replaced_stays_as_it_was(tmp_path):
+    path = tmp_path / "state.json"
+    replace_soon(path, b"{}")
+    (tmp_path / ".state.json.tmp").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        replace_soon(path, b"[]")
+    assert json.loads(path.read_bytes()) == {}

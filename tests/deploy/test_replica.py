@@ -1,0 +1,83 @@
+"""How a replica is started: what it is told, what of the environment it sees, which cores it gets."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from accelserve.deploy.definition import ServiceDefinition
+from accelserve.deploy.replica import command, cores_of, environment, resident_bytes
+from accelserve.supervised import Supervised
+
+PLAIN = ServiceDefinition("numbers", "m", 3, "/store", replicas=2, grpc_port=8500)
+SCRIPT = replace(
+    PLAIN, serve_model=False, entry_script="/s/app-1/score.py", workers=2, scoring_timeout_ms=1500, max_queue_ms=500
+)
+GIVEN = Supervised(3, 4, 99)
+
+
+def told(definition: ServiceDefinition, slot: int = 0) -> dict[str, str]:
+    words = command(definition, slot, Path("/services/numbers/keys.json"), GIVEN)[4:]
+    return {word: words[at + 1] for at, word in enumerate(words[:-1]) if word.startswith("--")}
+
+
+def test_a_model_is_served_in_its_version_and_no_other():
+    options = told(PLAIN)
+    wanted = {"--store": "/store", "--model": "m:3", "--poll-interval": "0", "--service": "numbers"}
+    assert wanted.items() <= options.items()
+    assert "--strict" in command(PLAIN, 0, Path("/keys.json"), GIVEN)
+    assert options["--supervised"] == "3:4:99"
+
+
+def test_no_secret_is_on_the_command_line():
+    assert told(PLAIN)["--auth-keys"] == "/services/numbers/keys.json"
+    assert "--auth-keys" not in told(replace(PLAIN, auth="none"))
+
+
+def test_a_script_that_opens_its_model_gets_its_folder():
+    options = told(SCRIPT)
+    assert "--model" not in options
+    assert options["--model-files"] == "m=/store/m/3"
+    assert (options["--workers"], options["--scoring-timeout"], options["--max-queue-ms"]) == ("2", "1.5", "500")
+    both = told(replace(SCRIPT, serve_model=True))
+    assert (both["--model"], both["--entry-script"]) == ("m:3", "/s/app-1/score.py")
+
+
+def test_devices_that_are_named_are_shared_out():
+    assert [told(replace(PLAIN, device="gpu:0,1"), slot)["--device"] for slot in (0, 1)] == ["gpu:0", "gpu:1"]
+
+
+def test_cores_become_threads_and_a_limit_binds_to_whole_ones():
+    assert told(replace(PLAIN, cpu_cores=0.5))["--threads"] == "1"
+    assert "--threads" not in told(PLAIN)
+    limited = replace(PLAIN, cpu_cores_limit=1.5)
+    assert [cores_of(limited, slot, (0, 1, 4, 5)) for slot in range(3)] == [{0, 1}, {4, 5}, {0, 1}]
+    assert cores_of(limited, 0, (0, 1)) is None
+    assert cores_of(PLAIN, 0, (0, 1)) is None
+
+
+def test_what_would_configure_a_server_is_kept_from_it():
+    environ = {
+        *("ACCELSERVE_HTTP_PORT", "ACCELSERVE_MODEL", "ACCELSERVE_STORE", "MODEL_NAME", "MODEL_BASE_PATH"),
+        *("PATH", "HOME", "LD_LIBRARY_PATH", "ACCELSERVE_LEASE_DIR", "ACCELSERVE_OPENVINO_PLUGINS"),
+    }
+    seen = environment(dict.fromkeys(environ, "x"))
+    assert seen.keys() == {"PATH", "HOME", "LD_LIBRARY_PATH", "ACCELSERVE_LEASE_DIR", "ACCELSERVE_OPENVINO_PLUGINS"}
+
+
+def test_memory_is_that_of_a_process_with_all_that_it_started():
+    code = "import subprocess, sys; x = bytearray(50_000_000); print(flush=True); sys.stdin.read()"
+    nested = (
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-c', {code!r}], stdin=sys.stdin)\n"
+        "child.wait()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    try:
+        process.stdout.readline()
+        own = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+        assert resident_bytes(process.pid) > own + 50_000_000
+    finally:
+        process.communicate(timeout=30)
+    assert resident_bytes(process.pid) == 0
