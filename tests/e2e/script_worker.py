@@ -102,7 +102,7 @@ def worker(folder: Path, script: str | Path, *, prelude: str = "", **settings) -
     arguments = [str(theirs.fileno()), str(os.getpid())]
     with theirs, printed.open("wb") as output:
         process = subprocess.Popen(
-            [sys.executable, "-m", "accelserve.entry_script.worker", *arguments],
+            [sys.executable, "-P", "-m", "accelserve.entry_script.worker", *arguments],
             pass_fds=(theirs.fileno(),),
             stdin=subprocess.DEVNULL,
             stdout=output,

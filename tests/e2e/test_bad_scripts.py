@@ -223,6 +223,15 @@ def test_a_script_that_changes_its_process_is_answered(tmp_path, does):
             assert made.ask(post("x")).body == b'"x"'
 
 
+def test_files_beside_a_script_do_not_take_the_place_of_the_workers_own(tmp_path):
+    for name in ("email", "queue", "types", "orjson", "asyncio"):
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('not this one')\n")
+    (tmp_path / "neighbour.py").write_text("word = 'here'\n")
+    script = "import neighbour\n" + INIT + "def run(data):\n    return neighbour.word\n"
+    with worker(tmp_path, script) as made:
+        assert made.ask(post("x")).body == b'"here"'
+
+
 def test_a_script_that_leaks_files_is_answered_until_there_are_none(tmp_path):
     script = INIT + (
         "import resource\nresource.setrlimit(resource.RLIMIT_NOFILE, (30, 30))\nkept = []\n"

@@ -78,6 +78,12 @@ def test_a_time_limit_that_a_script_lets_through_is_the_answer(script):
     assert (answer.status, answer.failed) == (504, True)
 
 
+def test_a_run_that_waits_for_a_model_is_ended_by_its_own_time_limit(tmp_path, server):
+    with worker(tmp_path, SCRIPT, score_address=server.grpc, timeout_ms=200) as made:
+        answer = ask(made, model="slow", inputs={"x": [1.0]}, timeout_s=20)
+        assert (answer.status, json.loads(answer.body)) == (504, {"message": "Scoring timeout after 200 ms"})
+
+
 def test_a_server_that_is_not_there_is_503(tmp_path):
     with worker(tmp_path, SCRIPT, score_address=f"unix:{tmp_path}/none") as made:
         assert ask(made, model="m", inputs={"x": [1.0]}).status == 503

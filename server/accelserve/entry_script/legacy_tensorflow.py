@@ -6,6 +6,7 @@ order in each process, so that a script's "second output" would be another one f
 """
 
 import json
+import logging
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -27,7 +28,11 @@ def install(encoder: JsonEncoder) -> None:
 def _alias_tensorflow() -> None:
     """`import tensorflow`, and `import tensorflow.x` as far as version 1 has x. All else of it stays what it is."""
     version_1 = import_module("tensorflow.compat.v1")
+    told = logging.getLogger("tensorflow")
+    level = told.level
+    told.setLevel(logging.ERROR)  # that this is not for ever, which nobody who starts a script can change
     version_1.disable_v2_behavior()
+    told.setLevel(level)
     for name in list(sys.modules):
         if name.startswith(f"{_V1}.") and not name.startswith(f"{_V1}.compat"):
             sys.modules["tensorflow" + name.removeprefix(_V1)] = sys.modules[name]

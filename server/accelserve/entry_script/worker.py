@@ -107,6 +107,8 @@ def _set_up_imports(settings: WorkerSettings, rawhttp: stand_ins.RawHttp, encode
     if settings.model_dir:
         os.environ["AZUREML_MODEL_DIR"] = settings.model_dir
     sys.argv = [settings.script]
+    if os.getcwd() not in sys.path[:1]:  # the pool starts us with -P, lest a script's email.py be ours
+        sys.path.insert(0, os.getcwd())
     sys.path += [place for place in (settings.app_root, os.path.dirname(settings.script)) if place not in sys.path]
 
 
