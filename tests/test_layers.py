@@ -140,6 +140,7 @@ LIBRARIES: dict[str, set[str]] = {  # library -> the only units or modules that 
     "onnx": {"convert"},
     "openvino": {"backends.openvino.library"},
     "tf2onnx": {"convert"},
+    "yaml": {"deploy.manifests"},
     "cv2": {"codecs.bilinear", "codecs.images", "codecs.jpeg", "codecs.picture_geometry"},
     "simplejpeg": {"codecs.jpeg"},
     "nvidia": {"codecs.jpeg_on_gpu"},
