@@ -17,8 +17,10 @@ from accelserve.builtin import digits_path
 from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ModelConfig
 from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.guard import Guard
 from accelserve.frontends.http_app import build_app, build_lane
 from accelserve.frontends.http_exchange import HttpExchange
+from accelserve.frontends.http_lane import HttpLane
 from accelserve.frontends.http_ops import Operations
 from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits, HttpProtocol, protocol_class
 from accelserve.frontends.http_raw import RawScoring
@@ -111,7 +113,9 @@ class Service:
 
 
 @asynccontextmanager
-async def serving(folder: Path, lane: str, limits: HttpLimits = LIMITS) -> AsyncIterator[Service]:
+async def serving(
+    folder: Path, lane: str, limits: HttpLimits = LIMITS, guard: Guard | None = None
+) -> AsyncIterator[Service]:
     configs = [ModelConfig(name, path) for name, path in write_models(folder).items()]
     clock, lifecycle, told = FrozenClock(), Lifecycle(), []
     metrics = Metrics(clock)
@@ -137,8 +141,8 @@ async def serving(folder: Path, lane: str, limits: HttpLimits = LIMITS) -> Async
             rest = TfServingRest(scorer, models, pictures, exchange, offload, limits.max_body_bytes)
             readiness = Readiness(models, lifecycle)
             app = build_app(raw, rest, Operations(models, metrics, lifecycle, readiness))
-            fast = build_lane(raw, rest) if lane == FAST else None
-            policy = HttpConnectionPolicy(limits, refused=refused, lane=fast)
+            fast = build_lane(raw, rest) if lane == FAST else HttpLane(())
+            policy = HttpConnectionPolicy(limits, refused=refused, lane=fast, guard=guard)
             yield Service(lane, policy, app, exchange, metrics, told)
     finally:
         pictures.close()

@@ -15,6 +15,7 @@ from accelserve.frontends.azml_dialect import AzmlDialect
 from accelserve.frontends.azml_face import AzmlFace, azml_lane
 from accelserve.frontends.http_asgi import AnyMethod
 from accelserve.frontends.http_ids import AzmlIds
+from accelserve.frontends.http_lane import HttpLane
 from accelserve.frontends.http_policy import HttpConnectionPolicy
 from accelserve.frontends.offload import Offload
 from accelserve.frontends.script_exchange import ScriptExchange
@@ -103,7 +104,9 @@ async def azml_serving(
             asked = (pool, metrics, clock, dialect, offload, LIMITS.max_body_bytes, "ML service")
             exchange = ScriptExchange(*asked, unpacks=not strict)
             face = AzmlFace(exchange, pool, dialect, lifecycle, metrics)
-            policy = HttpConnectionPolicy(LIMITS, refused=refused, lane=azml_lane(face) if lane == FAST else None)
+            policy = HttpConnectionPolicy(
+                LIMITS, refused=refused, lane=azml_lane(face) if lane == FAST else HttpLane(())
+            )
             app = AnyMethod(face.handle)
             yield ScriptService(lane, policy, app, AlwaysIdle(), metrics, told, pool, lifecycle)
     finally:

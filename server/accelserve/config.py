@@ -83,6 +83,11 @@ class ServerConfig:
     jpeg_decoder: str = "cpu"
     grace_period_s: float = 5.0
     drain_timeout_s: float = 30.0
+    auth_keys: str = ""
+    auth_everywhere: bool = False
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
     strict: bool = False
     entry_script: str = ""
     workers: int = 1
@@ -241,6 +246,26 @@ def parse_model_files(text: str) -> tuple[tuple[str, str], ...]:
     return tuple([(name, _file(path)) for name, _, path in pairs])
 
 
+def _file_path(text: str) -> str:
+    try:
+        return _folder(text)
+    except ValueError:
+        raise ValueError("want a file's path") from None
+
+
+def security_problems(config: ServerConfig) -> list[str]:
+    """Options of keys and TLS that want each other."""
+    problems = []
+    if bool(config.tls_cert) != bool(config.tls_key):
+        here, lacks = ("--tls-cert", "--tls-key") if config.tls_cert else ("--tls-key", "--tls-cert")
+        problems.append(f"{here} without {lacks}: TLS wants both")
+    if config.tls_client_ca and not (config.tls_cert or config.tls_key):
+        problems.append("--tls-client-ca without --tls-cert and --tls-key: client certificates are a part of TLS")
+    if config.auth_everywhere and not config.auth_keys:
+        problems.append("--auth-everywhere without --auth-keys: there is no key to ask for")
+    return problems
+
+
 def parse_backends(text: str) -> tuple[str, ...]:
     """`npu,tiny`: names of plug-ins; "" is none. Raises ValueError."""
     names = tuple(part.strip() for part in text.split(",")) if text.strip() else ()
@@ -331,6 +356,21 @@ OPTIONS: tuple[Option, ...] = (
     Option(
         "jpeg_decoder", _jpeg_decoder, "DEVICE", "what decodes JPEGs: cpu, or gpu[:N] through nvImageCodec, required"
     ),
+    Option(
+        "auth_keys",
+        _file_path,
+        "FILE",
+        'who asks needs one of these keys: {"primary": KEY, "secondary": KEY}; a changed file is read again',
+    ),
+    Option("auth_everywhere", _flag, "", "ask for a key on /healthz, /readyz, /metrics and gRPC health too"),
+    Option(
+        "tls_cert",
+        _file_path,
+        "FILE",
+        "PEM with the certificate and its chain: TLS on HTTP and gRPC; a changed file is read again",
+    ),
+    Option("tls_key", _file_path, "FILE", "PEM with the certificate's private key"),
+    Option("tls_client_ca", _file_path, "FILE", "PEM: clients must have a certificate that one of these has signed"),
     Option("grace_period_s", _seconds, "SECONDS", "after SIGTERM: how long to keep answering, readiness off"),
     Option("drain_timeout_s", _seconds, "SECONDS", "after the grace period: how long accepted requests may take"),
     Option("strict", _flag, "", "exit as soon as one model fails to load"),

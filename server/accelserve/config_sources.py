@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelserve.config import ENV_PREFIX, OPTIONS, ModelConfig, Option, ServerConfig, parse_versions
+from accelserve.config import (
+    ENV_PREFIX,
+    OPTIONS,
+    ModelConfig,
+    Option,
+    ServerConfig,
+    parse_versions,
+    security_problems,
+)
 
 # Kubernetes injects ACCELSERVE_SERVICE_HOST, ACCELSERVE_PORT_8501_TCP, ... for a Service named accelserve.
 _KUBERNETES = re.compile(r"ACCELSERVE_(SERVICE_|PORT($|_))")
@@ -26,7 +34,7 @@ _OTHER_ENVIRONMENT = frozenset(
 )
 _MODEL_OPTIONS = ("device", "threads", "instances")  # of the server, that a model may choose for itself
 _MODEL_KEYS = "path, versions, device, threads, instances (batching and preprocessing live in its accelserve.toml)"
-_FROM_THE_FILE = frozenset({"store", "entry_script"})  # paths
+_FROM_THE_FILE = frozenset({"store", "entry_script", "auth_keys", "tls_cert", "tls_key", "tls_client_ca"})  # paths
 _SHOWN = 60  # characters of a wrong value
 
 
@@ -214,6 +222,8 @@ class _Reader:
         if unknown and not any_name and not self.unread_models:
             listed = ", ".join(names) or "(none)"
             problems.append(f"--default-model {_shown(config.default_model)}: not among the models {listed}")
+        if not self.wrong_options & {"auth_keys", "tls_cert", "tls_key"}:
+            problems += security_problems(config)
         ports_are_read = not self.wrong_options & {"http_port", "grpc_port"}
         if ports_are_read and config.http_port and config.http_port == config.grpc_port:
             problems.append(f"--http-port and --grpc-port are both {config.http_port}; they must differ")

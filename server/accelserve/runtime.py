@@ -28,6 +28,7 @@ from accelserve.frontends.doors import Doors
 from accelserve.frontends.grpc_calls import GrpcCalls
 from accelserve.frontends.grpc_core import CoreServer
 from accelserve.frontends.grpc_health import GrpcHealth
+from accelserve.frontends.grpc_porter import GrpcPorter
 from accelserve.frontends.grpc_server import build_grpc_server
 from accelserve.frontends.grpc_tfserving import TfServingGrpc
 from accelserve.frontends.http_app import Scoring, build_app, build_lane
@@ -42,6 +43,7 @@ from accelserve.frontends.offload import Offload
 from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
 from accelserve.frontends.readiness import Readiness
 from accelserve.frontends.script_exchange import ScriptExchange
+from accelserve.frontends.security import Security, open_security
 from accelserve.lifecycle import Lifecycle
 from accelserve.models.gauges import model_gauges
 from accelserve.models.keeper import KeeperPolicy
@@ -71,7 +73,8 @@ class Ready:
     models: tuple[str, ...]
 
     def __str__(self) -> str:
-        where = f"{self.http_url} (HTTP) {self.grpc_address} (gRPC)"
+        tls = ", TLS" if self.http_url.startswith("https:") else ""
+        where = f"{self.http_url} (HTTP) {self.grpc_address} (gRPC{tls})"
         if not self.models:
             return f"accelserve {__version__} is listening: {where} serving no model yet"
         return f"accelserve {__version__} is ready: {where} serving {', '.join(self.models)}"
@@ -79,7 +82,7 @@ class Ready:
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What the front ends stand on. script: the entry script's workers, where there is one."""
+    """What the front ends stand on. script: the entry script's workers, where there is one. security: who may ask."""
 
     models: ModelManager
     scorer: Scorer
@@ -87,6 +90,7 @@ class Parts:
     offload: Offload
     readiness: Readiness
     script: WorkerPool | None
+    security: Security
 
     def gauges(self) -> Iterator[Gauge]:
         yield from model_gauges(self.models)
@@ -121,6 +125,10 @@ class Runtime:
         if self._config.entry_script:
             check_script(self._config.entry_script)
         async with AsyncExitStack() as stack:
+            private = stack.enter_context(private_door()) if self._config.entry_script else None
+            security = open_security(self._config, private.key if private is not None else "")
+            following = asyncio.create_task(security.follow())
+            stack.callback(following.cancel)
             http_socket = self._http_socket()
             stack.callback(http_socket.close)
             models = self._models()
@@ -129,10 +137,9 @@ class Runtime:
             offload = Offload()
             stack.callback(offload.close)
             gpus = await asyncio.to_thread(open_monitor)
-            private = stack.enter_context(private_door()) if self._config.entry_script else None
             script = script_pool(self._config, private, self._clock, os.environ) if private is not None else None
             readiness = Readiness(models, self._lifecycle, script, wants_models=self._wants_models)
-            parts = Parts(models, Scorer(models, self._clock), pictures, offload, readiness, script)
+            parts = Parts(models, Scorer(models, self._clock), pictures, offload, readiness, script, security)
             self._metrics.gauges = lambda: (*parts.gauges(), *gpus.gauges())
             self._metrics.is_there = parts.knows
             doors = self._doors(parts, http_socket, private.address if private is not None else "")
@@ -204,6 +211,7 @@ class Runtime:
             config.drain_timeout_s,
             shared=self._supervised is not None,
             private=private,
+            tls=parts.security.tls,
         )
 
     def _http(self, parts: Parts) -> HttpServer:
@@ -216,15 +224,19 @@ class Runtime:
         rest = TfServingRest(parts.scorer, parts.models, parts.pictures, exchange, parts.offload, most)
         app = build_app(raw, rest, Operations(parts.models, self._metrics, self._lifecycle, parts.readiness))
         self._policy.lane = build_lane(raw, rest)
-        shared = self._supervised is not None
-        return build_http_server(app, self._policy, self._config.drain_timeout_s, shared=shared)
+        self._policy.guard = parts.security.http_guard
+        shared, tls = self._supervised is not None, parts.security.tls
+        return build_http_server(app, self._policy, self._config.drain_timeout_s, shared=shared, tls=tls)
 
     def _grpc(self, parts: Parts) -> CoreServer:
         tfserving = TfServingGrpc(parts.scorer, parts.models, parts.pictures, parts.offload)
-        handlers = tfserving.handlers(GrpcCalls(self._metrics, self._clock, self._lifecycle))
+        calls = GrpcCalls(self._metrics, self._clock, self._lifecycle)
+        handlers = tfserving.handlers(calls)
         health = GrpcHealth(parts.models, self._lifecycle, parts.readiness).handlers()
-        shared = self._supervised is not None
-        return build_grpc_server((handlers, health), self._config.grpc_max_message_bytes, shared=shared)
+        shared, guard = self._supervised is not None, parts.security.grpc_guard
+        porter = GrpcPorter(guard, calls) if guard is not None else None
+        most = self._config.grpc_max_message_bytes
+        return build_grpc_server((handlers, health), most, shared=shared, porter=porter)
 
     def _ready(self, models: ModelManager, http_socket: socket.socket, grpc_port: int) -> Ready:
         host = f"[{self._config.host}]" if ":" in self._config.host else self._config.host
@@ -233,7 +245,8 @@ class Runtime:
         if self._config.entry_script:
             count = "1 worker" if self._config.workers == 1 else f"{self._config.workers} workers"
             listed = (f"{Path(self._config.entry_script).name} in {count}", *listed)
-        return Ready(f"http://{host}:{http_port}", f"{host}:{grpc_port}", listed)
+        scheme = "https" if self._config.tls_cert else "http"
+        return Ready(f"{scheme}://{host}:{http_port}", f"{host}:{grpc_port}", listed)
 
     def _count_refusal(self, kind: Kind) -> None:
         """A request that the HTTP protocol refused before any handler saw it."""

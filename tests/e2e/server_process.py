@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-READY = re.compile(r"ready: (?P<http>http://\S+) \(HTTP\) (?P<grpc>\S+) \(gRPC\)")
+READY = re.compile(r"ready: (?P<http>https?://\S+) \(HTTP\) (?P<grpc>\S+) \(gRPC(, TLS)?\)")
 START_LIMIT_S = 60.0
 STOP_LIMIT_S = 30.0
 

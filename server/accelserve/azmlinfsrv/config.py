@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accelserve.config import OPTIONS, Option, ServerConfig
+from accelserve.config import OPTIONS, Option, ServerConfig, security_problems
 from accelserve.config_sources import ConfigError
 
 OWN_OPTIONS = (
@@ -25,6 +25,11 @@ OWN_OPTIONS = (
     "max_queue_ms",
     "max_concurrent",
     "legacy_tensorflow",
+    "auth_keys",
+    "auth_everywhere",
+    "tls_cert",
+    "tls_key",
+    "tls_client_ca",
     "log_format",
 )
 APP_ROOT = "/var/azureml-app"  # of the original's images
@@ -231,7 +236,9 @@ class _Reader:
                 text = texts.get(option.env if texts is self._environ else option.name)
                 if text is not None and (parsed := self._parsed(option, text, source)) is not None:
                     values[option.name] = parsed
-        return ServerConfig(**values)
+        config = ServerConfig(**values)
+        self.problems += security_problems(config)
+        return config
 
     def _parsed(self, option: Option, text: str, source: str) -> Any:
         parse: Callable[[str], Any] = option.parse

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 import socket
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
@@ -17,12 +18,15 @@ from accelserve.errors import ExitCode, Kind, ScoringError
 from accelserve.frontends.azml_cors import Cors
 from accelserve.frontends.azml_dialect import AzmlDialect
 from accelserve.frontends.azml_face import AzmlFace, azml_lane
+from accelserve.frontends.guard import OPEN_HTTP
 from accelserve.frontends.http_asgi import AnyMethod
 from accelserve.frontends.http_ids import AzmlIds
 from accelserve.frontends.http_policy import HttpConnectionPolicy
 from accelserve.frontends.http_server import HttpServer, build_http_server, http_limits, open_http_socket
 from accelserve.frontends.offload import Offload
 from accelserve.frontends.script_exchange import ScriptExchange
+from accelserve.frontends.security import open_security
+from accelserve.frontends.tls import Tls
 from accelserve.lifecycle import Lifecycle
 from accelserve.observability.metrics import Metrics
 from accelserve.stopping import StopSignals, first, run_until_stopped, stopped
@@ -31,6 +35,7 @@ logger = logging.getLogger("accelserve.runtime")
 
 _ORIGINAL = "azmlinfsrv/1.5.1"
 _FORCED_CLOSE_S = 1.0
+_OPEN_HTTP = re.compile("/|" + OPEN_HTTP.pattern)  # "Healthy" at /, and our own probes
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +73,11 @@ class AzmlRuntime:
         """
         raise_malloc_thresholds()
         config = self._config
+        security = open_security(config.server, open_http=_OPEN_HTTP)
+        self._policy.guard = security.http_guard
         async with AsyncExitStack() as stack:
+            following = asyncio.create_task(security.follow())
+            stack.callback(following.cancel)
             sockets = [open_http_socket(config.server.host, config.port, "--port")]
             stack.callback(sockets[0].close)
             if config.health_port is not None:
@@ -78,7 +87,7 @@ class AzmlRuntime:
             stack.callback(offload.close)
             pool = self._pool()
             self._metrics.gauges = pool.gauges
-            http = self._http(pool, offload)
+            http = self._http(pool, offload, security.tls)
             asked = asyncio.create_task(signals.asked.wait())
             stack.callback(asked.cancel)
             await stack.enter_async_context(pool)
@@ -104,7 +113,7 @@ class AzmlRuntime:
         )
         return WorkerPool(worker_settings(config), policy, self._clock, worker_environ(config))
 
-    def _http(self, pool: WorkerPool, offload: Offload) -> HttpServer:
+    def _http(self, pool: WorkerPool, offload: Offload, tls: Tls | None) -> HttpServer:
         config, most = self._config, self._config.server.max_body_bytes
         version = "" if not config.tells_version else _ORIGINAL if config.strict else f"accelserve/{__version__}"
         cors = Cors(config.cors_origins, strict=config.strict)
@@ -113,12 +122,13 @@ class AzmlRuntime:
         exchange = ScriptExchange(*asked, unpacks=not config.strict)
         face = AzmlFace(exchange, pool, dialect, self._lifecycle, self._metrics)
         self._policy.lane = azml_lane(face)
-        return build_http_server(AnyMethod(face.handle), self._policy, config.server.drain_timeout_s)
+        return build_http_server(AnyMethod(face.handle), self._policy, config.server.drain_timeout_s, tls=tls)
 
     def _ready(self, sockets: list[socket.socket]) -> AzmlReady:
         host = self._config.server.host
         shown = f"[{host}]" if ":" in host else host
-        urls = [f"http://{shown}:{each.getsockname()[1]}" for each in sockets]
+        scheme = "https" if self._config.server.tls_cert else "http"
+        urls = [f"{scheme}://{shown}:{each.getsockname()[1]}" for each in sockets]
         return AzmlReady(
             urls[0], urls[1] if len(urls) > 1 else "", self._config.entry_script.name, self._config.workers
         )

@@ -9,6 +9,7 @@ with GrpcClient("127.0.0.1:8500") as client:
 from accelserve.client.grpc_client import GrpcClient
 from accelserve.client.http_client import Client
 from accelserve.client.server_error import ServerError
+from accelserve.client.tls import ClientTls
 from accelserve.client.values import as_tensor
 
-__all__ = ["Client", "GrpcClient", "ServerError", "as_tensor"]
+__all__ = ["Client", "ClientTls", "GrpcClient", "ServerError", "as_tensor"]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 from accelserve.client.server_error import ServerError, retry_seconds
+from accelserve.client.tls import ClientTls, authorization
 from accelserve.client.values import DEFAULT_TIMEOUT_S, Told, as_tensor, find_signature
 from accelserve.codecs.tfserving_proto import decode_predict_response, encode_predict_request
 from accelserve.messages import ModelRef
@@ -22,17 +23,28 @@ _UNLIMITED = (("grpc.max_send_message_length", -1), ("grpc.max_receive_message_l
 class GrpcClient:
     """TF Serving's PredictionService over gRPC; for any number of threads. Needs grpcio, and no generated stubs.
 
-    target: "host:port". metadata: sent with every call. Methods raise ServerError.
+    target: "host:port". metadata: sent with every call. key: one of the server's keys. tls: given, TLS is spoken.
+    Methods raise ServerError.
     """
 
-    def __init__(self, target: str, *, metadata: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(
+        self,
+        target: str,
+        *,
+        metadata: Sequence[tuple[str, str]] = (),
+        key: str = "",
+        tls: ClientTls | None = None,
+    ) -> None:
         import grpc  # here, so that clients of HTTP alone do not load it
 
         self._failure = grpc.RpcError
-        self._channel = grpc.insecure_channel(target, options=_UNLIMITED)
+        if tls is None:
+            self._channel = grpc.insecure_channel(target, options=_UNLIMITED)
+        else:
+            self._channel = grpc.secure_channel(target, tls.grpc_credentials(), options=_UNLIMITED)
         self._predict = self._channel.unary_unary(f"{_SERVICE}/Predict")
         self._get_metadata = self._channel.unary_unary(f"{_SERVICE}/GetModelMetadata")
-        self._metadata = tuple(metadata)
+        self._metadata = (*metadata, *([authorization(key)] if key else []))
 
     def __enter__(self) -> Self:
         return self

@@ -10,6 +10,7 @@ from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
 from accelserve.client.server_error import ServerError, retry_seconds
+from accelserve.client.tls import ClientTls, authorization
 from accelserve.client.values import DEFAULT_TIMEOUT_S, Told, as_tensor, find_signature
 from accelserve.codecs.json_tensors import tensor_of
 from accelserve.codecs.json_text import dumps, json_value, parse_json
@@ -24,18 +25,26 @@ _BY_TF_NAME: Mapping[str, DType] = MappingProxyType({dtype.tf_name: dtype for dt
 class Client:
     """HTTP over one kept connection; for one thread at a time.
 
-    url: "http://host:port", with a path where a proxy wants one. headers: sent with every request, a key for example.
+    url: "http://host:port", with a path where a proxy wants one, or "https://...". headers: sent with every request.
+    key: one of the server's keys. tls: whom to trust, where the system's roots do not know the server.
     Methods raise ServerError for an answer that is not 200, TimeoutError, and OSError when there is no connection.
     """
 
-    def __init__(self, url: str, *, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, url: str, *, headers: Mapping[str, str] | None = None, key: str = "", tls: ClientTls | None = None
+    ) -> None:
         parts = urlsplit(url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError(f"want an address like http://127.0.0.1:8501, got {url!r}")
-        connect = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        self._connection = connect(parts.hostname, parts.port)
+        if parts.scheme == "https":
+            context = (tls or ClientTls()).context()
+            self._connection: HTTPConnection = HTTPSConnection(parts.hostname, parts.port, context=context)
+        elif tls is not None:
+            raise ValueError(f"want an https:// address to speak TLS with, got {url!r}")
+        else:
+            self._connection = HTTPConnection(parts.hostname, parts.port)
         self._prefix = parts.path.rstrip("/")
-        self._headers = dict(headers or {})
+        self._headers = dict(headers or {}) | (dict([authorization(key)]) if key else {})
         self._outputs: dict[tuple[str, str], dict[str, TensorSpec]] = {}
 
     def __enter__(self) -> Self:

@@ -8,6 +8,7 @@ from accelserve.frontends.grpc_core import CoreServer
 from accelserve.frontends.grpc_server import listen, listen_privately
 from accelserve.frontends.http_policy import HttpConnectionPolicy
 from accelserve.frontends.http_server import HttpServer
+from accelserve.frontends.tls import Tls
 from accelserve.lifecycle import Lifecycle
 from accelserve.models.manager import ModelManager
 
@@ -22,6 +23,7 @@ class Doors:
 
     shared: other processes listen at the same ports, and take what comes when this one does not. So it opens only when
     it is ready, and sends nobody away when it closes. private: one more address for gRPC, which this process alone has.
+    tls: at gRPC's port; HTTP's server has its own.
     """
 
     http: HttpServer
@@ -33,6 +35,7 @@ class Doors:
     drain_timeout_s: float
     shared: bool = False
     private: str = ""
+    tls: Tls | None = None
     grpc_port: int = 0
     _opened: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -42,7 +45,7 @@ class Doors:
 
     def bind(self) -> None:
         """Take the gRPC port, and the private address. Raises ScoringError(CONFLICT)."""
-        self.grpc_port = listen(self.grpc, *self.grpc_address)
+        self.grpc_port = listen(self.grpc, *self.grpc_address, self.tls)
         if self.private:
             listen_privately(self.grpc, self.private)
 

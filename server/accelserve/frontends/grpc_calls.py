@@ -110,6 +110,11 @@ class GrpcCalls:
 
         return Unary(handle)
 
+    def turn_away(self, core: CoreCall, error: ScoringError) -> None:
+        """A call that no handler sees is counted all the same."""
+        with self._metrics.open("grpc") as record:
+            _refuse(core, error, clean_request_id(core.metadata().get("x-request-id", "")) or self._new_id(), record)
+
     async def _refuse_at_the_end(self) -> None:
         """grpcio cancels what lies before its listener when that closes, and clients do not try such calls again.
 

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -52,6 +52,18 @@ class Streaming:
 Handlers = Mapping[str, Unary | Streaming]  # by path: "/package.Service/Method"
 
 
+class Porter(Protocol):
+    """Turns calls away by what they bring before their first message."""
+
+    def refusal(self, path: str, metadata: Any) -> Exception | None:
+        """On the thread that hears the core. path: "" for a method that is not there; metadata: pairs of texts."""
+        ...
+
+    def turn_away(self, core: "CoreCall", error: Any) -> None:
+        """On the loop: ends the call, with what `refusal` said."""
+        ...
+
+
 class CoreCall(Errand):
     """One call, from its first message to its status. Belongs to the event loop.
 
@@ -61,7 +73,8 @@ class CoreCall(Errand):
 
     __slots__ = ("_begun", "_call", "_event", "_handler", "_over", "_watched")
 
-    def __init__(self, event: Any, handler: Unary | Streaming) -> None:
+    def __init__(self, event: Any, handler: Unary | Streaming | None) -> None:
+        """handler: None of a call that is only to be refused."""
         super().__init__()
         self._event = event
         self._call = event.call
@@ -110,7 +123,7 @@ class CoreCall(Errand):
         """message: of a unary call; None when there is none."""
         if isinstance(self._handler, Streaming):
             self.run(self._handler.handle(self))
-        elif message is not None:
+        elif message is not None and self._handler is not None:
             self.run(self._handler.handle(self, message))
         else:
             self.refuse(grpc.StatusCode.UNIMPLEMENTED, "this method wants one message")
@@ -166,11 +179,15 @@ class CoreServer:
     """Listens, and runs a handler for each call. Belongs to the event loop, but for the thread that hears the core.
 
     options: grpcio's channel arguments. expected: calls of a method that the core may hand over before it is asked for
-    more. What it could not hand over yet, it cancels when it is told to stop.
+    more. What it could not hand over yet, it cancels when it is told to stop. porter: who is let in; without one
+    everybody.
     """
 
-    def __init__(self, handlers: Handlers, options: Sequence[tuple[str, Any]], expected: int = 1) -> None:
+    def __init__(
+        self, handlers: Handlers, options: Sequence[tuple[str, Any]], expected: int = 1, porter: Porter | None = None
+    ) -> None:
         self._expected = expected
+        self._porter = porter
         self._queue = cygrpc.CompletionQueue()
         self._core = cygrpc.Server(options, False)
         self._core.register_completion_queue(self._queue)
@@ -190,6 +207,10 @@ class CoreServer:
     def add_insecure_port(self, address: str) -> int:
         """The port that is listened at, 0 if it cannot be."""
         return int(self._core.add_http2_port(address.encode()))
+
+    def add_secure_port(self, address: str, credentials: Any) -> int:
+        """The same with TLS. credentials: grpc.ServerCredentials."""
+        return int(self._core.add_http2_port(address.encode(), credentials._credentials))
 
     async def start(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -265,6 +286,10 @@ class CoreServer:
             pass
 
     def _let_in(self, door: "_Door", event: Any) -> None:
+        refusal = None if self._porter is None else self._porter.refusal(door.path, event.invocation_metadata)
+        if refusal is not None:
+            self._tell(self._turn_away, (CoreCall(event, door.handler), refusal))
+            return
         if door.handler is None:
             event.call.start_server_batch(
                 (
@@ -310,6 +335,10 @@ class CoreServer:
         if self._looking is None:
             self._looking = self._loop.call_later(_WATCH_AFTER_S, self._look)
         call.begin(message)
+
+    def _turn_away(self, come: "tuple[CoreCall, Exception]") -> None:
+        if not self._closed and self._porter is not None:
+            self._porter.turn_away(*come)
 
     def _look(self) -> None:
         """Watch those that have waited."""

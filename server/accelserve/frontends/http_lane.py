@@ -13,6 +13,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.http_body import LARGE_BODY_BYTES
 from accelserve.frontends.http_convoy import MOST_TOGETHER, Convoy, Together
 from accelserve.frontends.http_exchange import RecordedHandle, unforeseen_response
 from accelserve.frontends.http_messages import Head, Header, HttpRequest, HttpResponse, error_response, head_of
@@ -36,12 +37,17 @@ class LaneRoute(NamedTuple):
 
 
 class PlainHead(NamedTuple):
-    """A head that the short lane takes. length: of the body, in bytes. kin: equal for heads that say the same else."""
+    """A head that the short lane takes.
+
+    length: of the body, in bytes; 0 for one that is turned away and not remembered. kin: equal for heads that say the
+    same else. let_in: the guard's version that judged it.
+    """
 
     head: Head
     route: LaneRoute
     length: int
     kin: Hashable
+    let_in: int = 0
 
 
 class HttpLane:
@@ -58,7 +64,7 @@ class HttpLane:
         self._heads: dict[bytes, PlainHead] = {}
         self._arrived: list[HotCycle] = []
 
-    def plain_head(self, scope: Mapping[str, Any], headers: Sequence[Header]) -> PlainHead | None:
+    def plain_head(self, scope: Mapping[str, Any], headers: Sequence[Header], let_in: int = 0) -> PlainHead | None:
         """What the lane wants of a complete head, None when it is not for it. scope: ASGI's, of an HTTP/1.1 request."""
         length = length_of(headers)
         if not length or scope["method"] != "POST":
@@ -68,7 +74,7 @@ class HttpLane:
         if route is None:
             return None
         same = tuple([header for header in headers if header[0] != b"content-length"])
-        return PlainHead(head, route, length, (scope["path"], scope["query_string"], same))
+        return PlainHead(head, route, length, (scope["path"], scope["query_string"], same), let_in)
 
     def arrive(self, cycle: "HotCycle") -> None:
         """If the request is whole, and has not come before: let it leave when the loop has read what there is."""
@@ -134,6 +140,28 @@ def length_of(headers: Sequence[Header]) -> int:
         elif name in (b"expect", b"transfer-encoding", b"upgrade"):
             return 0
     return length
+
+
+def is_brief(headers: Sequence[Header]) -> bool:
+    """Whether a request's body comes unasked, and is so small that it is sooner read than refused."""
+    for name, value in headers:
+        if name == b"content-length":
+            if int(value) > LARGE_BODY_BYTES:
+                return False
+        elif name in (b"expect", b"transfer-encoding", b"upgrade"):
+            return False
+    return True
+
+
+def turned_away(scope: Mapping[str, Any], error: ScoringError, refused: Callable[[Kind], None]) -> PlainHead:
+    """A head whose request is answered with an error, once its body is read. refused: counts it."""
+
+    async def handle(request: HttpRequest, record: RequestRecord | None = None) -> HttpResponse:
+        refused(error.kind)
+        return error_response(error, {"x-request-id": new_request_id()})
+
+    head = Head(scope["method"], scope["path"], {}, {})
+    return PlainHead(head, LaneRoute(lambda _: True, handle), 0, error)
 
 
 class Answering(Protocol):

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, TypeVar
 from urllib.parse import parse_qsl
 
 from accelserve.codecs.tfserving_json import encode_error
-from accelserve.errors import ScoringError
+from accelserve.errors import Kind, ScoringError
 
 JSON = "application/json"
 BODILESS = frozenset({204, 304})  # what stood behind such a head would be taken for the next answer
@@ -99,6 +99,8 @@ def asgi_request(scope: Mapping[str, Any], body: bytes) -> HttpRequest:
 def error_response(error: ScoringError, headers: Mapping[str, str] | None = None) -> HttpResponse:
     """`{"error": message}` with the kind's status, the reason, and `Retry-After` where trying again may help."""
     extra = {"x-accelserve-reason": error.reason, **(headers or {})}
+    if error.kind is Kind.UNAUTHENTICATED:
+        extra["www-authenticate"] = "Bearer"  # RFC 9110 11.6.1: a 401 without it is none
     if error.retry_after_s is not None:
         extra["retry-after"] = str(error.retry_after_s)
     return HttpResponse(error.kind.http_status, encode_error(error.message), header_lines(extra))

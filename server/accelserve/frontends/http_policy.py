@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
 
 from accelserve.errors import Kind, ScoringError
+from accelserve.frontends.guard import Guard
 from accelserve.frontends.http_body import BodyMemory
 from accelserve.frontends.http_lane import HttpLane
 from accelserve.frontends.http_messages import Header, error_response, wire_headers
@@ -48,14 +49,16 @@ class HttpConnectionPolicy:
 
     refused: called once for each request that no application counts: answered here, or left by its client in mid-body
     (CANCELLED).
-    lane: the short way for plain scoring requests; without one all requests go through the ASGI application.
+    lane: the short way for plain scoring requests; those that fit none of its routes go through the ASGI application.
+    guard: who may ask; without one everybody.
     bodies: what large bodies are received into.
     draining: once True, each answer closes its connection (unless pipelined requests still wait behind it).
     """
 
     limits: HttpLimits = field(default_factory=HttpLimits)
     refused: Callable[[Kind], None] = _ignore
-    lane: HttpLane | None = None
+    lane: HttpLane = field(default_factory=lambda: HttpLane(()))
+    guard: Guard | None = None
     bodies: BodyMemory = field(default_factory=BodyMemory)
     draining: bool = False
     _beginnings: dict[int, bytes] = field(default_factory=dict, init=False)

@@ -5,10 +5,7 @@ an application of a disconnect only when it asks. Parsing, scope and answers sta
 """
 
 import asyncio
-import fcntl
 import logging
-import sys
-import termios
 from collections import deque
 from enum import Enum, auto
 from typing import Any, ClassVar
@@ -23,16 +20,17 @@ from uvicorn.server import ServerState
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_body import LARGE_BODY_BYTES, BodyReader
 from accelserve.frontends.http_cycle import Cycle
-from accelserve.frontends.http_lane import HotCycle, PlainHead
+from accelserve.frontends.http_lane import HotCycle, PlainHead, is_brief, turned_away
 from accelserve.frontends.http_messages import HttpResponse, content_lines
 from accelserve.frontends.http_meter import BETWEEN, BODY, HEAD, RequestMeter
 from accelserve.frontends.http_policy import HttpConnectionPolicy, HttpLimits, refusal_bytes
-from accelserve.frontends.http_timers import Deadline, WriteWatch
+from accelserve.frontends.http_timers import Deadline, Outlet, WriteWatch
 
 __all__ = ["HttpConnectionPolicy", "HttpLimits", "HttpProtocol", "protocol_class"]
 
 _LINE_EXTRA = len("  HTTP/1.1")
 _PAUSE_QUEUED = 16  # pipelined requests at which reading pauses; below it, reading on notices a disconnect
+_GOODBYE_S = 1.0  # for a client's TLS goodbye, once it has taken all
 _LOG = logging.getLogger("accelserve.frontends.http")
 
 
@@ -45,9 +43,10 @@ class _Wait(Enum):
     BODY = auto()
     IDLE = auto()
     LINGER = auto()
+    GOODBYE = auto()
 
 
-_NOTHING, _CONNECT, _HEAD, _BODY, _IDLE, _LINGER = _Wait  # as in http_meter
+_NOTHING, _CONNECT, _HEAD, _BODY, _IDLE, _LINGER, _GOODBYE = _Wait  # as in http_meter
 
 
 class _EnoughError(Exception):
@@ -81,13 +80,16 @@ class HttpProtocol(HttpToolsProtocol):
         self._shutting_down = False
         self._waiting = _NOTHING
         self._deadline = Deadline(self.loop, self._overdue)
-        self._unread: WriteWatch = None  # type: ignore[assignment]  # with the transport, as uvicorn's own
+        self._outlet: Outlet = None  # type: ignore[assignment]  # with the transport, as uvicorn's own
+        self._unread: WriteWatch = None  # type: ignore[assignment]
 
     # --- the transport's callbacks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._unread = WriteWatch(self.loop, transport, self.limits.body_timeout_s)
+        self._outlet = Outlet(transport)
+        below = self._outlet if self._is_tls else None
+        self._unread = WriteWatch(self.loop, transport, self.limits.body_timeout_s, below)
         self._wait(_CONNECT, self.limits.header_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -116,9 +118,9 @@ class HttpProtocol(HttpToolsProtocol):
             self._discard(len(data))
             return
         head_bytes = 0
-        if self._active is None and self._meter.part is BETWEEN and self.policy.lane and not self.flow.write_paused:
+        if self._active is None and self._meter.part is BETWEEN and not self.flow.write_paused:
             plain, head_bytes = self.policy.lane.find(data)
-            if plain is not None:
+            if plain is not None and self._still_let_in(plain):
                 came_bytes = len(data) - head_bytes
                 if came_bytes == plain.length:
                     self._take(plain, data[head_bytes:])
@@ -171,9 +173,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _learn(self, head: bytes) -> None:
         """Parse what ends like a head, and remember it if that is all it was."""
-        rest, lane = self._parse(head), self.policy.lane
-        if lane is not None and not rest and self._meter.part is BODY and isinstance(self.cycle, HotCycle):
-            lane.remember(head, self.cycle.plain)
+        rest, cycle = self._parse(head), self.cycle
+        if not rest and self._meter.part is BODY and isinstance(cycle, HotCycle) and cycle.plain.length:
+            self.policy.lane.remember(head, cycle.plain)
 
     def _parse(self, data: bytes) -> bytes:
         """Feed the parser. Returns what it left unparsed, which is what follows a request that asks for an upgrade."""
@@ -225,10 +227,12 @@ class HttpProtocol(HttpToolsProtocol):
         if self._meter.part is BODY:
             return
         self._complete_scope()
+        refusal = self._refusal()
+        if refusal is not None and not self._goes_on_after_refusal():
+            raise refusal
         self._meter.head_complete(self.headers)
         self._rest()
-        plain = self._plain_head()
-        self.cycle = self._new_cycle() if plain is None else HotCycle(self, plain)
+        self.cycle = self._cycle() if refusal is None else self._turned_away(refusal)
         if self._active is None:
             self._start(self.cycle)
             return
@@ -266,12 +270,41 @@ class HttpProtocol(HttpToolsProtocol):
         self.scope["raw_path"] = self.root_path.encode("ascii") + url.path
         self.scope["query_string"] = url.query or b""
 
+    def _refusal(self) -> ScoringError | None:
+        """Why the request whose head is complete is turned away. Two keys are as good as none: which is meant?"""
+        guard = self.policy.guard
+        if guard is None:
+            return None
+        sent = [value for name, value in self.headers if name == b"authorization"]
+        return guard.refusal(self.scope["path"], sent[0].decode("latin-1") if len(sent) == 1 else None)
+
+    def _still_let_in(self, plain: PlainHead) -> bool:
+        """Whether a head that came before would be let in again: keys may have changed."""
+        guard = self.policy.guard
+        return guard is None or plain.let_in == guard.version
+
+    def _goes_on_after_refusal(self) -> bool:
+        """Whether the connection can be kept: what follows is the next request, and none of a large body is read."""
+        return self._is_kept() and self.scope["method"] != "HEAD" and is_brief(self.headers)
+
+    def _turned_away(self, refusal: ScoringError) -> HotCycle:
+        cycle = HotCycle(self, turned_away(self.scope, refusal, self.policy.refused))
+        cycle.feed(b"")  # it may have no body
+        return cycle
+
+    def _is_kept(self) -> bool:
+        return self.scope["http_version"] == "1.1" and bool(self.parser.should_keep_alive())
+
+    def _cycle(self) -> Cycle | HotCycle:
+        plain = self._plain_head()
+        return self._new_cycle() if plain is None else HotCycle(self, plain)
+
     def _plain_head(self) -> PlainHead | None:
         """Of the head that is complete: what the short lane wants of it."""
-        lane = self.policy.lane
-        if lane is None or self.scope["http_version"] != "1.1" or not self.parser.should_keep_alive():
+        guard = self.policy.guard
+        if not self._is_kept():
             return None
-        return lane.plain_head(self.scope, self.headers)
+        return self.policy.lane.plain_head(self.scope, self.headers, 0 if guard is None else guard.version)
 
     def _new_cycle(self) -> Cycle:
         http11 = self.scope["http_version"] == "1.1"
@@ -321,9 +354,9 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _start_active(self) -> None:
         """A client that does not read gets no further answer; uvicorn's cycle waits for that in its `send`."""
-        active, lane = self._active, self.policy.lane
-        if isinstance(active, HotCycle) and lane is not None and not self.flow.write_paused:
-            lane.arrive(active)
+        active = self._active
+        if isinstance(active, HotCycle) and not self.flow.write_paused:
+            self.policy.lane.arrive(active)
 
     def _start_next(self) -> None:
         """Those that are answered at once follow each other here, and not within each other."""
@@ -412,15 +445,22 @@ class HttpProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _close(self) -> None:
+        """Under TLS the transport waits for the client's goodbye, which many clients never say."""
         self._rest()
         self.transport.close()
         self._unread.start()
+        if self._is_tls:
+            self._wait(_GOODBYE, _GOODBYE_S)
+
+    @property
+    def _is_tls(self) -> bool:
+        return self.scheme == "https"
 
     def shutdown(self) -> None:
         """Close if idle, else after the last request that has begun to arrive. Called by uvicorn when it stops."""
         self._shutting_down = True
         idle = self._meter.part is BETWEEN and self._active is None and not self._stopped
-        if idle and not _unread_bytes(self.transport):
+        if idle and not self.transport.is_closing() and not self._outlet.unread_bytes():
             self._close()
 
     # --- deadlines
@@ -448,7 +488,12 @@ class HttpProtocol(HttpToolsProtocol):
         self._deadline.clear()
 
     def _overdue(self) -> None:
-        if self._waiting not in (_HEAD, _BODY):
+        if self._waiting is _GOODBYE:
+            if self._outlet.unsent_bytes():
+                self._wait(_GOODBYE, _GOODBYE_S)
+            else:
+                self.transport.abort()
+        elif self._waiting not in (_HEAD, _BODY):
             self._close()
         elif self._excused():
             self._wait(self._waiting, self.limits.body_timeout_s)
@@ -483,14 +528,6 @@ def _problem(error: httptools.HttpParserError) -> ScoringError | None:
         _LOG.error("unforeseen while parsing a request", exc_info=cause)
         return ScoringError(Kind.INTERNAL, "internal error")
     return ScoringError(Kind.MALFORMED, f"malformed HTTP request: {cause or error}")
-
-
-def _unread_bytes(transport: asyncio.Transport) -> int:
-    """What the kernel holds of a request that the loop has not read yet."""
-    connected = transport.get_extra_info("socket")
-    if connected is None or transport.is_closing():
-        return 0
-    return int.from_bytes(fcntl.ioctl(connected.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
 def protocol_class(policy: HttpConnectionPolicy) -> type[HttpProtocol]:

@@ -7,7 +7,9 @@ import errno
 import logging
 import socket
 import struct
+import weakref
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,9 +17,12 @@ from starlette.types import ASGIApp
 from accelserve.config import ServerConfig
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_protocol import HttpConnectionPolicy, HttpLimits, HttpProtocol, protocol_class
+from accelserve.frontends.tls import Tls
 
 _BACKLOG = 2048
 _LAST_CALL_S = 0.1  # at the end: for handshakes under way, then for first requests on connections just taken
+_ARRIVES_S = 1.0  # a TLS handshake that has begun when the server ends
+_FAREWELL_S = 86400.0  # uvloop's own limit for the end of a TLS connection; ours looks whether anything moves
 _LOG = logging.getLogger("accelserve.frontends.http")
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; the socket module lacks it
@@ -28,16 +33,40 @@ _DROP_SYN = ((0x30, 0, 0, 13), (0x45, 0, 1, 0x02), (0x06, 0, 0, 0), (0x06, 0, 0,
 class HttpServer(uvicorn.Server):
     """uvicorn's server, without its signal handlers (the runtime has its own), and losing no connection at the end.
 
-    shared: other processes accept from the same sockets.
+    shared: other processes accept from the same sockets. tls: for every connection; handshake_s: how long one may take.
     """
 
-    def __init__(self, config: uvicorn.Config, shared: bool = False) -> None:
+    def __init__(
+        self, config: uvicorn.Config, shared: bool = False, tls: Tls | None = None, handshake_s: float = 30.0
+    ) -> None:
         super().__init__(config)
         self._shared = shared
+        self._tls = tls
+        self._handshake_s = handshake_s
+        self._arriving: weakref.WeakSet[HttpProtocol] = weakref.WeakSet()  # in a handshake, or past it
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """As uvicorn's, which has no limit for handshakes of its own."""
+        await self.lifespan.startup()
+        loop, secured = asyncio.get_running_loop(), self._secured(self._handshake_s)
+        self.servers = [
+            await loop.create_server(self._protocol, sock=listener, backlog=_BACKLOG, **secured)
+            for listener in sockets or ()
+        ]
+        self.started = True
+
+    def _secured(self, handshake_s: float) -> dict[str, Any]:
+        if self._tls is None:
+            return {}
+        return {
+            "ssl": self._tls.context,
+            "ssl_handshake_timeout": handshake_s,
+            "ssl_shutdown_timeout": _FAREWELL_S,
+        }
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closing a listening socket resets what its queue holds: let nothing more in, and empty it first.
@@ -48,7 +77,9 @@ class HttpServer(uvicorn.Server):
             self._stop_accepting(sockets)
         else:
             await self._close_door(sockets)
-        await asyncio.sleep(_LAST_CALL_S)  # for first requests on connections just taken
+        handshakes = any(made.transport is None for made in self._arriving)  # of connections that uvloop took
+        # For first requests on connections just taken.
+        await asyncio.sleep(_ARRIVES_S if handshakes else _LAST_CALL_S)
         await super().shutdown(sockets)
         for left in list(self.server_state.connections):  # the time to drain is over
             if isinstance(left, HttpProtocol):
@@ -60,8 +91,10 @@ class HttpServer(uvicorn.Server):
             _refuse_newcomers(door)
         await asyncio.sleep(_LAST_CALL_S)
         self._stop_accepting(sockets)
-        for connection in [taken for door in doors for taken in _take_all_and_close(door)]:
-            await asyncio.get_running_loop().connect_accepted_socket(self._protocol, connection)
+        loop, secured = asyncio.get_running_loop(), self._secured(_ARRIVES_S)
+        taken = [taken for door in doors for taken in _take_all_and_close(door)]
+        connecting = [loop.connect_accepted_socket(self._protocol, connection, **secured) for connection in taken]
+        await asyncio.gather(*connecting, return_exceptions=True)  # some clients never end their handshake
 
     def _stop_accepting(self, sockets: list[socket.socket] | None) -> None:
         for server, listener in zip(self.servers, sockets or (), strict=True):
@@ -69,12 +102,20 @@ class HttpServer(uvicorn.Server):
             listener.close()
 
     def _protocol(self) -> asyncio.Protocol:
-        made: Callable[..., asyncio.Protocol] = self.config.http_protocol_class
-        return made(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        make: Callable[..., Any] = self.config.http_protocol_class
+        made: HttpProtocol = make(config=self.config, server_state=self.server_state, app_state=self.lifespan.state)
+        if self._tls is not None:
+            self._arriving.add(made)
+        return made
 
 
 def build_http_server(
-    app: ASGIApp, policy: HttpConnectionPolicy, drain_timeout_s: float, *, shared: bool = False
+    app: ASGIApp,
+    policy: HttpConnectionPolicy,
+    drain_timeout_s: float,
+    *,
+    shared: bool = False,
+    tls: Tls | None = None,
 ) -> HttpServer:
     """A server that listens nowhere yet; hand the socket to `serve`. shared: with other processes."""
     config = uvicorn.Config(
@@ -90,7 +131,7 @@ def build_http_server(
         timeout_keep_alive=max(1, int(policy.limits.keep_alive_s)),
         timeout_graceful_shutdown=max(1, int(drain_timeout_s)),
     )
-    return HttpServer(config, shared)
+    return HttpServer(config, shared, tls, policy.limits.header_timeout_s)
 
 
 def http_limits(config: ServerConfig) -> HttpLimits:

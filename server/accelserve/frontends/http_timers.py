@@ -1,6 +1,10 @@
 """The deadlines of one connection: what is waited for, and whether the client still takes its answer."""
 
 import asyncio
+import fcntl
+import socket
+import sys
+import termios
 from collections.abc import Callable
 
 
@@ -52,24 +56,72 @@ class Deadline:
 
 
 class WriteWatch:
-    """Aborts a connection whose client takes nothing of what is written to it for `silence_s`."""
+    """Aborts a connection whose client takes nothing of what is written to it for `silence_s`.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, transport: asyncio.Transport, silence_s: float) -> None:
+    outlet: what lies below the transport, where that has a buffer of its own, as under TLS.
+    """
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        transport: asyncio.Transport,
+        silence_s: float,
+        outlet: "Outlet | None" = None,
+    ) -> None:
         self._transport = transport
         self._silence_s = silence_s
-        self._unsent_bytes = 0
+        self._outlet = outlet
+        self._seen: tuple[int, ...] = ()
         self._deadline = Deadline(loop, self._look)
 
     def start(self) -> None:
-        self._unsent_bytes = self._transport.get_write_buffer_size()
-        if self._unsent_bytes:
+        self._seen = self._state()
+        if any(self._seen[:2]):
             self._deadline.set(self._silence_s)
 
     def stop(self) -> None:
         self._deadline.close()
 
+    def _state(self) -> tuple[int, ...]:
+        """(unsent bytes here, and below; what tells that the client takes some)."""
+        here = self._transport.get_write_buffer_size()
+        return (here, 0, 0) if self._outlet is None else (here, self._outlet.unsent_bytes(), self._outlet.taken_bytes())
+
     def _look(self) -> None:
-        if self._transport.get_write_buffer_size() >= self._unsent_bytes:
+        if self._state() == self._seen:
             self._transport.abort()
         else:
             self.start()
+
+
+class Outlet:
+    """A connection's socket, asked what the client has taken. All 0 once it is closed."""
+
+    _TAKEN_AT = 120  # struct tcp_info, linux/tcp.h: tcpi_bytes_acked
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+
+    def unsent_bytes(self) -> int:
+        """In the kernel, as long as something is above it too."""
+        return self._ask(lambda descriptor: fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
+
+    def unread_bytes(self) -> int:
+        """What the kernel holds of a request that the loop has not read yet."""
+        return self._ask(lambda descriptor: fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+
+    def taken_bytes(self) -> int:
+        """Since the connection was made."""
+        connected = self._transport.get_extra_info("socket")
+        try:
+            told = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, self._TAKEN_AT + 8)
+        except (OSError, AttributeError):
+            return 0
+        return int.from_bytes(told[self._TAKEN_AT :], sys.byteorder)
+
+    def _ask(self, question: Callable[[int], bytes]) -> int:
+        connected = self._transport.get_extra_info("socket")
+        try:
+            return int.from_bytes(question(connected.fileno()), sys.byteorder)
+        except (OSError, AttributeError):
+            return 0

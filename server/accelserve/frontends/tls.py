@@ -1,0 +1,163 @@
+"""TLS for both listeners from one pair of PEM files, which may be replaced while the server runs.
+
+Connections keep what they were made with; each new one is made with what is in force then.
+"""
+
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from accelserve.frontends.certificates import Validity, is_encrypted, pem_blocks, validity
+
+_MOST_FILE_BYTES = 2**20
+# What OpenSSL calls a key of another certificate, of the same kind of key and of another.
+_OTHERS_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+
+
+class TlsError(Exception):
+    """Files that TLS cannot be spoken with. The text names file and remedy, and tells nothing of a key."""
+
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """client_ca: who signs the certificates that clients must have; None where clients need none."""
+
+    cert: Path
+    key: Path
+    client_ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Identity:
+    """What the files held at one moment, checked. context: of the standard library, for HTTP; the PEM is for gRPC."""
+
+    cert: bytes
+    key: bytes
+    client_ca: bytes | None
+    context: ssl.SSLContext
+    validity: Validity
+
+    def holds(self, contents: tuple[bytes, bytes, bytes | None]) -> bool:
+        return contents == (self.cert, self.key, self.client_ca)
+
+
+def read_identity(files: TlsFiles) -> Identity:
+    """Raises TlsError that names what is wrong with which file."""
+    before = read_contents(files)
+    context = _context(files, *before)
+    if read_contents(files) != before:  # OpenSSL reads them by itself, and must have read the same
+        raise TlsError(f"TLS: {files.cert} or {files.key} changed while it was read")
+    try:
+        valid = validity(before[0])
+    except ValueError as error:
+        raise TlsError(f"--tls-cert {files.cert}: {error}") from None
+    return Identity(*before, context, valid)
+
+
+def read_contents(files: TlsFiles) -> tuple[bytes, bytes, bytes | None]:
+    """(certificates, key, client's roots), as PEM. Raises TlsError."""
+    ca = None if files.client_ca is None else _pem("--tls-client-ca", files.client_ca, "CERTIFICATE")
+    return _pem("--tls-cert", files.cert, "CERTIFICATE"), _pem("--tls-key", files.key, "PRIVATE KEY"), ca
+
+
+def validity_problem(valid: Validity, now_s: float) -> str | None:
+    """now_s: since 1970."""
+    if now_s >= valid.not_after:
+        return "has expired: clients will refuse it; replace the file, the server looks at it again by itself"
+    if now_s < valid.not_before:
+        return "is not valid yet: clients will refuse it"
+    return None
+
+
+class Tls:
+    """The identity in force. `context` is for `create_server`, `grpc_credentials()` for gRPC's listener."""
+
+    def __init__(self, identity: Identity) -> None:
+        self.identity = identity
+        self.context = _CurrentContext(lambda: self.identity.context)
+
+    def replace(self, identity: Identity) -> None:
+        """From now on new connections are made with this one."""
+        self.identity = identity
+
+    def grpc_credentials(self) -> Any:
+        """grpc.ServerCredentials that ask, on gRPC's own threads and at each handshake, whether anything is new."""
+        given = self.identity
+
+        def newer() -> Any:
+            nonlocal given
+            if given is self.identity:
+                return None
+            given = self.identity
+            return _grpc_configuration(given)
+
+        wants_certificate = given.client_ca is not None
+        return grpc.dynamic_ssl_server_credentials(_grpc_configuration(given), newer, wants_certificate)
+
+
+class _CurrentContext(ssl.SSLContext):
+    """Has each connection made by the context that is in force: a context in use is never changed."""
+
+    _current: Callable[[], ssl.SSLContext]
+
+    def __new__(cls, current: Callable[[], ssl.SSLContext]) -> "_CurrentContext":
+        made = super().__new__(cls, ssl.PROTOCOL_TLS_SERVER)
+        made._current = current
+        return made
+
+    def __init__(self, current: Callable[[], ssl.SSLContext]) -> None:
+        pass
+
+    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
+        return self._current().wrap_bio(*arguments, **named)
+
+
+def _grpc_configuration(identity: Identity) -> Any:
+    return grpc.ssl_server_certificate_configuration([(identity.key, identity.cert)], identity.client_ca)
+
+
+def _pem(option: str, path: Path, wanted: str) -> bytes:
+    try:
+        with path.open("rb") as stream:
+            content = stream.read(_MOST_FILE_BYTES + 1)
+    except OSError as error:
+        raise TlsError(f"{option} {path}: {error.strerror}") from None
+    blocks = pem_blocks(content) if len(content) <= _MOST_FILE_BYTES else ()
+    if not any(block.endswith(wanted) for block in blocks):
+        held = f"; it holds {', '.join(dict.fromkeys(blocks))}" if blocks else ""
+        raise TlsError(f"{option} {path}: want PEM with -----BEGIN {wanted}-----{held}")
+    return content
+
+
+def _context(files: TlsFiles, cert: bytes, key: bytes, client_ca: bytes | None) -> ssl.SSLContext:
+    if is_encrypted(key):
+        raise TlsError(f"--tls-key {files.key}: it is encrypted; want a key without a passphrase (openssl pkey)")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(files.cert, files.key, password=lambda: b"")  # never asks at a terminal
+    except ssl.SSLError as error:
+        if error.reason in _OTHERS_KEY:
+            raise TlsError(f"--tls-key {files.key} does not belong to --tls-cert {files.cert}") from None
+        raise TlsError(f"--tls-cert {files.cert} with --tls-key {files.key}: {_why(error)}") from None
+    except OSError as error:
+        raise TlsError(f"--tls-cert {files.cert} with --tls-key {files.key}: {error.strerror}") from None
+    if client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+        try:
+            context.load_verify_locations(cadata=client_ca.decode("ascii", "ignore"))
+        except ssl.SSLError as error:
+            raise TlsError(f"--tls-client-ca {files.client_ca}: {_why(error)}") from None
+    return context
+
+
+def _why(error: ssl.SSLError) -> str:
+    """OpenSSL's word for it."""
+    reason = (error.reason or "").replace("_", " ").lower()
+    return f"OpenSSL cannot use it ({reason})" if reason else "OpenSSL cannot read it as PEM"

@@ -1,0 +1,173 @@
+"""Certificates: what is read of PEM files, what is said of wrong ones, and that a new one serves new connections."""
+
+import json
+import ssl
+import time
+from pathlib import Path
+
+import pytest
+
+from accelserve.frontends.certificates import pem_blocks, validity
+from accelserve.frontends.tls import Tls, TlsError, TlsFiles, read_identity, validity_problem
+from certificates import Pair, authority, new_key, openssl, signed
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> dict[str, Pair]:
+    folder = tmp_path_factory.mktemp("pem")
+    ca = authority(folder)
+    pairs = {"ca": ca, "ec": signed(ca, folder, "ec"), "rsa": signed(ca, folder, "rsa", "rsa")}
+    pairs["old"] = signed(ca, folder, "old", days=("19600101000000Z", "20200102030405Z"))
+    pairs["far"] = signed(ca, folder, "far", days=("20490101000000Z", "20991231235959Z"))
+    return pairs
+
+
+def files(pair: Pair, **other: Path) -> TlsFiles:
+    return TlsFiles(other.get("cert", pair.cert), other.get("key", pair.key), other.get("client_ca"))
+
+
+def shake_hands(tls: Tls, roots: Path, client: Pair | None = None) -> ssl.SSLObject:
+    """Both sides in memory; the client's side of a connection that both accepted."""
+    context = ssl.create_default_context(cafile=roots)
+    if client is not None:
+        context.load_cert_chain(client.cert, client.key)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = tls.context.wrap_bio(to_server, to_client, server_side=True)
+    peer = context.wrap_bio(to_client, to_server, server_hostname="localhost")
+    for _ in range(4):
+        for side in (peer, server):
+            try:
+                side.do_handshake()
+            except ssl.SSLWantReadError:
+                continue
+    server.write(b"welcome")
+    assert peer.read(100) == b"welcome"
+    return peer
+
+
+@pytest.mark.parametrize(
+    ("name", "not_before", "not_after"),
+    [("old", "1960-01-01 00:00:00", "2020-01-02 03:04:05"), ("far", "2049-01-01 00:00:00", "2099-12-31 23:59:59")],
+)
+def test_the_dates_of_a_certificate_are_read_in_both_of_their_forms(made, name, not_before, not_after):
+    found = validity(made[name].cert.read_bytes())
+    told = [time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(moment)) for moment in (found.not_before, found.not_after)]
+    assert told == [not_before, not_after]
+
+
+@pytest.mark.parametrize("name", ["ca", "ec", "rsa", "old", "far"])
+def test_dates_agree_with_openssl(made, name):
+    found = validity(made[name].cert.read_bytes())
+    told = openssl("x509", "-in", made[name].cert, "-noout", "-enddate").strip().partition("=")[2]
+    assert ssl.cert_time_to_seconds(told) == found.not_after
+
+
+def test_the_first_certificate_of_a_chain_is_the_servers_own(made):
+    chain = made["old"].cert.read_bytes() + made["ca"].cert.read_bytes()
+    assert validity(chain) == validity(made["old"].cert.read_bytes())
+
+
+@pytest.mark.parametrize("length", [0, 1, 2, 30, 100, 200])
+def test_a_certificate_that_is_cut_is_no_certificate(made, length):
+    der = ssl.PEM_cert_to_DER_cert(made["ec"].cert.read_text())
+    with pytest.raises(ValueError, match="DER"):
+        validity(ssl.DER_cert_to_PEM_cert(der[:length] or b"\0").encode())
+
+
+def test_blocks_are_found_among_text(made):
+    assert pem_blocks(b"a comment\n" + made["ec"].key.read_bytes() + made["ec"].cert.read_bytes()) == (
+        "PRIVATE KEY",
+        "CERTIFICATE",
+    )
+    assert pem_blocks(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END PRIVATE KEY-----") == ()
+
+
+def test_an_expired_and_a_coming_certificate_are_told_apart(made):
+    now_s = time.time()
+    assert "has expired" in validity_problem(validity(made["old"].cert.read_bytes()), now_s)
+    assert "not valid yet" in validity_problem(validity(made["far"].cert.read_bytes()), now_s)
+    assert validity_problem(validity(made["ec"].cert.read_bytes()), now_s + 1) is None
+
+
+@pytest.mark.parametrize("name", ["ec", "rsa"])
+def test_clients_that_trust_the_authority_are_served(made, name):
+    peer = shake_hands(Tls(read_identity(files(made[name]))), made["ca"].cert)
+    assert dict(pair[0] for pair in peer.getpeercert()["subject"])["commonName"] == name
+    assert peer.version() == "TLSv1.3"
+
+
+def test_a_new_identity_serves_new_connections_and_the_old_ones_go_on(made):
+    tls = Tls(read_identity(files(made["ec"])))
+    old = shake_hands(tls, made["ca"].cert)
+    tls.replace(read_identity(files(made["rsa"])))
+    new = shake_hands(tls, made["ca"].cert)
+    names = [dict(pair[0] for pair in peer.getpeercert()["subject"])["commonName"] for peer in (old, new)]
+    assert names == ["ec", "rsa"]
+
+
+def test_client_certificates_are_wanted_where_an_authority_for_them_is_named(made, tmp_path):
+    others = authority(tmp_path, "others")
+    tls = Tls(read_identity(files(made["ec"], client_ca=others.cert)))
+    shake_hands(tls, made["ca"].cert, signed(others, tmp_path, "friend"))
+    for stranger in (None, made["rsa"]):
+        with pytest.raises(ssl.SSLError, match=r"(?i)certificate|verify"):
+            shake_hands(tls, made["ca"].cert, stranger)
+
+
+def test_old_versions_of_tls_are_not_spoken(made):
+    tls = Tls(read_identity(files(made["ec"])))
+    assert tls.identity.context.minimum_version is ssl.TLSVersion.TLSv1_2
+    assert tls.identity.context.options & ssl.OP_NO_RENEGOTIATION
+
+
+def _encrypted(made, folder: Path) -> TlsFiles:
+    target = folder / "secret.pem"
+    openssl("pkey", "-in", made["ec"].key, "-aes256", "-passout", "pass:word", "-out", target)
+    return files(made["ec"], key=target)
+
+
+def _text(name: str, content: bytes) -> "object":
+    def wrong(made, folder: Path) -> TlsFiles:
+        (folder / "wrong.pem").write_bytes(content)
+        return files(made["ec"], **{name: folder / "wrong.pem"})
+
+    return wrong
+
+
+@pytest.mark.parametrize(
+    ("wrong", "told"),
+    [
+        (lambda made, folder: files(made["ec"], key=folder / "gone.pem"), r"--tls-key .*gone\.pem: No such file"),
+        (lambda made, folder: files(made["ec"], cert=folder / "gone.pem"), r"--tls-cert .*gone\.pem: No such file"),
+        (lambda made, folder: files(made["ec"], cert=folder), r"--tls-cert .*: Is a directory"),
+        (lambda made, folder: files(made["ec"], key=made["rsa"].key), r"--tls-key .* does not belong to --tls-cert"),
+        (lambda made, folder: files(made["ec"], key=made["ec"].cert), r"want PEM .*PRIVATE KEY.*it holds CERTIFICATE"),
+        (lambda made, folder: files(made["ec"], cert=made["ec"].key), r"want PEM .*CERTIFICATE.*it holds PRIVATE KEY"),
+        (lambda made, folder: files(made["ec"], client_ca=made["ec"].key), r"--tls-client-ca .* want PEM"),
+        (_encrypted, r"--tls-key .*secret\.pem: it is encrypted"),
+        (_text("cert", b""), r"--tls-cert .*want PEM"),
+        (_text("cert", b"\x30\x82\x01"), r"--tls-cert .*want PEM"),
+        (_text("key", b"x" * 2**21), r"--tls-key .*want PEM"),
+        (_text("cert", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"), r"OpenSSL cannot"),
+        (_text("key", b"-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"), r"OpenSSL cannot"),
+        (
+            _text("client_ca", b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"),
+            r"--tls-client-ca .*OpenSSL",
+        ),
+    ],
+    ids=range(14),
+)
+def test_what_is_wrong_is_named(made, tmp_path, wrong, told):
+    with pytest.raises(TlsError, match=told) as raised:
+        read_identity(wrong(made, tmp_path))
+    assert json.dumps(str(raised.value))
+
+
+def test_a_key_is_not_shown(made):
+    identity = read_identity(files(made["ec"]))
+    assert made["ec"].key.read_text().splitlines()[1] not in repr(identity)
+
+
+def test_a_second_key_of_the_same_kind_does_not_fit(made, tmp_path):
+    with pytest.raises(TlsError, match="does not belong"):
+        read_identity(files(made["ec"], key=new_key(tmp_path / "other.pem")))
