@@ -4,7 +4,6 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 from script_worker import JSON, get, post, worker
 
 PAGE = (Path(__file__).parents[2] / "docs" / "entry_scripts.md").read_text()
@@ -24,7 +23,6 @@ def test_the_raw_script(tmp_path):
 
 
 def test_the_script_with_a_schema(tmp_path):
-    pytest.importorskip("inference_schema")
     with worker(tmp_path, SCHEMA) as made:
         assert made.ask(post('{"data": [[1, 2], [3, 4]]}', *JSON)).body == b"[30.0,70.0]"
 

@@ -5,8 +5,6 @@ import json
 import pytest
 from script_worker import JSON, get, post, worker
 
-pytest.importorskip("inference_schema")
-
 BEGINNING = """
 import numpy as np
 from inference_schema.schema_decorators import input_schema, output_schema
@@ -99,7 +97,6 @@ def test_nested_types_are_converted(tmp_path):
 
 
 def test_data_frames_come_and_go(tmp_path):
-    pytest.importorskip("pandas")
     with worker(tmp_path, PANDAS) as made:
         answer = made.ask(post('{"frame": [{"a": 1, "b": 0.5}, {"a": 2, "b": 0.25}]}', *JSON))
         assert body(answer) == [{"c": 1.5}, {"c": 2.25}]
