@@ -105,7 +105,7 @@ async def azml_serving(
             exchange = ScriptExchange(*asked, unpacks=not strict)
             face = AzmlFace(exchange, pool, dialect, lifecycle, metrics)
             policy = HttpConnectionPolicy(
-                LIMITS, refused=refused, lane=azml_lane(face) if lane == FAST else HttpLane(())
+                LIMITS, refused=refused, lane=azml_lane(exchange) if lane == FAST else HttpLane(())
             )
             app = AnyMethod(face.handle)
             yield ScriptService(lane, policy, app, AlwaysIdle(), metrics, told, pool, lifecycle)

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from accelserve.devices import DEVICE_FORMS, DeviceKind, parse_device_request
 from accelserve.errors import ScoringError
@@ -97,6 +97,7 @@ class ServerConfig:
     max_concurrent: int | None = None
     legacy_tensorflow: bool = False
     model_files: tuple[tuple[str, str], ...] = ()
+    script_nan: Literal["null", "NaN", "refuse"] = "null"
     log_format: str = "plain"
     log_level: str = "info"
     backends: tuple[str, ...] = ()
@@ -201,6 +202,13 @@ def _one_of(*words: str) -> Callable[[str], str]:
         return text.lower()
 
     return parse
+
+
+def _script_nan(text: str) -> str:
+    found = {word.lower(): word for word in ("null", "NaN", "refuse")}.get(text.lower())
+    if found is None:
+        raise ValueError("want null, NaN or refuse")
+    return found
 
 
 def parse_versions(value: Any) -> VersionPolicy:
@@ -406,6 +414,12 @@ OPTIONS: tuple[Option, ...] = (
         parse_model_files,
         "NAME=PATH",
         "what the entry script's get_model_path finds, beside the models served; may be repeated",
+    ),
+    Option(
+        "script_nan",
+        _script_nan,
+        "WORD",
+        "what run() returns of NaN and infinities: null, NaN (no JSON), or refuse: 500",
     ),
     Option("backends", parse_backends, "NAME[,NAME]", BACKENDS_HELP),
     Option(

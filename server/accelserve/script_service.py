@@ -76,6 +76,7 @@ def worker_settings(config: ServerConfig, door: PrivateDoor, environ: Mapping[st
         score_address=door.address,
         score_key=door.key,
         timeout_ms=int(config.scoring_timeout_s * 1000),
+        nan=config.script_nan,
     )
 
 

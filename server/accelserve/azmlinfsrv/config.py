@@ -30,6 +30,7 @@ OWN_OPTIONS = (
     "tls_cert",
     "tls_key",
     "tls_client_ca",
+    "script_nan",
     "log_format",
 )
 APP_ROOT = "/var/azureml-app"  # of the original's images
@@ -229,8 +230,8 @@ class _Reader:
         return _LOG_LEVELS.get(text, "info")
 
     def _own(self) -> ServerConfig:
-        """Our own settings. Where the original listens on every address, we do so only when it is to be imitated."""
-        values: dict[str, Any] = {"host": "0.0.0.0"} if self._flags.strict else {}
+        """Our own settings. The original listens on every address, and answers NaN: as it is to be imitated or not."""
+        values: dict[str, Any] = {"host": "0.0.0.0", "script_nan": "NaN"} if self._flags.strict else {}
         for option in own_options():
             for source, texts in ((option.env, self._environ), (option.flag, self._flags.own)):
                 text = texts.get(option.env if texts is self._environ else option.name)

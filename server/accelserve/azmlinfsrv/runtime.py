@@ -121,7 +121,7 @@ class AzmlRuntime:
         asked = (pool, self._metrics, self._clock, dialect, offload, most, config.service)
         exchange = ScriptExchange(*asked, unpacks=not config.strict)
         face = AzmlFace(exchange, pool, dialect, self._lifecycle, self._metrics)
-        self._policy.lane = azml_lane(face)
+        self._policy.lane = azml_lane(exchange)
         return build_http_server(AnyMethod(face.handle), self._policy, config.server.drain_timeout_s, tls=tls)
 
     def _ready(self, sockets: list[socket.socket]) -> AzmlReady:
@@ -171,7 +171,7 @@ def worker_settings(config: AzmlConfig) -> WorkerSettings:
         service_version=config.service_version,
         path_prefix=config.path_prefix,
         timeout_ms=config.timeout_ms,
-        nan="NaN" if config.strict else "null",
+        nan=config.server.script_nan,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 
 from accelserve.clock import Clock
+from accelserve.cpus import take_short_turns
 from accelserve.entry_script.dispatch import KILL_AFTER_NS, Dispatch, Loss, PoolPolicy
 from accelserve.entry_script.framing import Frame, FrameKind, frame_buffers
 from accelserve.entry_script.heads import RequestHeads, ResponseHeads, settings_frame, start_of
@@ -25,6 +26,7 @@ logger = logging.getLogger("accelserve.script")
 
 Launch = Callable[[int, Mapping[str, str], WorkerOwner, Clock], Worker]
 
+_TURN_NS = 100_000  # of the event loop, on a core that the workers fill
 _CLOSING_S = 2.0  # for workers to end by themselves
 _LEAST_WAIT_S = 0.01  # to the next look at what takes too long
 
@@ -103,6 +105,7 @@ class WorkerPool:
         self._loop = asyncio.get_running_loop()
         self._begun: asyncio.Future[WorkerReady] = self._loop.create_future()
         self._ended = asyncio.Event()
+        take_short_turns(_TURN_NS)
         for number in range(self._policy.workers):
             self._start(number)
         return self

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from accelserve.clock import Clock
+from accelserve.cpus import give_way
 from accelserve.entry_script.framing import Frame, FrameReader
 from accelserve.entry_script.output import OutputLines
 
@@ -68,10 +69,10 @@ class WorkerProcess:
         self._reader = FrameReader()
         self._unsent: deque[memoryview] = deque()
         self._killed_for = ""
+        self._outgoing: list[bytes] = []
         self._process, self._socket = _start(environ)
         self.pid = self._process.pid
-        with suppress(OSError):  # a hint: on a shared core a worker does not stop the event loop when it wakes
-            os.sched_setscheduler(self.pid, os.SCHED_BATCH, os.sched_param(0))
+        give_way(self.pid)
         self._exit = os.pidfd_open(self.pid)
         self._loop.add_reader(self._exit, self._exited)
         self._loop.add_reader(self._socket, self._readable)
@@ -84,11 +85,17 @@ class WorkerProcess:
 
     def send(self, buffers: Sequence[bytes]) -> None:
         """Nothing is waited for; what the socket does not take now follows when it does."""
+        if not self._outgoing:
+            self._loop.call_soon(self._flush)
+        self._outgoing += buffers
+
+    def _flush(self) -> None:
+        buffers, self._outgoing = self._outgoing, []
         if self._unsent:
             self._unsent.extend(map(memoryview, buffers))
             return
         try:
-            sent = self._socket.sendmsg(buffers)
+            sent = self._socket.sendmsg(buffers[:_MOST_BUFFERS])
         except BlockingIOError:
             sent = 0
         except OSError:  # it has died, which will be told

@@ -95,6 +95,6 @@ class AzmlFace:
         return message_answer(404, f"{message}: [{supported}].", _NOT_FAILED)
 
 
-def azml_lane(face: AzmlFace) -> HttpLane:
-    """Plain POSTs to /score."""
-    return HttpLane((LaneRoute(lambda head: head.path == "/score", face.handle),))
+def azml_lane(exchange: ScriptExchange) -> HttpLane:
+    """Plain POSTs to /score, as `AzmlFace.handle` answers them."""
+    return HttpLane((LaneRoute(lambda head: head.path == "/score", exchange.run),))

@@ -18,6 +18,7 @@ from typing import Protocol
 
 LARGE_BODY_BYTES = 2**15  # a body above it, which has not come with its head, is worth a reader
 _SCRATCH_BYTES = 2**16  # a head and a small body come in one read; of a large body no more than this is copied twice
+_HEAD_BYTES = 2**12  # ... and no more than this where the last body was large, so that the next one may be too
 _AHEAD_BYTES = 2**29
 _WRITABLE = 0x200  # PyBUF_WRITE
 
@@ -57,6 +58,7 @@ class BodyMemory:
 
     def __init__(self, ahead_bytes: int = _AHEAD_BYTES) -> None:
         self.scratch = memoryview(bytearray(_SCRATCH_BYTES))  # used between two callbacks of one read only
+        self.scratch_for_head = self.scratch[:_HEAD_BYTES]
         self._left_bytes = ahead_bytes
         # CPython's own way to receive into bytes (its socket.recv does it): "may be modified if just created with
         # PyBytes_FromStringAndSize(NULL, n)". bytes(n) and bytearray(n) are zeroed first, which costs as much again.
@@ -137,10 +139,13 @@ class BodyReader(asyncio.BufferedProtocol):
     # --- the transport's callbacks
 
     def get_buffer(self, sizehint: int) -> "memoryview[int]":
-        return self._memory.scratch if self._view is None else self._view[self._filled :]
+        if self._view is None:
+            return self._memory.scratch_for_head if self._size > _SCRATCH_BYTES else self._memory.scratch
+        return self._view[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._view is None:
+            self._size = 0  # unless this begins another large body
             self._owner.data_received(bytes(self._memory.scratch[:nbytes]))
             return
         self._filled += nbytes

@@ -1,6 +1,7 @@
 """What a script answered, as an HTTP answer: which of its header lines are sent, and what HTTP cannot say."""
 
 import re
+from functools import lru_cache
 
 from accelserve.entry_script.messages import Headers, ScriptResponse
 from accelserve.errors import Kind, ScoringError
@@ -23,13 +24,18 @@ def http_answer(response: ScriptResponse, lines: str) -> HttpResponse:
     status, body, content_type, headers, run_ns, failed = response
     if not 200 <= status < 600:
         raise _unsayable(f"it answered with status {status}, want one from 200 to 599")
-    if _NOT_IN_A_VALUE.search(content_type):
+    if not _is_value(content_type):
         raise _unsayable("its Content-Type has what no header has")
-    told = f"{lines}{_script_lines(headers)}" if headers else lines
-    told = f"{told}x-ms-run-function-failed: {failed}\r\n"
-    if run_ns is not None:
-        told = f"{told}x-ms-run-fn-exec-ms: {run_ns / 1e6:.3f}\r\n"
+    own = _script_lines(headers) if headers else ""
+    took = f"x-ms-run-fn-exec-ms: {run_ns / 1e6:.3f}\r\n" if run_ns is not None else ""
+    told = f"{lines}{own}x-ms-run-function-failed: {failed}\r\n{took}"
     return HttpResponse(status, b"" if status in BODILESS else body, told.encode("latin-1", "replace"), content_type)
+
+
+@lru_cache(256)
+def _is_value(text: str) -> bool:
+    """Whether it can stand in a header; content types are few."""
+    return _NOT_IN_A_VALUE.search(text) is None
 
 
 def _script_lines(headers: Headers) -> str:

@@ -18,6 +18,7 @@ from accelserve.observability.metrics import Metrics, RequestRecord
 
 logger = logging.getLogger("accelserve.http")
 
+_NOT_PLAIN = ("content-encoding", "x-accelserve-timeout-ms", "x-accelserve-priority")
 _OF_THE_CODING = frozenset({"content-encoding", "content-length"})
 
 
@@ -73,7 +74,11 @@ class ScriptExchange:
         request_id, lines = self._dialect.told(head)
         try:
             self._dialect.check(head)
-            response = await self._asked(request, record, method or head.method)
+            if head.read(_is_plain):
+                asked = ScriptRequest(method or head.method, head.path, head.query_string, head.fields, request.body)
+                response = await self._pool.submit(asked)
+            else:
+                response = await self._asked(request, record, method or head.method)
             answer = http_answer(response, lines)
         except ScoringError as error:
             return self._failed(head, record, error, request_id, lines)
@@ -132,3 +137,8 @@ class ScriptExchange:
             record.failed(ScoringError(Kind.DEADLINE, "", reason="script_timeout"), code)
         else:
             record.failed(ScoringError(Kind.INTERNAL, "", reason="script_failed"), code)
+
+
+def _is_plain(head: Head) -> bool:
+    """Whether nothing in it asks for more than handing it over."""
+    return not any(name in head.headers for name in _NOT_PLAIN)
