@@ -216,30 +216,59 @@ def test_a_replica_that_answers_no_more_is_killed_once():
     assert [kill.serial for kill in m.killed] == [1]
 
 
-def test_a_replica_that_is_not_ready_for_long_is_drained_and_started_again():
+def test_a_replica_that_is_not_ready_for_long_is_drained_when_its_successor_is_ready():
     m = healthy()
     m.ready.discard(1)
     m.pass_time(59)
-    assert (m.state, m.draining) == (State.UNHEALTHY, set())
+    assert (m.state, len(m.running)) == (State.UNHEALTHY, 2)
     assert m.reason == "1 of 2 replicas ready; replica 0: loading"
-    m.pass_time(1)
+    m.pass_time(2)
+    assert (len(m.running), m.draining) == (3, set())
+    assert "replica 0 is replaced: it was not ready for 60 s (loading)" in m.reason
+    m.get_ready(3)
     assert m.draining == {1}
     m.drained()
-    assert m.slots == [0, 1]
+    assert m.state is State.HEALTHY
     assert m.fleet.view().replicas[0].restarts == 1
 
 
-def test_a_replica_over_its_memory_is_drained_and_then_killed_when_it_does_not_end():
+def test_replicas_over_their_memory_are_replaced_one_after_the_other():
     m = healthy(replace(TWO, memory_gb_limit=1.0))
     m.fleet.measured(1, 1_500_000_000)
-    m.fleet.measured(2, 900_000_000)
+    m.fleet.measured(2, 1_100_000_000)
     m.tick()
+    assert (len(m.running), m.draining) == (3, set())
+    assert "replica 0 is replaced: it uses 1.50 GB of the 1 GB that it may" in m.reason
+    m.get_ready(3)
     assert m.draining == {1}
+    m.drained()
+    m.get_ready()
+    assert m.draining == {2}
+    m.drained()
+    assert (m.state, m.slots) == (State.HEALTHY, [0, 1])
+
+
+def test_what_is_replaced_and_dies_before_comes_back_once():
+    m = healthy(replace(TWO, memory_gb_limit=1.0))
+    m.fleet.measured(1, 1_500_000_000)
+    m.tick()
+    m.end(1, SIGKILL)
+    m.pass_time(5)
+    assert m.slots == [0, 1]
+    m.get_ready()
+    assert m.state is State.HEALTHY
+
+
+def test_a_replica_over_its_memory_on_an_exclusive_device_goes_first():
+    m = healthy(replace(TWO, device="fpga", replicas=1, memory_gb_limit=1.0))
+    m.fleet.measured(1, 1_500_000_000)
+    m.tick()
+    assert (len(m.running), m.draining) == (1, {1})
     m.pass_time(46)
     assert [kill.serial for kill in m.killed] == [1]
     m.end(1, SIGKILL)
     m.tick()
-    assert "was ended for using 1.50 GB of the 1 GB that it may" in m.reason
+    assert m.slots == [0]
 
 
 # -- updates --------------------------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ class _Process:
     stopping_ns: int | None = None
     blamed: str = ""  # why the supervisor ends it
     is_killed: bool = False
+    is_outlived: bool = False  # it serves on until a successor is ready
     retired: bool = False  # it stops because another is to take its place, or none is needed
 
     @property
@@ -158,6 +159,7 @@ class Fleet:
                 process.ready_ns = now_ns
             if process.runs == self._wanted.runs:
                 self._wanted.proven = True
+            if not self._is_old(process):
                 self._slots[process.slot].last = ""
 
     def measured(self, serial: int, memory_bytes: int) -> None:
@@ -264,9 +266,10 @@ class Fleet:
             if why := self._must_die(process, now_ns):
                 process.blamed, process.is_killed = process.blamed or why, True
                 yield Kill(process.serial, why)
-            elif process.stopping_ns is None and (why := self._must_go(process, now_ns)):
-                process.blamed, process.stopping_ns = why, now_ns
-                yield Drain(process.serial)
+            elif not process.is_outlived and (why := self._must_go(process, now_ns)):
+                process.blamed, process.is_outlived = why, True
+                slot = self._slots[process.slot]
+                slot.last, slot.restarts = why, slot.restarts + 1
 
     def _must_die(self, process: _Process, now_ns: int) -> str:
         patience = self._patience
@@ -282,16 +285,16 @@ class Fleet:
     def _must_go(self, process: _Process, now_ns: int) -> str:
         limit_gb = process.runs.memory_gb_limit
         if limit_gb is not None and (process.memory_bytes or 0) > limit_gb * _GB:
-            return f"was ended for using {(process.memory_bytes or 0) / _GB:.2f} GB of the {limit_gb:g} GB that it may"
+            return f"is replaced: it uses {(process.memory_bytes or 0) / _GB:.2f} GB of the {limit_gb:g} GB that it may"
         unready_ns = now_ns - process.ready_until_ns
-        if process.ready_ns is not None and unready_ns >= self._patience.unready_s * _S:
-            return f"was ended: it was not ready for {self._patience.unready_s} s ({process.report.reason})"
+        if process.stopping_ns is None and process.ready_ns is not None and unready_ns >= self._patience.unready_s * _S:
+            return f"is replaced: it was not ready for {self._patience.unready_s} s ({process.report.reason})"
         return ""
 
     def _roll(self, now_ns: int) -> Iterator[Action]:
-        """One replica after the other gets a process of the wanted revision."""
-        old = sorted((p for p in self._live() if p.runs != self._wanted.runs), key=lambda p: p.slot)
-        new = {p.slot: p for p in self._live() if p.runs == self._wanted.runs}
+        """One replica after the other gets a process of the wanted revision, and of those that cannot stay."""
+        old = sorted((p for p in self._live() if self._is_old(p)), key=lambda p: p.slot)
+        new = {p.slot: p for p in self._live() if not self._is_old(p)}
         for process in old:
             if process.slot in new and new[process.slot].is_ready:
                 yield self._drain(process, now_ns)
@@ -304,6 +307,9 @@ class Fleet:
             yield self._drain(left[0], now_ns)  # its successor is started when the device is free
         elif now_ns >= self._slots[slot].not_before_ns:
             yield self._start(slot, now_ns)
+
+    def _is_old(self, process: _Process) -> bool:
+        return process.runs != self._wanted.runs or process.is_outlived
 
     def _fill(self, now_ns: int) -> Iterator[Action]:
         """A process for each slot that has none."""
