@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from accelserve.commands.cluster_files import add_cluster_flags, cluster_problems, write_manifests
 from accelserve.commands.parsing import Commands, add_json
 from accelserve.commands.service_checks import check_definition, check_device, pinned, remarks_of, store_of
 from accelserve.commands.service_flags import add_service_flags, read_service_flags
@@ -25,6 +26,7 @@ examples:
   accelserve deploy resnet50 --model resnet50 --entry-script score.py --workers 2 --legacy-tensorflow
   accelserve deploy resnet50 --model resnet50:4 --overwrite           change it, one replica after the other
   accelserve services status resnet50
+  accelserve deploy resnet50 --model resnet50:3 --target kubernetes --image registry.example.org/resnet50:3
 
 A name has 3 to 32 lower-case letters, digits and dashes, a letter first. The service goes on when this command ends,
 under a supervisor that starts replicas again when they die. Its folder is in ACCELSERVE_SERVICES, else in
@@ -48,6 +50,7 @@ def add(commands: Commands) -> None:
     deploy.add_argument("--overwrite", action="store_true", help="change the service of this name, if there is one")
     add_wait(deploy)
     add_json(deploy)
+    add_cluster_flags(deploy)
     deploy.set_defaults(run=_deploy)
 
 
@@ -55,6 +58,8 @@ def _deploy(parsed: argparse.Namespace) -> ExitCode:
     from accelserve.deploy.folder import Services, services_root
 
     wanted = _definition(parsed)
+    if wanted.target == "kubernetes":
+        return write_manifests(parsed, pinned(wanted))
     services = Services(services_root(os.environ))
     if wanted.name in services.names():
         if not parsed.overwrite:
@@ -74,7 +79,8 @@ def _definition(parsed: argparse.Namespace) -> "ServiceDefinition":
     read = read_service_flags(parsed, typed)
     if "replicas" not in read and "autoscale" not in read:
         read["replicas"] = 1
-    definition = ServiceDefinition(parsed.name, store=store_of(parsed), **read)
+    definition = ServiceDefinition(parsed.name, store=store_of(parsed), target=parsed.target, **read)
+    typed.problems += cluster_problems(parsed)
     check_definition(definition, typed)
     return definition
 
