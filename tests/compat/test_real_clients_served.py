@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from accel_dialect import SOFTMAX, dense_accel
 from onnx import TensorProto, helper
 from server_process import Server, serving
 from small_networks import value, write
@@ -27,7 +28,6 @@ pytestmark = [
     ),
 ]
 
-SOFTMAX = "classifier/resnet_v1_50/predictions/Softmax"
 RNG = np.random.default_rng(7)
 RESNET_WEIGHTS = RNG.normal(0, 1, (3, 1001)).astype(np.float32)
 MNIST_WEIGHTS = RNG.normal(0, 0.05, (784, 10)).astype(np.float32)
@@ -48,21 +48,6 @@ def resnet(path: Path) -> Path:
         [value("input_1", TensorProto.FLOAT, "batch", 224, 224, 3)],
         [value("activation_49", TensorProto.FLOAT, "batch", 1001)],
         weights=RESNET_WEIGHTS,
-    )
-
-
-def dense_accel(path: Path) -> Path:
-    """The accel clients' names on an ONNX model of pixels: the mean of each colour, 0 to 1."""
-    return write(
-        path,
-        [
-            helper.make_node("Cast", ["Placeholder:0"], ["floats"], to=TensorProto.FLOAT),
-            helper.make_node("Div", ["floats", "white"], ["parts"]),
-            helper.make_node("ReduceMean", ["parts"], [f"{SOFTMAX}:0"], axes=[1, 2], keepdims=0),
-        ],
-        [value("Placeholder:0", TensorProto.UINT8, "batch", 8, 8, 3)],
-        [value(f"{SOFTMAX}:0", TensorProto.FLOAT, "batch", 3)],
-        white=np.float32(255),
     )
 
 

@@ -1,8 +1,10 @@
 """All that is relied on of grpcio's private interface, asked through its public client. Breaks where grpcio changes."""
 
 import asyncio
+import socket
+import ssl
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import grpc
@@ -11,19 +13,26 @@ import uvloop
 from grpc_health.v1 import health_pb2
 
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends.grpc_core import CoreCall, CoreServer, Handlers, Streaming, Unary
+from accelserve.frontends.grpc_core import CoreCall, CoreServer, Handlers, Porter, Streaming, Unary
 from accelserve.frontends.grpc_server import listen
+from accelserve.frontends.tls import Tls, TlsFiles, read_identity
+from certificates import authority, signed
 
 OPTIONS = (("grpc.so_reuseport", 0), ("grpc.max_receive_message_length", 2**20))
 PATIENCE_S = 20.0
 Code = grpc.StatusCode
 
 
-def serve(handlers: Handlers, asks: Callable[[grpc.Channel], None], grace_s: float = PATIENCE_S) -> None:
+def serve(
+    handlers: Handlers,
+    asks: Callable[[grpc.Channel], None],
+    grace_s: float = PATIENCE_S,
+    porter: Porter | None = None,
+) -> None:
     """Run `asks` on a thread, with a channel to a server on a loop of its own that is stopped afterwards."""
 
     async def main() -> None:
-        server = CoreServer(handlers, OPTIONS)
+        server = CoreServer(handlers, OPTIONS, porter=porter)
         port = listen(server, "127.0.0.1", 0)
         await server.start()
         try:
@@ -308,3 +317,91 @@ def test_a_taken_port_is_refused():
         await first.stop(0.0)
 
     asyncio.run(main())
+
+
+class Doorman:
+    """Lets in whoever knows the word."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.turned_away: list[Exception] = []
+
+    def refusal(self, path: str, metadata: Iterable[tuple[str, str]]) -> Exception | None:
+        self.asked.append(path)
+        return None if ("word", "sesame") in [tuple(pair) for pair in metadata] else ScoringError(Kind.FORBIDDEN, "no")
+
+    def turn_away(self, call: CoreCall, error: ScoringError) -> None:
+        self.turned_away.append(error)
+        call.refuse(Code.PERMISSION_DENIED, error.message, [("why", error.reason)])
+
+
+def test_a_porter_turns_calls_away_before_their_message_is_read():
+    porter, seen = Doorman(), []
+
+    async def keeps(call: CoreCall, data: bytes) -> None:
+        seen.append(data)
+        call.answer(data)
+
+    async def streams(call: CoreCall) -> None:
+        seen.append(await call.receive())
+        call.finish()
+
+    def asks(channel: grpc.Channel) -> None:
+        for path in ("/s/Keeps", "/s/Unknown"):
+            with refused(Code.PERMISSION_DENIED, "no"):
+                channel.unary_unary(path)(bytes(10**6), timeout=PATIENCE_S)
+        with refused(Code.PERMISSION_DENIED, "no"):
+            list(channel.stream_stream("/s/Streams")(iter([b"a"]), timeout=PATIENCE_S))
+        word = (("word", "sesame"),)
+        assert channel.unary_unary("/s/Keeps")(b"in", timeout=PATIENCE_S, metadata=word) == b"in"
+        with refused(Code.UNIMPLEMENTED):
+            channel.unary_unary("/s/Unknown")(b"", timeout=PATIENCE_S, metadata=word)
+
+    serve({"/s/Keeps": Unary(keeps), "/s/Streams": Streaming(streams)}, asks, porter=porter)
+    assert seen == [b"in"]
+    assert len(porter.turned_away) == 3
+    assert porter.asked == ["/s/Keeps", "", "/s/Streams", "/s/Keeps", ""]
+
+
+def test_a_porter_that_fails_lets_nobody_in(caplog):
+    class Broken(Doorman):
+        def refusal(self, path: str, metadata: Iterable[tuple[str, str]]) -> Exception | None:
+            raise MemoryError
+
+    def asks(channel: grpc.Channel) -> None:
+        with pytest.raises(grpc.RpcError):
+            channel.unary_unary("/s/Echo")(b"", timeout=0.2)
+
+    serve({"/s/Echo": Unary(echo)}, asks, grace_s=0.0, porter=Broken())
+    assert "MemoryError" in caplog.text
+
+
+def test_a_renewed_certificate_is_used_by_the_next_connection(tmp_path):
+    """The fetcher of grpcio's dynamic credentials, asked at each handshake."""
+    ca = authority(tmp_path)
+    before, after = signed(ca, tmp_path, "before"), signed(ca, tmp_path, "after")
+    identities = [read_identity(TlsFiles(pair.cert, pair.key)) for pair in (before, after)]
+    tls = Tls(identities[0])
+    roots = ca.cert.read_bytes()
+
+    def name_at(port: int) -> str:
+        context = ssl.create_default_context(cafile=ca.cert)
+        context.set_alpn_protocols(["h2"])
+        plain = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        with context.wrap_socket(plain, server_hostname="localhost") as client:
+            return dict(pair[0] for pair in client.getpeercert()["subject"])["commonName"]
+
+    async def main() -> None:
+        server = CoreServer({"/s/Echo": Unary(echo)}, OPTIONS)
+        port = listen(server, "127.0.0.1", 0, tls)
+        await server.start()
+        with grpc.secure_channel(f"127.0.0.1:{port}", grpc.ssl_channel_credentials(roots)) as channel:
+            assert await asyncio.to_thread(ask, channel, "/s/Echo", b"first") == b"first"
+            assert await asyncio.to_thread(name_at, port) == "before"
+            tls.replace(identities[1])
+            assert [await asyncio.to_thread(name_at, port) for _ in range(3)] == ["after"] * 3
+            assert await asyncio.to_thread(ask, channel, "/s/Echo", b"kept") == b"kept"
+        await server.stop(0.0)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(asyncio.wait_for(main(), 60))

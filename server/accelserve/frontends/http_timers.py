@@ -115,7 +115,7 @@ class Outlet:
         connected = self._transport.get_extra_info("socket")
         try:
             told = connected.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, self._TAKEN_AT + 8)
-        except (OSError, AttributeError):
+        except (OSError, ValueError, AttributeError):
             return 0
         return int.from_bytes(told[self._TAKEN_AT :], sys.byteorder)
 
@@ -123,5 +123,5 @@ class Outlet:
         connected = self._transport.get_extra_info("socket")
         try:
             return int.from_bytes(question(connected.fileno()), sys.byteorder)
-        except (OSError, AttributeError):
+        except (OSError, ValueError, AttributeError):
             return 0
