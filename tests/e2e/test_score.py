@@ -137,13 +137,18 @@ def test_a_model_that_is_not_there_ends_it(server, protocol):
     assert done.stderr.count("\n") == 1
 
 
+def test_a_service_that_is_not_there_is_told(tmp_path):
+    done = score("nothing", PICTURES, environ={"ACCELSERVE_SERVICES": str(tmp_path)}, code=4)
+    assert 'no service "nothing"' in done.stderr
+
+
 def test_a_folder_without_files_is_told(server, tmp_path):
     assert "no files in" in score("--url", server.http, tmp_path, code=4).stderr
 
 
 def test_all_mistakes_of_usage_end_with_2(server, tmp_path):
     for arguments in (
-        [PICTURES],
+        ["some-service"],
         ["--url", "nonsense", PICTURES],
         ["--url", server.http, "--labels", tmp_path / "none", PICTURES],
         ["--url", server.http, "--key-file", tmp_path / "none", PICTURES],

@@ -22,6 +22,7 @@ _TOP = 5  # as the loop of the original's documents
 
 _EPILOG = """\
 examples:
+  accelserve score resnet50 cat.jpg                                        a service of `accelserve deploy`
   accelserve score --url http://127.0.0.1:8501 cat.jpg                     the five best classes
   accelserve score --url http://127.0.0.1:8501 pictures/ --concurrency 8   a folder, eight requests at a time
   accelserve score --url 127.0.0.1:8500 --grpc pictures/ --batch 16 --input images --output scores
@@ -30,7 +31,8 @@ examples:
 
 A file goes to the server as it is, which reads from its bytes what it is. Over gRPC it is a string tensor, and a .npy
 file the array that it holds; over HTTP several files, or an --input, make a body of JSON. The key is read from
---key-file, else from ACCELSERVE_KEY, and never from the command line, which others can see.
+--key-file, else of a local service from its own folder, else from ACCELSERVE_KEY, and never from the command line,
+which others can see.
 The progress goes to standard error, the answers to standard output. One bad file costs itself alone.
 
 exit codes: 0 all files were scored; 1 some were not, or Ctrl-C; 2 usage, or the key is refused; 3 the entry script
@@ -45,7 +47,12 @@ def add(commands: Commands) -> None:
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    score.add_argument("files", nargs="+", metavar="FILE", help="files, and folders with all that is in them")
+    score.add_argument(
+        "files",
+        nargs="+",
+        metavar="[SERVICE] FILE",
+        help="files, and folders with all that is in them; without --url and --script first a local service's name",
+    )
     whom = score.add_argument_group("whom to ask")
     whom.add_argument("--url", metavar="URL", help="a server's or a service's address; with --grpc HOST:PORT")
     whom.add_argument(

@@ -14,6 +14,8 @@ from accelserve.score_files.asking import Asker, Question
 from accelserve.score_files.over_script import ScriptAsker
 from accelserve.score_files.target import Target, parse_address, read_key
 
+_OF_SCRIPTS = ("--model-files", "--legacy-tensorflow")
+
 
 def opener(parsed: argparse.Namespace, environ: Mapping[str, str]) -> Callable[[], Asker]:
     """Makes each thread's way to answers. Raises ConfigError with all that is wrong, ScoringError for a bad script."""
@@ -24,17 +26,33 @@ def opener(parsed: argparse.Namespace, environ: Mapping[str, str]) -> Callable[[
 
 
 def _server_opener(parsed: argparse.Namespace, environ: Mapping[str, str], question: Question) -> Callable[[], Asker]:
-    problems = [f"{flag} is for --script" for flag in ("--model-files", "--legacy-tensorflow") if _given(parsed, flag)]
-    if parsed.url is None:
-        raise ConfigError([*problems, "say whom to ask: --url ADDRESS of a server, or --script FILE"])
+    if problems := [f"{flag} is for --script" for flag in _OF_SCRIPTS if _given(parsed, flag)]:
+        raise ConfigError(problems)
+    target = _service(parsed, environ) if parsed.url is None else _server(parsed, environ)
+    return lambda: target.open(question)
+
+
+def _server(parsed: argparse.Namespace, environ: Mapping[str, str]) -> Target:
     try:
         address, grpc = parse_address(parsed.url, parsed.grpc)
     except ValueError as error:
-        raise ConfigError([*problems, f"--url: {error}"]) from error
-    if problems:
-        raise ConfigError(problems)
-    target = Target(address, grpc, read_key(parsed.key_file, environ))
-    return lambda: target.open(question)
+        raise ConfigError([f"--url: {error}"]) from error
+    return Target(address, grpc, read_key(parsed.key_file, environ))
+
+
+def _service(parsed: argparse.Namespace, environ: Mapping[str, str]) -> Target:
+    """The first of the files is the service's name then, and is taken from them."""
+    from accelserve.deploy.services import service_address
+
+    name, *files = parsed.files
+    if not files:
+        problem = f"which file of which service? want SERVICE FILE..., or --url or --script and files; got {name!r}"
+        raise ConfigError([problem])
+    parsed.files = files
+    where = service_address(name, environ)
+    key = read_key(parsed.key_file, environ) if parsed.key_file is not None else where.key
+    address, grpc = (where.grpc, True) if parsed.grpc else parse_address(where.scoring_uri, grpc=False)
+    return Target(address, grpc, key, service=name)
 
 
 def _script_opener(parsed: argparse.Namespace) -> Callable[[], Asker]:
