@@ -56,6 +56,12 @@ def test_tf_servings_environment_names_the_model_when_nothing_else_does():
     assert config.models == (ModelConfig("model", Path("/srv/model")),)
 
 
+def test_empty_names_of_tf_serving_count_as_not_set():
+    """An image that is built on ours says so that it serves something else."""
+    with pytest.raises(ConfigError, match="no model given"):
+        load(models=[], environ={"MODEL_NAME": "", "MODEL_BASE_PATH": ""})
+
+
 def test_all_mistakes_are_reported_together(tmp_path):
     file = tmp_path / "server.toml"
     file.write_text("colour = 1\n[models.a]\npth = 'x'\n")

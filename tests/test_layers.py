@@ -93,6 +93,9 @@ ARROWS: dict[str, set[str]] = {
     "supervised": set(),
     "score_files": {"client", "codecs", "entry_script.framing", "entry_script.heads", "entry_script.messages"},
     "deploy": {"models", "supervised", "backends.lease"},
+    "packaging": {
+        *("deploy.image_layout", "models.manifest", "models.store", "convert.unfinished"),
+    },
     "demo": {"client", "builtin"},
     "inspection": {
         *("models", "backends.base", "backends.discovery", "backends.accel_onnx.accel_model"),
@@ -101,7 +104,7 @@ ARROWS: dict[str, set[str]] = {
     "listing": {"inspection", "models.store"},
     "commands": {
         *("runtime", "azmlinfsrv", "client", "convert", "deploy", "recipes", "demo", "inspection", "listing"),
-        *("score_files", "entry_script.check", "entry_script.messages"),
+        *("packaging", "score_files", "entry_script.check", "entry_script.messages"),
         "supervised",
         *(
             "models.manifest",
@@ -140,7 +143,7 @@ LIBRARIES: dict[str, set[str]] = {  # library -> the only units or modules that 
     "onnx": {"convert"},
     "openvino": {"backends.openvino.library"},
     "tf2onnx": {"convert"},
-    "yaml": {"deploy.manifests"},
+    "yaml": {"deploy.manifests", "packaging.conda_file"},
     "cv2": {"codecs.bilinear", "codecs.images", "codecs.jpeg", "codecs.picture_geometry"},
     "simplejpeg": {"codecs.jpeg"},
     "nvidia": {"codecs.jpeg_on_gpu"},

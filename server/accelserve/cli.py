@@ -14,6 +14,7 @@ from accelserve.commands import (
     deploy,
     devices,
     list_models,
+    package,
     path,
     recipes,
     register,
@@ -54,6 +55,7 @@ _COMMANDS = (
     score,
     deploy,
     services,
+    package,
 )
 
 

@@ -260,10 +260,12 @@ def load_config(
     elif named := environ.get("ACCELSERVE_MODEL", "").split():
         reader.only_models(named, "ACCELSERVE_MODEL", "store" in flags or bool(environ.get("ACCELSERVE_STORE")))
     elif (
-        not reader.models and "store" not in reader.values and ("MODEL_NAME" in environ or "MODEL_BASE_PATH" in environ)
+        not reader.models
+        and "store" not in reader.values
+        and (environ.get("MODEL_NAME") or environ.get("MODEL_BASE_PATH"))
     ):
-        name = environ.get("MODEL_NAME", "model")  # the defaults of TF Serving's image
-        base = environ.get("MODEL_BASE_PATH", "/models")
+        name = environ.get("MODEL_NAME") or "model"  # the defaults of TF Serving's image
+        base = environ.get("MODEL_BASE_PATH") or "/models"
         reader.only_models([f"{name}={base}/{name}"], "MODEL_NAME and MODEL_BASE_PATH", own_store=True)
     config = ServerConfig(models=tuple(reader.models.values()), **reader.values)
     problems = reader.problems + reader.contradictions(config)

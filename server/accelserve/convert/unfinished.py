@@ -10,13 +10,14 @@ from accelserve.errors import Kind, ScoringError
 
 
 @contextmanager
-def appearing(name: str, output: Path) -> Iterator[Path]:
+def appearing(name: str, output: Path, flag: str = "--output") -> Iterator[Path]:
     """A folder to fill, which becomes `output` at the end; what is raised meanwhile passes, and nothing is left.
 
-    Raises ScoringError: CONFLICT when `output` exists, PRECONDITION when it cannot be written (a full disk).
+    flag: how the user says where. Raises ScoringError: CONFLICT when `output` exists, PRECONDITION when it cannot be
+    written (a full disk).
     """
     if output.exists():
-        raise ScoringError(Kind.CONFLICT, f"{output} exists: delete it, or choose another --output")
+        raise ScoringError(Kind.CONFLICT, f"{output} exists: delete it, or choose another {flag}")
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:
         unfinished.mkdir(parents=True)

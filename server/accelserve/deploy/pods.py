@@ -121,6 +121,8 @@ def _container(d: ServiceDefinition, image: str, mounts: list[dict[str, Any]], f
         "ACCELSERVE_HTTP_PORT": str(ports["http"]),
         "ACCELSERVE_GRPC_PORT": str(ports["grpc"]),
     }
+    if not (d.model and d.serve_model):  # the image itself would serve its model, or look for TF Serving's
+        environment |= dict.fromkeys(("ACCELSERVE_MODEL", "MODEL_NAME", "MODEL_BASE_PATH"), "")
     if d.entry_script and d.model and d.version is not None:
         environment["AZUREML_MODEL_DIR"] = image_layout.version_folder(d.model, d.version)
     return {

@@ -1,0 +1,179 @@
+"""Conda files, as the original's documents and their readers write them."""
+
+import pytest
+
+from accelserve.config_sources import ConfigError
+from accelserve.packaging.conda_file import CondaFile, parse_conda_file, read_conda_file
+
+INDENTED = """\
+name: service
+channels:
+  - defaults
+dependencies:
+  - tensorflow-gpu = 1.12
+  - numpy
+  - pip:
+    - azureml-core
+    - azureml-contrib-services
+"""
+FLUSH = """\
+name: project_environment
+dependencies:
+  # the interpreter
+- python=3.6.2
+
+- pip:
+  - azureml-defaults==1.0.43.*
+- numpy
+channels:
+- conda-forge
+"""
+
+
+def read(text: str) -> CondaFile:
+    return parse_conda_file(text, "myenv.yml")
+
+
+def told(text: str) -> list[tuple[str, str, int, bool]]:
+    return [(one.name, one.version, one.line, one.of_pip) for one in read(text).wanted]
+
+
+def problems(text: str) -> str:
+    with pytest.raises(ConfigError) as refused:
+        read(text)
+    return "\n".join(refused.value.problems)
+
+
+def test_both_styles_of_lists_are_read_with_their_lines():
+    assert told(INDENTED) == [
+        ("tensorflow-gpu", "==1.12.*", 5, False),
+        ("numpy", "", 6, False),
+        ("azureml-core", "", 8, True),
+        ("azureml-contrib-services", "", 9, True),
+    ]
+    assert told(FLUSH) == [
+        ("python", "==3.6.2.*", 4, False),
+        ("azureml-defaults", "==1.0.43.*", 7, True),
+        ("numpy", "", 8, False),
+    ]
+    assert read(INDENTED).channels == ((3, "defaults"),)
+    assert read(FLUSH).channels == ((10, "conda-forge"),)
+
+
+@pytest.mark.parametrize(
+    ("entry", "version"),
+    [
+        ("x", ""),
+        ("x *", ""),
+        ("x=1.12", "==1.12.*"),
+        ("x = 1.12", "==1.12.*"),
+        ("x=1.12.*", "==1.12.*"),
+        ("x==1.12.0", "==1.12.0"),
+        ("x == 1.12.0", "==1.12.0"),
+        ("x>=1.2, <2", ">=1.2,<2"),
+        ("x 1.12", "==1.12.*"),
+        ("x~=1.4", "~=1.4"),
+        ("x!=1.4", "!=1.4"),
+    ],
+)
+def test_condas_versions_become_pips(entry, version):
+    assert told(f"dependencies:\n- {entry}\n")[0][:2] == ("x", version)
+
+
+@pytest.mark.parametrize("entry", ["x=1.12=py36_0", "x==1.12=py36_0", "x 1.12 py36_0"])
+def test_builds_are_left_out_and_told(entry):
+    found = read(f"dependencies:\n- {entry}\n")
+    assert found.wanted[0].version.startswith("==1.12")
+    assert "py36_0" in found.remarks[0][1]
+
+
+def test_a_channel_before_a_name_is_left_out_and_told():
+    found = read("dependencies:\n- conda-forge::zebra=1.2\n")
+    assert found.wanted[0].name == "zebra"
+    assert "conda-forge" in found.remarks[0][1]
+
+
+def test_names_are_compared_as_pip_compares_them():
+    assert told("dependencies:\n- Scikit_Learn\n")[0][0] == "scikit-learn"
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ["pkg[gpu]==1.0", "pkg; python_version < '3.12'", "pkg @ https://example.org/pkg.whl"],
+)
+def test_pips_entries_with_more_than_a_version_are_kept_whole(entry):
+    text = f'dependencies:\n- pip:\n  - "{entry}"\n'
+    assert read(text).wanted[0].rest == entry
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("", 1, "conda writes them"),
+        ("just words", 1, "conda writes them"),
+        ("- a\n- b\n", 1, "conda writes them"),
+        ("name: x\n", 1, "no dependencies"),
+        ("dependencies: numpy\n", 1, "want a list"),
+        ("dependencies:\n- numpy\n- [a, b]\n", 3, "a list in the list"),
+        ("dependencies:\n- numpy\n-\n", 3, "nothing"),
+        ("dependencies:\n- npm:\n  - left-pad\n", 2, "only `pip:`"),
+        ("dependencies:\n- pip:\n  - -r other.txt\n", 3, "write the packages themselves"),
+        ("dependencies:\n- pip:\n  - --index-url https://example.org\n", 3, "option"),
+        ("dependencies:\n- pip:\n  - '!!'\n", 3, "want `name==version`"),
+        ("dependencies:\n- '=1.0'\n", 2, "want `name`"),
+        ("dependencies:\n- x=1|2\n", 2, "pip can read"),
+        ("dependencies:\n- x[version='>=1']\n", 2, "pip can read"),
+        ("dependencies:\n- a\ndependencies:\n- b\n", 3, "twice"),
+        ("dependancies:\n- a\n", 1, "unknown key 'dependancies'"),
+        ("dependencies:\n- a\n  b: c\n d\n", 3, "not YAML"),
+        ("dependencies:\n\t- a\n", 2, "not YAML"),
+        ("dependencies: [a, b\n", 2, "not YAML"),
+    ],
+)
+def test_what_cannot_be_read_is_told_with_its_line_and_a_remedy(text, line, words):
+    said = problems(text)
+    assert f"myenv.yml, line {line}: " in said
+    assert words in said
+
+
+def test_all_problems_are_told_at_once():
+    assert len(problems("nome: x\ndependencies:\n- x=1|2\n- pip:\n  - -e .\n").splitlines()) == 3
+
+
+def test_a_yaml_bomb_is_refused_before_it_grows():
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    assert "alias" in problems("\n".join([*lines, "dependencies: *a11"]))
+
+
+def test_deep_nesting_is_refused():
+    assert "nested too deeply" in problems("dependencies: " + "[" * 10_000)
+
+
+def test_tags_make_nothing():
+    said = problems("dependencies:\n- !!python/object/apply:os.system ['touch /tmp/x']\n")
+    assert "a list in the list" in said
+
+
+def test_a_huge_file_is_refused():
+    assert "no environment file" in problems("#" * 2**21)
+
+
+def test_numbers_and_dates_are_words_here():
+    assert told("dependencies:\n- pip:\n  - 7zip==2020.1\n")[0][:2] == ("7zip", "==2020.1")
+
+
+def test_a_file_that_cannot_be_read_is_told(tmp_path):
+    with pytest.raises(ConfigError, match="No such file"):
+        read_conda_file(tmp_path / "none.yml")
+    (tmp_path / "bad.yml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ConfigError, match="UTF-8"):
+        read_conda_file(tmp_path / "bad.yml")
+    (tmp_path / "bell.yml").write_bytes(b"name: \x07")
+    with pytest.raises(ConfigError, match="not YAML"):
+        read_conda_file(tmp_path / "bell.yml")
+
+
+def test_a_byte_order_mark_and_windows_line_ends_are_no_obstacle(tmp_path):
+    (tmp_path / "env.yml").write_bytes(b"\xef\xbb\xbfdependencies:\r\n- numpy=1.16\r\n")
+    assert read_conda_file(tmp_path / "env.yml").wanted[0].name == "numpy"

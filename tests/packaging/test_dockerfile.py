@@ -1,0 +1,58 @@
+"""The Dockerfile that is written."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from accelserve.packaging.dockerfile import DOCKERIGNORE, Recipe, dockerfile
+from dockerfiles import CHECKOUT, stages
+
+FULL = Recipe("accelserve:gpu", "resnet50:3 with score.py", True, True, True, True, {"A": 'x "$HOME" y', "B": ""})
+
+
+def instructions(recipe: Recipe) -> list[tuple[str, str]]:
+    (stage,) = stages(dockerfile(recipe), {})
+    return list(stage.instructions)
+
+
+@pytest.mark.parametrize("recipe", [FULL, Recipe("accelserve:cpu", "x:1", has_models=True)])
+def test_hadolint_has_no_complaint(recipe, tmp_path):
+    (tmp_path / "Dockerfile").write_text(dockerfile(recipe))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("hadolint"), "--config", CHECKOUT / ".hadolint.yaml", tmp_path / "Dockerfile"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_it_starts_from_the_base_and_ends_as_its_user():
+    made = instructions(FULL)
+    assert [value for name, value in made if name == "USER"] == ["0", "10001"]
+    assert not any(name in ("ENTRYPOINT", "CMD", "EXPOSE", "HEALTHCHECK") for name, _ in made)  # the base has them
+
+
+def test_only_what_is_there_is_copied():
+    assert [value for name, value in instructions(FULL) if name == "COPY"] == [
+        "models /models",
+        "files /model-files",
+        "app /var/azureml-app",
+    ]
+    bare = instructions(Recipe("b", "x:1", has_models=True))
+    assert [value for name, value in bare if name == "COPY"] == ["models /models"]
+    assert not any(name == "RUN" for name, _ in bare)
+
+
+def test_all_that_is_copied_passes_the_dockerignore():
+    lines = [line for line in DOCKERIGNORE.splitlines() if not line.startswith("#")]
+    assert lines[0] == "*"
+    copied = {value.split()[0] for name, value in instructions(FULL) if name == "COPY"} | {"requirements.txt"}
+    assert {f"!{name}" for name in copied} == set(lines[1:])
+
+
+def test_values_reach_the_container_as_they_are():
+    assert 'ENV A="x \\"\\$HOME\\" y"' in dockerfile(FULL)
+    assert 'B=""' in dockerfile(FULL)
