@@ -5,7 +5,7 @@ import json
 import pytest
 
 from accelserve.config_sources import ConfigError
-from accelserve.score_files.target import Target, parse_address, read_key
+from accelserve.score_files.target import Target, checked_tls, parse_address, read_key
 
 KEY = "Very0Secret0Key0"
 
@@ -13,13 +13,14 @@ KEY = "Very0Secret0Key0"
 @pytest.mark.parametrize(
     ("url", "grpc", "address"),
     [
-        ("http://127.0.0.1:8501", False, ("http://127.0.0.1:8501", False)),
-        ("http://127.0.0.1:8501/", False, ("http://127.0.0.1:8501", False)),
-        ("http://h/score", False, ("http://h", False)),
-        ("https://h/api/v1/service/rn/score", False, ("https://h/api/v1/service/rn", False)),
-        ("127.0.0.1:8500", True, ("127.0.0.1:8500", True)),
-        ("grpc://h:8500", False, ("h:8500", True)),
-        ("[::1]:8500", True, ("[::1]:8500", True)),
+        ("http://127.0.0.1:8501", False, ("http://127.0.0.1:8501", False, False)),
+        ("http://127.0.0.1:8501/", False, ("http://127.0.0.1:8501", False, False)),
+        ("http://h/score", False, ("http://h", False, False)),
+        ("https://h/api/v1/service/rn/score", False, ("https://h/api/v1/service/rn", False, True)),
+        ("127.0.0.1:8500", True, ("127.0.0.1:8500", True, False)),
+        ("grpc://h:8500", False, ("h:8500", True, False)),
+        ("grpcs://h:8500", False, ("h:8500", True, True)),
+        ("[::1]:8500", True, ("[::1]:8500", True, False)),
     ],
 )
 def test_an_address_is_the_servers_or_the_services(url, grpc, address):
@@ -79,3 +80,10 @@ def test_a_key_that_is_typed_instead_of_a_file_is_not_repeated(tmp_path):
 
 def test_no_repr_shows_the_key():
     assert KEY not in repr(Target("http://h", key=KEY))
+
+
+def test_files_of_tls_that_cannot_be_used_are_errors_of_usage(tmp_path):
+    (tmp_path / "bad.pem").write_text("no certificate")
+    for files in ((tmp_path / "none", None, None), (tmp_path / "bad.pem", None, None), (None, tmp_path / "none", None)):
+        with pytest.raises(ConfigError, match="--tls"):
+            checked_tls(*files)

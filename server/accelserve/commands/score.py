@@ -56,12 +56,17 @@ def add(commands: Commands) -> None:
     whom = score.add_argument_group("whom to ask")
     whom.add_argument("--url", metavar="URL", help="a server's or a service's address; with --grpc HOST:PORT")
     whom.add_argument(
-        "--grpc", action="store_true", help="TF Serving's Predict instead of HTTP (also --url grpc://...)"
+        "--grpc", action="store_true", help="TF Serving's Predict instead of HTTP (also --url grpc:// or grpcs://)"
     )
     whom.add_argument("--script", type=Path, metavar="SCORE.PY", help="run this entry script, without a server")
     whom.add_argument(
         "--key-file", type=Path, metavar="FILE", help="holds the key (default: ACCELSERVE_KEY, else none)"
     )
+    whom.add_argument("--tls-roots", type=Path, metavar="FILE", help="who may sign the server's certificate (PEM)")
+    whom.add_argument(
+        "--tls-cert", type=Path, metavar="FILE", help="our own certificate, where the server asks for one"
+    )
+    whom.add_argument("--tls-key", type=Path, metavar="FILE", help="its key")
     what = score.add_argument_group("what to ask")
     what.add_argument("--model", default="", metavar="NAME", help="of the server's models (default: its own default)")
     what.add_argument("--input", default="", metavar="NAME", help="the input's name (default: the only one)")

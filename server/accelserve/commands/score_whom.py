@@ -12,7 +12,7 @@ from accelserve.entry_script.messages import WorkerSettings
 from accelserve.errors import Kind, ScoringError
 from accelserve.score_files.asking import Asker, Question
 from accelserve.score_files.over_script import ScriptAsker
-from accelserve.score_files.target import Target, parse_address, read_key
+from accelserve.score_files.target import Target, checked_tls, parse_address, read_key
 
 _OF_SCRIPTS = ("--model-files", "--legacy-tensorflow")
 
@@ -34,10 +34,14 @@ def _server_opener(parsed: argparse.Namespace, environ: Mapping[str, str], quest
 
 def _server(parsed: argparse.Namespace, environ: Mapping[str, str]) -> Target:
     try:
-        address, grpc = parse_address(parsed.url, parsed.grpc)
+        address, grpc, secure = parse_address(parsed.url, parsed.grpc)
     except ValueError as error:
         raise ConfigError([f"--url: {error}"]) from error
-    return Target(address, grpc, read_key(parsed.key_file, environ))
+    files = (parsed.tls_roots, parsed.tls_cert, parsed.tls_key)
+    if any(files) and not grpc and not secure:
+        raise ConfigError([f"--url {parsed.url}: TLS is spoken at https:// addresses"])
+    tls = checked_tls(*files) if secure or any(files) else None
+    return Target(address, grpc, read_key(parsed.key_file, environ), tls=tls)
 
 
 def _service(parsed: argparse.Namespace, environ: Mapping[str, str]) -> Target:
@@ -51,12 +55,25 @@ def _service(parsed: argparse.Namespace, environ: Mapping[str, str]) -> Target:
     parsed.files = files
     where = service_address(name, environ)
     key = read_key(parsed.key_file, environ) if parsed.key_file is not None else where.key
-    address, grpc = (where.grpc, True) if parsed.grpc else parse_address(where.scoring_uri, grpc=False)
-    return Target(address, grpc, key, service=name)
+    address = where.grpc if parsed.grpc else where.scoring_uri.removesuffix("/score")
+    # Its own certificate is trusted, as one that nobody else has signed has to be.
+    roots = parsed.tls_roots or (Path(where.tls_cert) if where.tls_cert else None)
+    tls = checked_tls(roots, parsed.tls_cert, parsed.tls_key) if where.tls_cert else None
+    return Target(address, parsed.grpc, key, service=name, tls=tls)
 
 
 def _script_opener(parsed: argparse.Namespace) -> Callable[[], Asker]:
-    flags = ("--url", "--grpc", "--key-file", "--model", "--input", "--output")
+    flags = (
+        "--url",
+        "--grpc",
+        "--key-file",
+        "--tls-roots",
+        "--tls-cert",
+        "--tls-key",
+        "--model",
+        "--input",
+        "--output",
+    )
     problems = [f"{flag} cannot be given with --script" for flag in flags if _given(parsed, flag)]
     if parsed.batch != 1:
         problems.append("--batch: an entry script takes one file at a time")

@@ -4,6 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from ssl import SSLCertVerificationError
 from typing import Any, NamedTuple, Protocol
 
 from accelserve.client import ServerError
@@ -94,6 +95,9 @@ def no_connection(address: str, error: OSError) -> RefusalError:
     """Also for a connection that ended instead of an answer."""
     if isinstance(error, TimeoutError):
         return RefusalError("TIMEOUT", f"{address}: no answer in time")
+    if isinstance(error, SSLCertVerificationError):
+        said = f"{address}: its certificate is not trusted: {error.verify_message}; --tls-roots says who may sign it"
+        return RefusalError(NO_CONNECTION, said, ExitCode.USAGE, unreached=True)
     return RefusalError(NO_CONNECTION, f"{address}: {error.strerror or error}", ExitCode.NOT_FOUND, unreached=True)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from accelserve.client import Client, GrpcClient
+from accelserve.client.tls import ClientTls
 from accelserve.config_sources import ConfigError
 from accelserve.score_files.asking import Asker, Question
 from accelserve.score_files.over_grpc import GrpcAsker
@@ -22,43 +23,45 @@ _ROUTE = "x-ms-aml-grpc-service-route"
 class Target:
     """address: "http://host:port/prefix", without the last "/score"; of gRPC "host:port".
 
-    service: its name, for gRPC's route header; "" where it is not known.
+    service: its name, for gRPC's route header; "" where it is not known. tls: None for none over gRPC, and for the
+    system's roots over https.
     """
 
     address: str
     grpc: bool = False
     key: str = field(default="", repr=False)
     service: str = ""
+    tls: ClientTls | None = None
 
     def open(self, question: Question) -> Asker:
         """A connection of its own, made when it is used."""
-        shown = {"authorization": f"Bearer {self.key}"} if self.key else {}
         if self.grpc:
-            routed = {_ROUTE: f"/api/v1/service/{self.service}"} if self.service else {}
-            client = GrpcClient(self.address, metadata=tuple({**shown, **routed}.items()))
+            routed = ((_ROUTE, f"/api/v1/service/{self.service}"),) if self.service else ()
+            client = GrpcClient(self.address, metadata=routed, key=self.key, tls=self.tls)
             return GrpcAsker(client, self.address, question, time.perf_counter)
-        return HttpAsker(Client(self.address, headers=shown), self.address, question, time.perf_counter)
+        http = Client(self.address, key=self.key, tls=self.tls)
+        return HttpAsker(http, self.address, question, time.perf_counter)
 
 
-def parse_address(url: str, grpc: bool) -> tuple[str, bool]:
-    """What a user types -> the address, and whether it is gRPC's. Raises ValueError.
+def parse_address(url: str, grpc: bool) -> tuple[str, bool, bool]:
+    """What a user types -> the address, whether it is gRPC's, and whether it says TLS. Raises ValueError.
 
-    HTTP: the server's address, or the service's scoring address, which ends in /score. gRPC: HOST:PORT or
-    grpc://HOST:PORT.
+    HTTP: the server's address, or the service's scoring address, which ends in /score. gRPC: HOST:PORT, grpc://HOST:PORT
+    or, with TLS, grpcs://HOST:PORT.
     """
-    if grpc or url.startswith("grpc://"):
-        rest = url.removeprefix("grpc://").rstrip("/")
+    if grpc or url.startswith(("grpc://", "grpcs://")):
+        rest = url.removeprefix("grpc://").removeprefix("grpcs://").rstrip("/")
         parts = urlsplit(f"//{rest}")
         if "://" in rest or not parts.hostname or _port(f"//{rest}") is None or parts.path:
-            raise ValueError("want HOST:PORT or grpc://HOST:PORT for gRPC, for example 127.0.0.1:8500")
-        return rest, True
+            raise ValueError("want HOST:PORT, grpc://HOST:PORT or grpcs://HOST:PORT for gRPC")
+        return rest, True, url.startswith("grpcs://")
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
         raise ValueError("want an address like http://127.0.0.1:8501 or http://HOST/api/v1/service/NAME/score")
     if parts.username is not None:
         raise ValueError("a key does not belong into an address, which others can see: use --key-file")
     _port(url)
-    return url.rstrip("/").removesuffix("/score"), False
+    return url.rstrip("/").removesuffix("/score"), False, parts.scheme == "https"
 
 
 def _port(url: str) -> int | None:
@@ -67,6 +70,20 @@ def _port(url: str) -> int | None:
         return urlsplit(url).port
     except ValueError as error:
         raise ValueError("the port is no number from 0 to 65535") from error
+
+
+def checked_tls(roots: Path | None, cert: Path | None, key: Path | None) -> ClientTls:
+    """Raises ConfigError for files that cannot be used."""
+    if (cert is None) != (key is None):
+        raise ConfigError(["--tls-cert and --tls-key: want both or none"])
+    tls = ClientTls(roots, cert, key)
+    try:
+        tls.context()
+    except OSError as error:  # ssl.SSLError too
+        given = {"--tls-roots": roots, "--tls-cert": cert, "--tls-key": key}
+        files = ", ".join(f"{flag} {path}" for flag, path in given.items() if path is not None)
+        raise ConfigError([f"{files}: {error.strerror or error}; want PEM files"]) from error
+    return tls
 
 
 def read_key(path: Path | None, environ: Mapping[str, str]) -> str:
