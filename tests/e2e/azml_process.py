@@ -9,7 +9,7 @@ from pathlib import Path
 
 from server_process import Server, end, environment_of, line_of
 
-READY = re.compile(r"is ready: (?P<http>http://\S+) \(HTTP\)(?: (?P<health>http://\S+) \(health\))?")
+READY = re.compile(r"is ready: (?P<http>https?://\S+) \(HTTP\)(?: (?P<health>https?://\S+) \(health\))?")
 
 
 def start_azml(arguments, log: Path, environ: Mapping[str, str] | None = None) -> subprocess.Popen:
