@@ -100,7 +100,8 @@ def new_keys() -> Keys:
 def read_keys(path: Path) -> Keys:
     """Raises KeyFileError."""
     try:
-        content = path.read_bytes()
+        with path.open("rb") as stream:
+            content = stream.read(_MOST_FILE_BYTES + 1)
     except OSError as error:
         raise KeyFileError(f"key file {path}: {error.strerror}") from None
     return parse_keys(content, path)

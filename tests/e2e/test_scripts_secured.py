@@ -7,7 +7,7 @@ from azml_process import azml_serving, start_azml
 from plain_http import check_log
 from secure_talk import KEYS, SecureConnection, bearer, make_files, secure_server
 from server_process import end, wait_until
-from talk import ask
+from talk import Connection, ask, request_bytes
 
 from accelserve.keys import replace_key
 
@@ -62,6 +62,24 @@ def test_azmlinfsrv_asks_for_keys_and_answers_its_health_without_one(files, tmp_
     with azml_serving(script, "--auth-keys", files.keys, "--auth-everywhere", log=tmp_path / "log") as server:
         assert ask(server, "/").status == 401
         assert ask(server, "/", headers=bearer()).body == b"Healthy"
+
+
+def test_a_browser_may_ask_whether_a_page_may_send_a_key(files, tmp_path):
+    script = tmp_path / "score.py"
+    script.write_text(TELLS_HEADERS)
+    preflight = {"origin": "http://page", "access-control-request-method": "POST"}
+    for strict in ((), ("--strict-compat",)):
+        cors = ("--access_control_allow_origins", "http://page")
+        with azml_serving(script, "--auth-keys", files.keys, *cors, *strict, log=tmp_path / "log") as server:
+            with Connection(server.http_port) as connection:
+                connection.socket.sendall(request_bytes("/score", None, preflight, "OPTIONS"))
+                answer = connection.read()
+            if strict:  # the script may get it
+                assert answer.status == 401
+            else:
+                assert answer.status < 300
+                assert answer.headers["access-control-allow-origin"] == "http://page"
+            assert ask(server, "/score", b"{}").status == 401
 
 
 def test_azmlinfsrv_speaks_tls(files, tmp_path):

@@ -43,6 +43,13 @@ def test_what_only_looks_like_a_probe_needs_one(path):
     assert guard().refusal(path, None) is not None
 
 
+def test_preflight_needs_none_where_that_is_said():
+    asked = Guard(Keyring(KEYS), None, open_preflight=True)
+    assert asked.refusal("/score", None, "OPTIONS") is None
+    assert asked.refusal("/score", None, "POST") is not None
+    assert guard().refusal("/score", None, "OPTIONS") is not None
+
+
 def test_health_over_grpc_needs_none_and_reflection_does():
     porter = guard(OPEN_GRPC)
     assert porter.refusal("/grpc.health.v1.Health/Check", None) is None

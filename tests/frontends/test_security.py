@@ -77,6 +77,17 @@ def test_a_file_that_goes_wrong_leaves_the_old_keys_in_force_and_is_told_once(co
     assert not lets_in(security, KEYS.primary)
 
 
+def test_a_fault_of_ours_does_not_end_the_looking(config, tmp_path, caplog, monkeypatch):
+    security = open_security(config)
+    with monkeypatch.context() as patched:
+        patched.setattr("accelserve.frontends.security.read_keys", lambda path: 1 / 0)
+        look(security)
+    assert "could not be looked at" in caplog.text
+    write_new_keys(tmp_path / "keys.json")
+    look(security)
+    assert not lets_in(security, KEYS.primary)
+
+
 def test_the_same_content_written_again_is_no_change(config, tmp_path):
     security = open_security(config)
     before = security.http_guard.version

@@ -73,7 +73,9 @@ class AzmlRuntime:
         """
         raise_malloc_thresholds()
         config = self._config
-        security = open_security(config.server, open_http=_OPEN_HTTP)
+        # With --strict-compat the script gets OPTIONS too.
+        preflight = bool(config.cors_origins) and not config.strict
+        security = open_security(config.server, open_http=_OPEN_HTTP, open_preflight=preflight)
         self._policy.guard = security.http_guard
         async with AsyncExitStack() as stack:
             following = asyncio.create_task(security.follow())

@@ -276,7 +276,8 @@ class HttpProtocol(HttpToolsProtocol):
         if guard is None:
             return None
         sent = [value for name, value in self.headers if name == b"authorization"]
-        return guard.refusal(self.scope["path"], sent[0].decode("latin-1") if len(sent) == 1 else None)
+        key = sent[0].decode("latin-1") if len(sent) == 1 else None
+        return guard.refusal(self.scope["path"], key, self.scope["method"])
 
     def _still_let_in(self, plain: PlainHead) -> bool:
         """Whether a head that came before would be let in again: keys may have changed."""

@@ -63,6 +63,9 @@ class Followed(Generic[Read]):
         except (KeyFileError, TlsError) as error:
             self._troubled(str(error))
             return
+        except Exception:  # a fault of ours must not end the looking
+            _LOG.exception("%s could not be looked at", self._what)
+            return
         if self._told:
             _LOG.warning("%s can be read again", self._what)
         self._problem, self._told = "", False
@@ -78,11 +81,17 @@ class Followed(Generic[Read]):
             _LOG.error("%s: the old one stays in force until this is repaired: %s", self._what, problem)
 
 
-def open_security(config: ServerConfig, internal_key: str = "", open_http: re.Pattern[str] = OPEN_HTTP) -> Security:
+def open_security(
+    config: ServerConfig,
+    internal_key: str = "",
+    open_http: re.Pattern[str] = OPEN_HTTP,
+    *,
+    open_preflight: bool = False,
+) -> Security:
     """What `config` asks for.
 
-    internal_key: one more that is accepted, of the server's own processes. open_http: paths that need no key.
-    Raises ConfigError with every problem.
+    internal_key: one more that is accepted, of the server's own processes. open_http: paths that need no key;
+    open_preflight: nor does OPTIONS. Raises ConfigError with every problem.
     """
     problems: list[str] = []
     keys, identity = _keys(config, problems), _identity(config, problems)
@@ -98,7 +107,7 @@ def open_security(config: ServerConfig, internal_key: str = "", open_http: re.Pa
     if keys is not None:
         ring, path = Keyring(keys, internal_key), Path(config.auth_keys)
         open_paths = (None, None) if config.auth_everywhere else (open_http, OPEN_GRPC)
-        guards = Guard(ring, open_paths[0]), Guard(ring, open_paths[1])
+        guards = Guard(ring, open_paths[0], open_preflight=open_preflight), Guard(ring, open_paths[1])
         followed.append(Followed(f"--auth-keys {path}", keys, lambda: read_keys(path), _new_keys(ring, path)))
     tls = None
     if identity is not None:
