@@ -1,11 +1,14 @@
 """`accelserve.score` in an entry script: a model of the server, asked over gRPC."""
 
 import json
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import pytest
 from script_worker import JSON, post, worker
 from server_process import serving
 
+from accelserve.keys import write_new_keys
 from model_builders import onnx_affine
 
 SCRIPT = """
@@ -93,3 +96,18 @@ def test_a_server_without_models_is_said_in_the_log(tmp_path):
     with worker(tmp_path, SCRIPT) as made:
         assert ask(made, model="m", inputs={"x": [1.0]}).status == 500
         assert "this server has no models" in made.log()
+
+
+def test_a_served_script_has_a_door_to_the_models_that_wants_no_users_key(tmp_path):
+    keys = write_new_keys(tmp_path / "keys.json")
+    script = tmp_path / "ask.py"
+    script.write_text(SCRIPT)
+    arguments = ["--entry-script", script, "--model", f"affine={onnx_affine(tmp_path / 'affine.onnx')}"]
+    with serving(*arguments, "--auth-keys", tmp_path / "keys.json", log=tmp_path / "log") as running:
+        asked = Request(f"{running.http}/score", json.dumps({"model": "affine", "inputs": {"x": [[2.0]]}}).encode())
+        with pytest.raises(HTTPError, match="401"):
+            urlopen(asked, timeout=30)
+        asked.add_header("Authorization", f"Bearer {keys.primary}")
+        with urlopen(asked, timeout=30) as answer:
+            assert json.load(answer) == {"y": [[3.0]]}
+    assert keys.primary not in (tmp_path / "log").read_text()
