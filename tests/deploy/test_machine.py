@@ -29,3 +29,10 @@ def test_what_is_not_enforced_or_not_there_is_told():
     assert told(memory_gb_limit=4.5) == ["memory_gb_limit 4.5"]
     assert told(max_concurrent=4) == ["max_concurrent 4"]
     assert told(max_concurrent=4, entry_script="/s.py") == []
+
+
+def test_a_service_that_others_can_reach_is_told_what_protects_it_not():
+    assert told(host="localhost") == told(host="127.0.0.2") == told(host="::1") == []
+    assert told(host="0.0.0.0") == ["host 0.0.0.0"]
+    assert told(host="0.0.0.0", auth="none") == ["host 0.0.0.0"] * 2
+    assert told(host="0.0.0.0", tls_cert="/c.pem", tls_key="/k.pem") == []

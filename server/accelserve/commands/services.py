@@ -175,6 +175,10 @@ def _keys(parsed: argparse.Namespace) -> ExitCode:
                 own = _given_key(parsed.source) if parsed.source is not None else None
                 replace_key(folder.keys, parsed.regenerate, own)
             keys = read_keys(folder.keys)
+    except ScoringError as error:
+        if error.kind is not Kind.INVALID:
+            raise
+        raise ConfigError([error.message]) from error
     except KeyFileError as error:
         raise ScoringError(Kind.CONFLICT, str(error)) from error
     if parsed.json:

@@ -1,4 +1,4 @@
-"""What this machine makes of the resources that a definition asks for: told at deploying, in words."""
+"""What is to be known of a definition that is right: told at deploying, in words."""
 
 import math
 from collections.abc import Iterator
@@ -10,10 +10,28 @@ _GB = 10**9
 
 def remarks(definition: ServiceDefinition, cores: int, memory_bytes: int) -> Iterator[str]:
     """Of a local service. cores, memory_bytes: what this machine has for us."""
-    d = definition
+    yield from _secrecy(definition)
+    yield from _resources(definition, cores, memory_bytes)
+
+
+def _secrecy(d: ServiceDefinition) -> Iterator[str]:
+    if d.host.startswith("127.") or d.host in ("localhost", "::1"):
+        return
+    if d.auth == "none":
+        yield f"host {d.host}: no key is asked for, so whoever reaches it may use it"
+    if not d.tls_cert:
+        yield f"host {d.host}: without --tls-cert and --tls-key {_clear(d)} travel in clear text"
+
+
+def _clear(d: ServiceDefinition) -> str:
+    return "keys and requests" if d.auth == "key" else "requests"
+
+
+def _resources(d: ServiceDefinition, cores: int, memory_bytes: int) -> Iterator[str]:
     if d.cpu_cores is not None:
         threads = math.ceil(d.cpu_cores)
-        yield f"cpu_cores {d.cpu_cores:g}: each model session gets {threads} threads; no core is reserved"
+        many = "" if threads == 1 else "s"
+        yield f"cpu_cores {d.cpu_cores:g}: each model session gets {threads} thread{many}; no core is reserved"
         if d.cpu_cores * d.most > cores:
             yield f"cpu_cores {d.cpu_cores:g} x {d.most} replicas is more than the {cores} cores of this machine"
     if d.cpu_cores_limit is not None:
