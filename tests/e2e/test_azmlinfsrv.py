@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from azml_process import azml_serving, start_azml
 from plain_http import ask, get, post
-from server_process import Server, end, wait_until
+from server_process import Server, end, line_of, wait_until
 from talk import Connection, Scrape
 
 RAW = """
@@ -312,3 +312,53 @@ def test_who_waits_too_long_is_refused(text, tmp_path):
         assert (answer.status, answer.headers["x-accelserve-reason"]) == (503, "queue_wait")
         assert "retry-after" in answer.headers
         assert running.result().status == 200
+
+
+def test_a_script_that_hangs_in_init_ends_the_start(tmp_path):
+    path, log = tmp_path / "score.py", tmp_path / "log"
+    path.write_text("import time\n\ndef init(): time.sleep(600)\n\ndef run(raw_data): return 1\n")
+    process = start_azml(["--entry_script", path, "--script-start-timeout", 2], log)
+    try:
+        assert process.wait(60) == 3
+        assert "it was not ready after 2 s" in log.read_text()
+    finally:
+        end(process)
+
+
+def test_a_server_that_is_told_to_stop_while_it_starts_stops(tmp_path):
+    path = tmp_path / "score.py"
+    path.write_text(
+        "import time\n\ndef init():\n    print('begun')\n    time.sleep(600)\n\ndef run(raw_data): return 1\n"
+    )
+    process = start_azml(["--entry_script", path], tmp_path / "log")
+    try:
+        wait_until(lambda: "begun" in (tmp_path / "log").read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    finally:
+        end(process)
+
+
+def test_a_log_that_cannot_be_written_costs_no_answer(text, tmp_path):
+    (tmp_path / "log").symlink_to("/dev/full")
+    process = start_azml(["--entry_script", text], tmp_path / "log")
+    try:
+        port = int(line_of(process).partition("127.0.0.1:")[2].split()[0])
+        with Connection(port) as connection:
+            for number in range(3):
+                body = json.dumps({"print": "lost", "number": number}).encode()
+                assert connection.ask("/score", body).json["asked"]["number"] == number
+    finally:
+        end(process)
+
+
+def test_a_script_that_eats_all_memory_it_may_have_costs_its_request(tmp_path):
+    path = tmp_path / "score.py"
+    path.write_text(
+        "import resource\n\ndef init():\n    resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))\n\n"
+        "def run(raw_data):\n    return len(bytearray(int(raw_data)))\n"
+    )
+    with azml_serving(path, log=tmp_path / "log") as server:
+        assert post(server, "/score", b"1000").body == b"1000"
+        assert post(server, "/score", str(2**33).encode()).status == 500
+        assert post(server, "/score", b"2000").body == b"2000"

@@ -137,6 +137,7 @@ def test_readiness_and_health_follow_the_scripts_workers(script, tmp_path):
         assert get(server, "/healthz").status == 200
         assert ended(server, reason="script_crashed") == 3
         check_books(server)
+        check_log(server)
 
 
 def test_a_script_that_is_wrong_ends_the_server_before_anything_starts(tmp_path):

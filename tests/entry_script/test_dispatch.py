@@ -22,10 +22,11 @@ class Request:
     number: int = 0
     began_ns: int = 0
     unwanted: bool = False
+    size_bytes: int = 10
 
 
-def request(name: str = "", at_ns: int = 1, deadline_ns: int | None = None) -> Request:
-    return Request(name, at_ns, deadline_ns, deadline_ns)
+def request(name: str = "", at_ns: int = 1, deadline_ns: int | None = None, size_bytes: int = 10) -> Request:
+    return Request(name, at_ns, deadline_ns, deadline_ns, size_bytes=size_bytes)
 
 
 def started(policy: PoolPolicy = POLICY, concurrent: bool = False) -> Dispatch:
@@ -137,6 +138,24 @@ def test_a_full_queue_refuses_with_a_reason_and_a_time():
     assert (refused.value.kind, refused.value.reason) == (Kind.OVERLOADED, "queue_full")
     assert refused.value.retry_after_s == 1
     assert dispatch.under_way == 5
+
+
+def test_bodies_that_wait_are_bounded_together_but_one_may_always():
+    dispatch = started(PoolPolicy(workers=1, max_queue_bytes=100))
+    running, large = request(), request(size_bytes=500)
+    dispatch.submit(running, 1)
+    dispatch.submit(large, 1)
+    with pytest.raises(ScoringError, match="500 bytes wait for a worker"):
+        dispatch.submit(request(size_bytes=1), 1)
+    answer(dispatch, running, 0, 2)
+    assert dispatch.next_job(2) == (large, 0)
+    for _ in range(10):
+        dispatch.submit(request(size_bytes=10), 3)
+    with pytest.raises(ScoringError, match="100 bytes wait"):
+        dispatch.submit(request(size_bytes=1), 3)
+    assert len(dispatch.give_up()) == 10
+    dispatch.submit(request(size_bytes=60), 4)
+    assert dispatch.waiting == 1
 
 
 def test_most_requests_under_way_may_be_fewer_than_workers_and_queue_take():

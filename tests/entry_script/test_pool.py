@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 from fake_workers import SWAGGER, FakeClock, Workers
 
-from accelserve.entry_script.messages import ScriptRequest, WorkerSettings
+from accelserve.entry_script.heads import request_head
+from accelserve.entry_script.messages import WorkerSettings
 from accelserve.entry_script.pool import PoolPolicy, WorkerPool
 from accelserve.errors import Kind, ScoringError
 
@@ -24,7 +25,7 @@ class Pool:
         self.pool = WorkerPool(settings, policy, self.clock, launch=self.workers.launch)
 
     def submit(self, body: bytes = b"", deadline_ns: int | None = None):
-        return self.pool.submit(ScriptRequest("POST", "/score", b"", (), body), deadline_ns)
+        return self.pool.submit(request_head("POST", "/score", b"", ()), body, deadline_ns)
 
     def passes(self, seconds: float) -> None:
         self.clock.advance(seconds)

@@ -27,7 +27,8 @@ class PoolPolicy:
     """How many workers, and how long everything may take.
 
     timeout_ns: of one run. max_wait_ns: of a request for a worker, None for as long as it takes. max_concurrent:
-    requests that run or wait, None for max_queue waiting ones. start_limit_ns: from a worker's start to its readiness.
+    requests that run or wait, None for max_queue waiting ones. max_queue_bytes: of bodies that wait; one always may.
+    start_limit_ns: from a worker's start to its readiness.
     """
 
     workers: int = 1
@@ -35,11 +36,12 @@ class PoolPolicy:
     max_wait_ns: int | None = None
     max_concurrent: int | None = None
     max_queue: int = 1024
+    max_queue_bytes: int = 2**30
     start_limit_ns: int = 300 * 10**9
 
 
 class Job(Protocol):
-    """One request. Only its maker sets the first three, only `Dispatch` the others.
+    """One request. Only its maker sets the first four, only `Dispatch` the others.
 
     deadline_ns: the client's own. expires_ns: when it need not begin any more, for that or for the wait for a worker.
     number: 0 while it waits, above that while a worker has it, GONE after that. began_ns: when it began to run, as far
@@ -47,6 +49,7 @@ class Job(Protocol):
     """
 
     arrived_ns: int
+    size_bytes: int
     deadline_ns: int | None
     expires_ns: int | None
     number: int
@@ -108,6 +111,7 @@ class Dispatch(Generic[AnyJob]):
         self._slots = [_Slot[AnyJob](number) for number in range(policy.workers)]
         self._idle: list[_Slot[AnyJob]] = []
         self._waiting: deque[AnyJob] = deque()
+        self._waiting_bytes = 0
         self._under_way = 0
         self._most = policy.max_concurrent or _MOST_IDS
         self._last_number = 0
@@ -125,10 +129,13 @@ class Dispatch(Generic[AnyJob]):
             return slot.number
         if len(self._waiting) >= self._policy.max_queue:
             raise self._full(f"{len(self._waiting)} requests wait for a worker of the script, and no more may")
+        if self._waiting and self._waiting_bytes + job.size_bytes > self._policy.max_queue_bytes:
+            raise self._full(f"{self._waiting_bytes} bytes wait for a worker of the script, and no more may")
         if (wait_ns := self._policy.max_wait_ns) is not None:
             latest = job.arrived_ns + wait_ns
             job.expires_ns = latest if job.expires_ns is None else min(latest, job.expires_ns)
         self._waiting.append(job)
+        self._waiting_bytes += job.size_bytes
         self._under_way += 1
         return None
 
@@ -140,6 +147,7 @@ class Dispatch(Generic[AnyJob]):
         if slot is None:
             return None
         job = self._waiting.popleft()
+        self._waiting_bytes -= job.size_bytes
         self._give(job, slot, now_ns)
         return job, slot.number
 
@@ -148,6 +156,7 @@ class Dispatch(Generic[AnyJob]):
         job.unwanted = True
         if not job.number:
             self._waiting.remove(job)
+            self._waiting_bytes -= job.size_bytes
             self._leave(job)
 
     def expired(self, now_ns: int) -> list[AnyJob]:
@@ -155,12 +164,13 @@ class Dispatch(Generic[AnyJob]):
         late = [job for job in self._waiting if job.expires_ns is not None and job.expires_ns <= now_ns]
         for job in late:
             self._waiting.remove(job)
+            self._waiting_bytes -= job.size_bytes
             self._leave(job)
         return late
 
     def give_up(self) -> list[AnyJob]:
         """All that wait; they wait no more."""
-        left, self._waiting = list(self._waiting), deque()
+        left, self._waiting, self._waiting_bytes = list(self._waiting), deque(), 0
         for job in left:
             self._leave(job)
         return left
@@ -214,6 +224,7 @@ class Dispatch(Generic[AnyJob]):
             else:
                 job.number = 0
                 self._waiting.appendleft(job)
+                self._waiting_bytes += job.size_bytes
         return [Loss(job, self._limit_of(job) <= now_ns) for job in lost if not job.unwanted]
 
     def to_kill(self, now_ns: int) -> list[int]:

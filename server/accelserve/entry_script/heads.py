@@ -49,8 +49,7 @@ class RequestHeads:
         said = request[:4]
         head = self._known.get(said)
         if head is None:
-            method, path, query_string, headers = said
-            head = _json([method, path, query_string.decode("latin-1"), headers])
+            head = request_head(*said)
             if len(head) <= _KEPT_BYTES:
                 self._known.keep(said, head)
         return Frame(FrameKind.REQUEST, request_id, head, request.body)
@@ -94,6 +93,11 @@ class ResponseHeads:
                 self._read.keep(frame.head, said)
         status, content_type, known_headers, failed = said
         return ScriptResponse(status, frame.body, content_type, known_headers, frame.run_ns, failed)
+
+
+def request_head(method: str, path: str, query_string: bytes, headers: Headers) -> bytes:
+    """All of a request but its body. Raises ValueError if path or headers cannot be text (a lone surrogate)."""
+    return _json([method, path, query_string.decode("latin-1"), headers])
 
 
 def settings_frame(settings: WorkerSettings) -> Frame:

@@ -12,8 +12,8 @@ from accelserve.clock import Clock
 from accelserve.cpus import take_short_turns
 from accelserve.entry_script.dispatch import KILL_AFTER_NS, Dispatch, Loss, PoolPolicy
 from accelserve.entry_script.framing import Frame, FrameKind, frame_buffers
-from accelserve.entry_script.heads import RequestHeads, ResponseHeads, settings_frame, start_of
-from accelserve.entry_script.messages import ScriptRequest, ScriptResponse, WorkerFailed, WorkerReady, WorkerSettings
+from accelserve.entry_script.heads import ResponseHeads, settings_frame, start_of
+from accelserve.entry_script.messages import ScriptResponse, WorkerFailed, WorkerReady, WorkerSettings
 from accelserve.entry_script.process import Worker, WorkerOwner, WorkerProcess
 from accelserve.entry_script.restarts import Restarts
 from accelserve.errors import Kind, ScoringError
@@ -38,10 +38,12 @@ class ScriptRun(Ticket[ScriptResponse]):
         "_pool",
         "arrived_ns",
         "began_ns",
+        "body",
         "deadline_ns",
         "expires_ns",
+        "head",
         "number",
-        "request",
+        "size_bytes",
         "unwanted",
     )
 
@@ -49,13 +51,16 @@ class ScriptRun(Ticket[ScriptResponse]):
         self,
         pool: "WorkerPool",
         loop: asyncio.AbstractEventLoop,
-        request: ScriptRequest,
+        head: bytes,
+        body: bytes,
         arrived_ns: int,
         deadline_ns: int | None,
     ) -> None:
         super().__init__(loop)
         self._pool = pool
-        self.request = request
+        self.head = head
+        self.body = body
+        self.size_bytes = len(body)
         self.arrived_ns = arrived_ns
         self.deadline_ns = self.expires_ns = deadline_ns
         self.number = self.began_ns = 0
@@ -85,7 +90,7 @@ class WorkerPool:
         self._now_ns = clock.now_ns
         self._launch = launch
         self._dispatch: Dispatch[ScriptRun] = Dispatch(policy)
-        self._requests, self._responses = RequestHeads(), ResponseHeads()
+        self._responses = ResponseHeads()
         self._workers: list[Worker | None] = [None] * policy.workers
         self._restarts = [Restarts() for _ in range(policy.workers)]
         self._failures: dict[int, WorkerFailed] = {}
@@ -149,8 +154,8 @@ class WorkerPool:
 
     # -- requests
 
-    def submit(self, request: ScriptRequest, deadline_ns: int | None = None) -> ScriptRun:
-        """A run to be awaited for the script's response.
+    def submit(self, head: bytes, body: bytes, deadline_ns: int | None = None) -> ScriptRun:
+        """A run to be awaited for the script's response. head: `heads.request_head`'s.
 
         Cancelling it lets a waiting request go; one that a worker has goes on, for nobody.
         Raises ScoringError(OVERLOADED); the run's own are OVERLOADED (reason "queue_wait"), DEADLINE (its own deadline,
@@ -161,7 +166,7 @@ class WorkerPool:
             retry_after_s = max(1, round(min(each.wait_ns(now_ns) for each in self._restarts) / 1e9))
             why = self.why_not_ready()
             raise ScoringError(Kind.OVERLOADED, why, reason="script_down", retry_after_s=retry_after_s)
-        run = ScriptRun(self, self._loop, request, now_ns, deadline_ns)
+        run = ScriptRun(self, self._loop, head, body, now_ns, deadline_ns)
         number = self._dispatch.submit(run, now_ns)
         if number is not None:
             self._send(run, number)
@@ -176,7 +181,7 @@ class WorkerPool:
     def _send(self, run: ScriptRun, number: int) -> None:
         worker = self._workers[number]
         assert worker is not None
-        worker.send(frame_buffers(self._requests.frame(run.number, run.request)))
+        worker.send(frame_buffers(Frame(FrameKind.REQUEST, run.number, run.head, run.body)))
 
     def _send_waiting(self) -> None:
         now_ns = self._now_ns()

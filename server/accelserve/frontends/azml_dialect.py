@@ -6,6 +6,7 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.azml_cors import Cors
 from accelserve.frontends.http_ids import AzmlIds
 from accelserve.frontends.http_messages import Head, HttpResponse
+from accelserve.frontends.script_answer import THE_SCRIPTS_FAULT
 
 # What each path takes. HEAD is answered as GET, OPTIONS by the server, unless the original's ways are asked for.
 METHODS = {
@@ -22,7 +23,6 @@ _NO_SUCH_PATH = (
 )
 _NO_SUCH_METHOD = "The method is not allowed for the requested URL."
 _UNEXPECTED = "An unexpected internal error occurred. Check the logs for more info."
-_THE_SCRIPTS_FAULT = frozenset({"script_timeout", "script_crashed", "script_answer"})
 
 
 class AzmlDialect:
@@ -49,7 +49,7 @@ class AzmlDialect:
 
     def refusal(self, head: Head, error: ScoringError) -> HttpResponse:
         kind = error.kind
-        lines = f"x-ms-run-function-failed: {error.reason in _THE_SCRIPTS_FAULT}\r\n"
+        lines = f"x-ms-run-function-failed: {error.reason in THE_SCRIPTS_FAULT}\r\n"
         if self.strict:
             status = 500 if kind is Kind.DEADLINE else kind.http_status
             return message_answer(status, _UNEXPECTED if kind is Kind.INTERNAL else error.message, lines)

@@ -97,4 +97,4 @@ class AzmlFace:
 
 def azml_lane(exchange: ScriptExchange) -> HttpLane:
     """Plain POSTs to /score, as `AzmlFace.handle` answers them."""
-    return HttpLane((LaneRoute(lambda head: head.path == "/score", exchange.run),))
+    return HttpLane((LaneRoute(lambda head: head.path == "/score", exchange.run, at_once=True),))

@@ -29,11 +29,15 @@ _END = b"\r\n\r\n"
 
 
 class LaneRoute(NamedTuple):
-    """fits: which heads. together: answers several requests at once, where there is such a way."""
+    """fits: which heads. together: answers several requests at once, where there is such a way.
+
+    at_once: none of them gains by what comes beside it, so each starts when it is there.
+    """
 
     fits: Callable[[Head], bool]
     handle: RecordedHandle
     together: Together | None = None
+    at_once: bool = False
 
 
 class PlainHead(NamedTuple):
@@ -81,6 +85,9 @@ class HttpLane:
         if cycle.more_body or cycle.arrived:
             return
         cycle.arrived = True
+        if cycle.plain.route.at_once:
+            _start_one(cycle)
+            return
         if not self._arrived:
             asyncio.get_running_loop().call_soon(self._depart)
         self._arrived.append(cycle)

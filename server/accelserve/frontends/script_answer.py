@@ -7,6 +7,7 @@ from accelserve.entry_script.messages import Headers, ScriptResponse
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_messages import BODILESS, HttpResponse
 
+THE_SCRIPTS_FAULT = frozenset({"script_timeout", "script_crashed", "script_answer"})  # reasons of errors
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _NOT_IN_A_VALUE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")  # RFC 9110 5.5
 # The server's own business: how the body is framed (RFC 9110 7.6.1), and what it tells of the request.

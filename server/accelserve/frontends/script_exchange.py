@@ -5,7 +5,8 @@ import logging
 from typing import Protocol
 
 from accelserve.clock import Clock
-from accelserve.entry_script.messages import ScriptRequest, ScriptResponse
+from accelserve.entry_script.heads import request_head
+from accelserve.entry_script.messages import ScriptResponse
 from accelserve.entry_script.pool import ScriptRun, WorkerPool
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.exchange import note_internal, unforeseen
@@ -13,7 +14,7 @@ from accelserve.frontends.http_coding import unpacked
 from accelserve.frontends.http_exchange import asked_of
 from accelserve.frontends.http_messages import Head, HttpRequest, HttpResponse
 from accelserve.frontends.offload import Offload
-from accelserve.frontends.script_answer import http_answer
+from accelserve.frontends.script_answer import THE_SCRIPTS_FAULT, http_answer
 from accelserve.observability.metrics import Metrics, RequestRecord
 
 logger = logging.getLogger("accelserve.http")
@@ -74,9 +75,8 @@ class ScriptExchange:
         request_id, lines = self._dialect.told(head)
         try:
             self._dialect.check(head)
-            if head.read(_is_plain):
-                asked = ScriptRequest(method or head.method, head.path, head.query_string, head.fields, request.body)
-                response = await self._pool.submit(asked)
+            if not method and head.read(_is_plain):
+                response = await self._pool.submit(head.read(_script_head), request.body)
             else:
                 response = await self._asked(request, record, method or head.method)
             answer = http_answer(response, lines)
@@ -98,11 +98,11 @@ class ScriptExchange:
             body = await unpacked(request, self._offload, self._max_body_bytes)
             fields = tuple([field for field in fields if field[0] not in _OF_THE_CODING])
             fields = (*fields, ("content-length", str(len(body))))
-        asked = ScriptRequest(method, head.path, head.query_string, fields, body)
+        asked = request_head(method, head.path, head.query_string, fields)
         if wait_ns is None:
-            return await self._pool.submit(asked)
+            return await self._pool.submit(asked, body)
         deadline_ns = record.started_ns + wait_ns
-        return await self._in_time(self._pool.submit(asked, deadline_ns), deadline_ns)
+        return await self._in_time(self._pool.submit(asked, body, deadline_ns), deadline_ns)
 
     async def _in_time(self, run: ScriptRun, deadline_ns: int) -> ScriptResponse:
         """A deadline that passes while the script runs is answered on time; the script runs on, for nobody."""
@@ -121,7 +121,10 @@ class ScriptExchange:
     def _failed(
         self, head: Head, record: RequestRecord, error: ScoringError, request_id: str, lines: str
     ) -> HttpResponse:
-        note_internal(error, request_id)
+        if error.reason in THE_SCRIPTS_FAULT:  # where in the server it came from tells nobody anything
+            logger.warning("%s", error.message, extra={"request_id": request_id})
+        else:
+            note_internal(error, request_id)
         answer = self._dialect.refusal(head, error)
         record.bytes_out = len(answer.body)
         record.failed(error, str(answer.status))
@@ -142,3 +145,7 @@ class ScriptExchange:
 def _is_plain(head: Head) -> bool:
     """Whether nothing in it asks for more than handing it over."""
     return not any(name in head.headers for name in _NOT_PLAIN)
+
+
+def _script_head(head: Head) -> bytes:
+    return request_head(head.method, head.path, head.query_string, head.fields)
