@@ -193,6 +193,26 @@ def test_a_saved_model_is_refused_for_the_fpga_image(shop, capsys):
     assert json.loads((shop / "c" / "accelserve-package.json").read_text())["base"] == "accelserve:gpu-tensorflow"
 
 
+def test_a_folder_by_mistake_is_refused_unread(shop, capsys):
+    (shop / "app").mkdir()
+    (shop / "app" / "score.py").write_text(SCRIPT)
+    with (shop / "app" / "video.bin").open("wb") as stream:
+        stream.truncate(301 * 10**6)  # a hole: no disk is used
+    assert package("--entry-script", "score.py", "--source-directory", "app", "--out", "c") == 2
+    assert "301 MB, more than 300" in capsys.readouterr().err
+    assert not (shop / "c").exists()
+
+
+def test_files_whose_names_say_that_they_are_secret_are_told(shop, capsys):
+    app = shop / "app"
+    app.mkdir()
+    for name in (".env", "keys.json", "server.pem", "id_ed25519", "monkey.json", "score.py"):
+        (app / name).write_text(SCRIPT)
+    assert package("--entry-script", "score.py", "--source-directory", "app", "--out", "c") == 0
+    told = [line.split()[1] for line in capsys.readouterr().err.splitlines()]
+    assert told == ["app/.env", "app/id_ed25519", "app/keys.json", "app/server.pem"]
+
+
 # --- building
 
 

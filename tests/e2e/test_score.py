@@ -140,6 +140,8 @@ def test_a_model_that_is_not_there_ends_it(server, protocol):
 def test_a_service_that_is_not_there_is_told(tmp_path):
     done = score("nothing", PICTURES, environ={"ACCELSERVE_SERVICES": str(tmp_path)}, code=4)
     assert 'no service "nothing"' in done.stderr
+    picture = PICTURES / "digit-1.jpg"
+    assert "--url" in score(picture, picture, environ={"ACCELSERVE_SERVICES": str(tmp_path)}, code=4).stderr
 
 
 def test_a_folder_without_files_is_told(server, tmp_path):

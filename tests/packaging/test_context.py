@@ -124,6 +124,11 @@ def test_what_tools_leave_in_a_scripts_folder_is_left_out(source):
     assert len(list(pieces_of_folder(source, "models", left_out=()))) == 5
 
 
+def test_a_context_that_was_made_within_the_folder_is_not_packaged_again(source):
+    write_context(source / "score-image", list(pieces_of_folder(source, "app")), {})
+    assert [piece.place for piece in pieces_of_folder(source, "app")] == ["app/score.py", "app/deep/data.bin"]
+
+
 def test_a_link_within_the_folder_becomes_the_file(tmp_path, source):
     (source / "again.py").symlink_to("score.py")
     write_context(tmp_path / "out", list(pieces_of_folder(source, "app")), {})

@@ -128,7 +128,7 @@ def test_nobody_there_from_the_beginning_ends_it_at_once(tmp_path):
     assert [one.ends_with for one in found] == [ExitCode.NOT_FOUND]
 
 
-def test_a_server_that_comes_back_costs_only_the_files_in_between(tmp_path):
+def test_a_server_that_is_started_again_is_waited_for(tmp_path):
     calls = itertools.count()
 
     def answer(bodies):
@@ -136,8 +136,21 @@ def test_a_server_that_comes_back_costs_only_the_files_in_between(tmp_path):
             raise RefusalError("NO CONNECTION", "reset", ExitCode.NOT_FOUND, unreached=True)
         return echo(bodies)
 
+    waits: list[float] = []
+    assert answers(outcomes(FakeAsker(answer), files(tmp_path, *"abc"), waits=waits)) == ["a", "b", "c"]
+    assert waits == [0.25, 0.5, 1.0]
+
+
+def test_a_server_that_comes_back_late_costs_only_the_files_in_between(tmp_path):
+    calls = itertools.count()
+
+    def answer(bodies):
+        if 1 <= next(calls) <= 10:
+            raise RefusalError("NO CONNECTION", "reset", ExitCode.NOT_FOUND, unreached=True)
+        return echo(bodies)
+
     found = outcomes(FakeAsker(answer), files(tmp_path, *"abcdef"))
-    assert answers(found) == ["a", *["NO CONNECTION"] * 3, "e", "f"]
+    assert answers(found) == ["a", *["NO CONNECTION"] * 2, "d", "e", "f"]
     assert all(one.ends_with is None for one in found if isinstance(one, Failed))
 
 

@@ -78,7 +78,7 @@ def add(commands: Commands) -> None:
 
 def _package(parsed: argparse.Namespace) -> ExitCode:
     from accelserve.packaging.context import write_context
-    from accelserve.packaging.packing import about, check_model, check_wish, pieces, requirements, steps
+    from accelserve.packaging.packing import about, check_model, check_wish, likely_secrets, pieces, requirements, steps
     from accelserve.packaging.provided import requirements_of_extra
 
     wish = _wish(parsed)
@@ -89,6 +89,11 @@ def _package(parsed: argparse.Namespace) -> ExitCode:
     held = open_store(parsed).hold(wish.model.name, wish.model.version, "accelserve package") if wish.model else None
     try:
         made = pieces(wish, required)
+        for place in likely_secrets(made):
+            print(
+                f"accelserve: {place} goes into the image, for everybody who can pull it: is it secret?",
+                file=sys.stderr,
+            )
         digests = write_context(output, made, about(wish, required), lambda found: check_model(wish, found))
     finally:
         if held is not None:
@@ -168,11 +173,9 @@ def _script(parsed: argparse.Namespace, typed: Typed) -> tuple[Path | None, Path
         return None, None
     script, folder = parsed.entry_script.absolute(), None
     if parsed.source_directory is not None:
-        folder = parsed.source_directory.absolute()
-        inside = folder / parsed.entry_script
-        script = inside if inside.is_file() and not script.is_file() else script
-        script = Path(os.path.normpath(script))
-        folder = Path(os.path.normpath(folder))
+        folder = Path(os.path.normpath(parsed.source_directory.absolute()))
+        here, inside = (Path(os.path.normpath(path)) for path in (script, folder / parsed.entry_script))
+        script = inside if inside.is_file() and not here.is_relative_to(folder) else here
         if not folder.is_dir():
             typed.problems.append(f"--source-directory {folder}: there is no such folder")
         elif not script.is_relative_to(folder):

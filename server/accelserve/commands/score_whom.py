@@ -53,7 +53,13 @@ def _service(parsed: argparse.Namespace, environ: Mapping[str, str]) -> Target:
         problem = f"which file of which service? want SERVICE FILE..., or --url or --script and files; got {name!r}"
         raise ConfigError([problem])
     parsed.files = files
-    where = service_address(name, environ)
+    try:
+        where = service_address(name, environ)
+    except ScoringError as error:
+        if error.kind is not Kind.NOT_FOUND or not os.path.exists(name):
+            raise
+        said = f"{error.message}; {name} is a file: say --url ADDRESS for a server, or the service's name first"
+        raise ScoringError(Kind.NOT_FOUND, said) from error
     key = read_key(parsed.key_file, environ) if parsed.key_file is not None else where.key
     address = where.grpc if parsed.grpc else where.scoring_uri.removesuffix("/score")
     # Its own certificate is trusted, as one that nobody else has signed has to be.

@@ -93,7 +93,7 @@ def _settle(folder: Path) -> None:
 def pieces_of_folder(folder: Path, place: str, left_out: Collection[str] = _LEFT_OUT) -> Iterator[Piece]:
     """All files of a folder.
 
-    left_out: folders' names that are passed over, and with any of them also compiled Python.
+    left_out: folders' names that are passed over, and with any of them also compiled Python and earlier contexts.
     A link to a file within the folder becomes that file. Raises ConfigError, with all problems, for links that lead
     out of it, links to folders, and what is no file.
     """
@@ -104,6 +104,9 @@ def pieces_of_folder(folder: Path, place: str, left_out: Collection[str] = _LEFT
     for where, folders, names in os.walk(folder, onerror=unreadable.append):
         links = [name for name in folders if Path(where, name).is_symlink()]
         problems += [f"{Path(where, name)}: a link to a folder; put the folder itself there" for name in links]
+        if left_out and MANIFEST in names:  # what was packaged before
+            folders[:] = []
+            continue
         folders[:] = sorted(name for name in folders if name not in left_out and name not in links)
         for name in sorted(names):
             path = Path(where, name)

@@ -1,12 +1,14 @@
 """From what is asked for to the files of the context, its Dockerfile, and the steps that build it."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import accelserve
+from accelserve.config_sources import ConfigError
 from accelserve.deploy import image_layout
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.manifest import FILE_NAME, files_of_manifest
@@ -18,6 +20,8 @@ from accelserve.packaging.source_tree import build_files
 from accelserve.packaging.translation import TENSORFLOW, Plan
 
 _NEED_TENSORFLOW = ("saved_model", "cut")
+_MOST_SOURCE_BYTES = 300 * 10**6  # as Azure ML's snapshots, and as `deploy`
+_SECRETS = re.compile(r"(^|/)(\.env|keys\.json|id_[a-z0-9]+|\.netrc|\.pypirc|[^/]*\.(pem|key|p12|pfx|kdbx))$")
 _BASE = "base"  # the folder of our own source in the context
 
 
@@ -107,13 +111,30 @@ def _own_pieces(wish: Wish) -> Iterator[Piece]:
     if wish.script is not None and wish.source_directory is None:
         yield Piece(f"app/{wish.script.name}", wish.script)
     if wish.script is not None and wish.source_directory is not None:
-        yield from pieces_of_folder(wish.source_directory, "app")
+        found = list(pieces_of_folder(wish.source_directory, "app"))
+        _check_size(wish.source_directory, found)
+        yield from found
     for name, path in wish.model_files:
         place = f"files/{name}/{path.name}"
         if path.is_dir():
             yield from pieces_of_folder(path, place)
         else:
             yield Piece(place, path)
+
+
+def _check_size(folder: Path, found: Sequence[Piece]) -> None:
+    """A home folder by mistake is told, before it is copied. Raises ConfigError."""
+    size = sum(piece.content.stat().st_size for piece in found if isinstance(piece.content, Path))
+    if size > _MOST_SOURCE_BYTES:
+        problem = f"--source-directory {folder} has {size / 10**6:,.0f} MB, more than 300; models belong into the store"
+        raise ConfigError([problem])
+
+
+def likely_secrets(found: Sequence[Piece]) -> list[str]:
+    """Of the user's files those whose names say that nobody else should have them."""
+    return [
+        piece.place for piece in found if piece.place.startswith(("app/", "files/")) and _SECRETS.search(piece.place)
+    ]
 
 
 def environment(wish: Wish) -> dict[str, str]:

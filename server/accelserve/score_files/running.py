@@ -15,6 +15,7 @@ from accelserve.score_files.results import Failed, Outcome, Scored
 _AHEAD = 4  # requests that each thread may be ahead of the slowest
 _TRIES = 4  # of a request that is told when to come again
 _LONGEST_WAIT_S = 10
+_RECONNECTS_S = (0.25, 0.5, 1.0, 2.0)  # waits for a server that was there before: it may only be starting again
 _GIVE_UP_AFTER = 8  # files in a row that nobody was there to answer
 
 
@@ -40,6 +41,7 @@ class Work:
         self._concurrency = concurrency
         self._batch = batch
         self._wait = wait
+        self._answers = False  # whether anybody has answered yet
         self._together = True  # until the server turns out to take only one file in a request
 
     def outcomes(self, files: Iterable[Found]) -> Iterator[Outcome]:
@@ -130,14 +132,21 @@ class Work:
         return Scored(body.path, best, answer, reply.spent, reply.device)
 
     def _asked(self, asker: Asker, bodies: Sequence[FileBody]) -> Reply:
-        for attempt in range(1, _TRIES + 1):
+        reconnects, tries = iter(_RECONNECTS_S), 1
+        while True:
             try:
-                return asker.ask(bodies)
+                reply = asker.ask(bodies)
             except RefusalError as refusal:
-                if refusal.again_s is None or attempt == _TRIES:
+                if refusal.unreached and self._answers and (wait_s := next(reconnects, None)) is not None:
+                    self._wait(wait_s)
+                elif refusal.again_s is not None and not refusal.unreached and tries < _TRIES:
+                    tries += 1
+                    self._wait(min(refusal.again_s, _LONGEST_WAIT_S))
+                else:
                     raise
-                self._wait(min(refusal.again_s, _LONGEST_WAIT_S))
-        raise AssertionError("unreachable")
+            else:
+                self._answers = True
+                return reply
 
 
 def _groups(files: Iterable[Found], size: int) -> Iterator[list[Found]]:
