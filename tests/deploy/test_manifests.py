@@ -175,6 +175,8 @@ def test_devices_are_limits_and_are_counted_from_0_within_the_pod():
     assert gpus["resources"]["limits"]["nvidia.com/gpu"] == "2"
     assert option(gpus["args"], "--device") == "gpu:0,1"
     assert option(container(replace(PLAIN, device="gpu:3"))["args"], "--device") == "gpu"
+    assert option(container(replace(PLAIN, device="cpu"))["args"], "--device") == "cpu"
+    assert option(container(PLAIN)["args"], "--device") is None  # the image's own then
     card = container(replace(PLAIN, device="fpga"), Cluster(fpga_resource="xilinx.com/fpga-u250-0"))
     assert card["resources"] == {"limits": {"xilinx.com/fpga-u250-0": "1"}}
 

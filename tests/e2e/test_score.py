@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from server_process import serving
+from server_process import serving, wait_until
 
 from accelserve.builtin import digits_path, pictures
 
@@ -340,3 +340,20 @@ def test_no_script_process_outlives_the_command(tmp_path):
     (document,) = documents(tmp_path, 1)
     score("--script", script(tmp_path, text), document)
     assert not Path(f"/proc/{pid.read_text()}").exists()
+
+
+@pytest.mark.parametrize("where", ["init", "run"])
+def test_ctrl_c_ends_a_script_wherever_it_is(tmp_path, where):
+    pid = tmp_path / "pid"
+    stuck = f"    with open({str(pid)!r}, 'w') as f: f.write(str(os.getpid()))\n    time.sleep(1000)\n"
+    parts = {name: stuck if name == where else "    pass\n" for name in ("init", "run")}
+    text = f"import os, time\ndef init():\n{parts['init']}def run(raw_data):\n{parts['run']}"
+    (document,) = documents(tmp_path, 1)
+    command = [*COMMAND, "--script", str(script(tmp_path, text)), str(document)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        wait_until(lambda: pid.exists() and pid.read_text())
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "Traceback" not in errors
+    wait_until(lambda: not Path(f"/proc/{pid.read_text()}").exists())

@@ -82,6 +82,8 @@ def test_labels_are_lines_or_a_json_array(tmp_path):
     file = tmp_path / "labels"
     file.write_text("tench\ngoldfish\n")
     assert read_labels(file) == ("tench", "goldfish")
+    file.write_bytes("tench\r\nfish\u2028gold\r\n".encode())
+    assert read_labels(file) == ("tench", "fish\u2028gold")
     file.write_text('["tench", "goldfish"]')
     assert read_labels(file) == ("tench", "goldfish")
 

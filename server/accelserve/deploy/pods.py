@@ -59,12 +59,16 @@ def _files(d: ServiceDefinition) -> list[tuple[str, str]]:
     return [*own, *((name, image_layout.files_path(name, Path(path))) for name, path in d.model_files)]
 
 
-def device_in_pod(d: ServiceDefinition) -> str:
-    """A pod sees only the devices that it is given, counted from 0, whatever their numbers on the node."""
+def device_in_pod(d: ServiceDefinition) -> str | None:
+    """A pod sees only the devices that it is given, counted from 0, whatever their numbers on the node.
+
+    None where any device will do: the image then says by itself which it requires, and no gpu image serves on a CPU
+    without being told to.
+    """
     request = parse_device_request(d.device)
     if request.kind is DeviceKind.GPU and len(request.ids) > 1:
         return str(DeviceRequest(request.kind, tuple(map(str, range(len(request.ids))))))
-    return "auto" if request.kind is None else request.kind.value
+    return None if request.kind is None else request.kind.value
 
 
 def drain_s(d: ServiceDefinition) -> int:

@@ -87,9 +87,9 @@ def read_labels(path: Path) -> tuple[str, ...]:
     """One label a line, as in a model's own file; or a JSON array of strings. Raises ConfigError."""
     try:
         text = path.read_text(encoding="utf-8-sig")
-        lines = json.loads(text) if text.lstrip().startswith("[") else text.rstrip("\n").splitlines()
+        lines = json.loads(text) if text.lstrip().startswith("[") else text.rstrip("\r\n").split("\n")
     except (OSError, ValueError, RecursionError) as error:
         raise ConfigError([f"--labels {path}: {getattr(error, 'strerror', None) or error}"]) from error
     if not isinstance(lines, list) or not all(isinstance(line, str) for line in lines):
         raise ConfigError([f"--labels {path}: want one label a line, or a JSON array of strings"])
-    return tuple(lines)
+    return tuple(line.rstrip("\r") for line in lines)
