@@ -95,6 +95,7 @@ class Parts:
     def gauges(self) -> Iterator[Gauge]:
         yield from model_gauges(self.models)
         yield from self.pictures.gauges()
+        yield from self.security.gauges()
         if self.script is not None:
             yield from self.script.gauges()
 

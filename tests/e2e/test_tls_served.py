@@ -121,6 +121,14 @@ def test_plain_http_and_nonsense_at_the_port_hurt_nobody(server, files):
         assert connection.ask(PREDICT, BODY, bearer()).status == 200
 
 
+def test_who_forgets_the_s_of_https_is_told_so(server):
+    with socket.create_connection(("127.0.0.1", server.http_port), timeout=PATIENCE_S) as client:
+        client.sendall(request_bytes(PREDICT, BODY))
+        told = client.recv(65536)
+    assert told.startswith(b"HTTP/1.1 400")
+    assert b"this port speaks TLS" in told
+
+
 def test_handshakes_that_never_end_are_ended_and_nobody_waits_for_them(server, files):
     waiting = [socket.create_connection(("127.0.0.1", server.http_port), timeout=PATIENCE_S) for _ in range(200)]
     try:

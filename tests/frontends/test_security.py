@@ -70,10 +70,12 @@ def test_a_file_that_goes_wrong_leaves_the_old_keys_in_force_and_is_told_once(co
     assert [record.levelname for record in caplog.records] == ["ERROR"]
     assert "stays in force" in caplog.text
     assert "short" not in caplog.text
+    assert [(gauge.labels, gauge.value) for gauge in security.gauges()] == [({"option": "--auth-keys"}, 1)]
     assert lets_in(security, KEYS.primary)
     write_new_keys(path)
     look(security)
     assert "can be read again" in caplog.text
+    assert [gauge.value for gauge in security.gauges()] == [0]
     assert not lets_in(security, KEYS.primary)
 
 
@@ -154,7 +156,9 @@ def test_a_new_certificate_is_in_force_after_the_next_look_and_half_of_it_is_not
     assert not caplog.records
 
 
-def test_an_expired_certificate_is_a_warning(tmp_path, caplog):
+def test_an_expired_certificate_is_a_warning_and_its_date_a_metric(tmp_path, caplog):
     pair = signed(authority(tmp_path), tmp_path, days=("20200101000000Z", "20210101000000Z"))
-    open_security(ServerConfig(tls_cert=str(pair.cert), tls_key=str(pair.key)))
+    security = open_security(ServerConfig(tls_cert=str(pair.cert), tls_key=str(pair.key)))
     assert "has expired" in caplog.text
+    told = {gauge.name: gauge.value for gauge in security.gauges()}
+    assert told["accelserve_tls_certificate_not_after_seconds"] == 1609459200

@@ -88,7 +88,7 @@ class AzmlRuntime:
             offload = Offload()
             stack.callback(offload.close)
             pool = self._pool()
-            self._metrics.gauges = pool.gauges
+            self._metrics.gauges = lambda: (*pool.gauges(), *security.gauges())
             http = self._http(pool, offload, security.tls)
             asked = asyncio.create_task(signals.asked.wait())
             stack.callback(asked.cancel)

@@ -9,7 +9,7 @@ import ipaddress
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -19,6 +19,7 @@ from accelserve.config_sources import ConfigError
 from accelserve.frontends.guard import OPEN_GRPC, OPEN_HTTP, Guard
 from accelserve.frontends.tls import Identity, Tls, TlsError, TlsFiles, read_contents, read_identity, validity_problem
 from accelserve.keys import KeyFileError, Keyring, Keys, read_keys, readable_by_others
+from accelserve.observability.series import Gauge
 
 _LOOK_S = 1.0
 _LOG = logging.getLogger("accelserve.security")
@@ -33,6 +34,15 @@ class Security:
     grpc_guard: Guard | None = None
     tls: Tls | None = None
     followed: tuple["Followed[Keys] | Followed[Identity]", ...] = ()
+
+    def gauges(self) -> Iterator[Gauge]:
+        if self.tls is not None:
+            until_s = self.tls.identity.validity.not_after
+            told = "When the certificate in force expires, in seconds since 1970."
+            yield Gauge("accelserve_tls_certificate_not_after_seconds", told, {}, until_s)
+        for followed in self.followed:
+            told = "1 while a file of keys or of TLS cannot be used, and what it held before stays in force."
+            yield Gauge("accelserve_security_file_unusable", told, {"option": followed.option}, int(followed.unusable))
 
     async def follow(self) -> None:
         """For as long as the server runs: put into force what the files hold now."""
@@ -49,13 +59,21 @@ class Followed(Generic[Read]):
     A file that is wrong is told of when it is still so at the next look: two files are not replaced at once.
     """
 
-    def __init__(self, what: str, first: Read, read: Callable[[], Read], use: Callable[[Read], None]) -> None:
-        self._what = what
+    def __init__(
+        self, option: str, path: str, first: Read, read: Callable[[], Read], use: Callable[[Read], None]
+    ) -> None:
+        """option: that names the file, or the first of the files, at `path`; first: what was read at the start."""
+        self.option = option
+        self._what = f"{option} {path}"
         self._last = first
         self._read = read
         self._use = use
         self._problem = ""
         self._told = False
+
+    @property
+    def unusable(self) -> bool:
+        return self._told
 
     async def look(self) -> None:
         try:
@@ -108,7 +126,7 @@ def open_security(
         ring, path = Keyring(keys, internal_key), Path(config.auth_keys)
         open_paths = (None, None) if config.auth_everywhere else (open_http, OPEN_GRPC)
         guards = Guard(ring, open_paths[0], open_preflight=open_preflight), Guard(ring, open_paths[1])
-        followed.append(Followed(f"--auth-keys {path}", keys, lambda: read_keys(path), _new_keys(ring, path)))
+        followed.append(Followed("--auth-keys", str(path), keys, lambda: read_keys(path), _new_keys(ring, path)))
     tls = None
     if identity is not None:
         tls = Tls(identity)
@@ -159,7 +177,7 @@ def _followed_tls(tls: Tls, files: TlsFiles) -> Followed[Identity]:
         _LOG.info("new connections use the certificate that is in %s now", files.cert)
         _tell_validity(identity, str(files.cert))
 
-    return Followed(f"--tls-cert {files.cert}", tls.identity, read, use)
+    return Followed("--tls-cert", str(files.cert), tls.identity, read, use)
 
 
 def _tell_validity(identity: Identity, path: str) -> None:

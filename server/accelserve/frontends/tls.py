@@ -3,6 +3,7 @@
 Connections keep what they were made with; each new one is made with what is in force then.
 """
 
+import logging
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +17,12 @@ from accelserve.frontends.certificates import Validity, is_encrypted, pem_blocks
 _MOST_FILE_BYTES = 2**20
 # What OpenSSL calls a key of another certificate, of the same kind of key and of another.
 _OTHERS_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+_LOG = logging.getLogger("accelserve.frontends.tls")
+_TOLD = b'{"error":"this port speaks TLS; ask https:// in place of http://"}'
+_PLAIN_HTTP = (
+    b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\n"
+    b"content-length: %d\r\n\r\n%b" % (len(_TOLD), _TOLD)
+)
 
 
 class TlsError(Exception):
@@ -112,8 +119,41 @@ class _CurrentContext(ssl.SSLContext):
     def __init__(self, current: Callable[[], ssl.SSLContext]) -> None:
         pass
 
-    def wrap_bio(self, *arguments: Any, **named: Any) -> ssl.SSLObject:
-        return self._current().wrap_bio(*arguments, **named)
+    def wrap_bio(
+        self, incoming: ssl.MemoryBIO, outgoing: ssl.MemoryBIO, *arguments: Any, **named: Any
+    ) -> ssl.SSLObject:
+        made = self._current().wrap_bio(incoming, outgoing, *arguments, **named)
+        if isinstance(made, _LastWords):
+            made.outgoing = outgoing
+        return made
+
+
+class _LastWords(ssl.SSLObject):
+    """Has it told to the client why a handshake failed: uvloop would cut the connection without a word.
+
+    It says once more that the handshake goes on, so that what there is to say is sent; the client then closes, or the
+    limit for handshakes does. To plain HTTP it says so in plain HTTP.
+    """
+
+    outgoing: ssl.MemoryBIO
+    _failed = False
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except ssl.SSLWantReadError:
+            raise
+        except ssl.SSLError as error:
+            if self._failed:
+                raise
+            self._failed = True
+            _LOG.debug("a TLS handshake failed: %s", error.reason)
+            if error.reason == "HTTP_REQUEST":
+                self.outgoing.read()
+                self.outgoing.write(_PLAIN_HTTP)
+            if not self.outgoing.pending:
+                raise
+            raise ssl.SSLWantReadError from None
 
 
 def _grpc_configuration(identity: Identity) -> Any:
@@ -137,6 +177,7 @@ def _context(files: TlsFiles, cert: bytes, key: bytes, client_ca: bytes | None) 
     if is_encrypted(key):
         raise TlsError(f"--tls-key {files.key}: it is encrypted; want a key without a passphrase (openssl pkey)")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.sslobject_class = _LastWords
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_CIPHER_SERVER_PREFERENCE
     context.set_alpn_protocols(["http/1.1"])
