@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from accelserve.deploy.definition import Autoscale, ServiceDefinition
-from accelserve.deploy.fleet import Drain, Fleet, Kill, Patience, Report, Start
+from accelserve.deploy.fleet import Fleet
+from accelserve.deploy.processes import Drain, Kill, Patience, Report, Start
 from accelserve.deploy.states import Phase, State
 from accelserve.errors import ExitCode
 
@@ -336,6 +337,18 @@ def test_fewer_replicas_drain_the_last_ones():
     assert m.draining == {2, 3}
     m.drained()
     assert (m.state, m.reason) == (State.HEALTHY, "1 of 1 replicas ready")
+
+
+def test_more_replicas_share_out_named_devices_anew():
+    m = healthy(replace(TWO, device="gpu:0,1", replicas=1))
+    assert m.running[1].runs.device_of(0) == "gpu:0,1"
+    m.fleet.revise(2, replace(TWO, device="gpu:0,1", replicas=2))
+    for _ in range(4):
+        m.pass_time(1)
+        m.get_ready()
+        m.drained()
+    assert [start.runs.device_of(start.slot) for start in m.running.values() if start.slot == 0] == ["gpu:0"]
+    assert 1 not in m.running
 
 
 def test_where_a_device_is_exclusive_the_old_replica_ends_before_its_successor_starts():

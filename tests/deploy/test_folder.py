@@ -22,6 +22,10 @@ def make(services, definition=NUMBERS):
     return services.create(definition, lambda made: definition)
 
 
+def full_disk(*_, **__):
+    raise OSError(28, "No space left on device")
+
+
 def refused(kind, call, *arguments):
     with pytest.raises(ScoringError) as raised:
         call(*arguments)
@@ -90,6 +94,13 @@ def test_a_removed_service_is_gone_and_its_name_free(services):
     services.remove(make(services))
     assert os.listdir(services.root) == []
     make(services)
+
+
+def test_on_a_full_disk_a_service_can_be_removed(services, monkeypatch):
+    folder = make(services)
+    monkeypatch.setattr("tempfile.mkdtemp", full_disk)
+    services.remove(folder)
+    assert os.listdir(services.root) == []
 
 
 def test_the_lock_says_whether_a_supervisor_lives(services):

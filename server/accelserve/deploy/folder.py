@@ -203,9 +203,13 @@ class Services:
                     os.close(descriptor)
 
     def remove(self, service: ServiceFolder) -> None:
-        """The name is free from the rename on."""
+        """The name is free from the rename on; on a full disk, which has no room for it, when all is removed."""
         with folder_errors(self.root):
-            gone = Path(tempfile.mkdtemp(prefix=".gone-", dir=self.root))  # swept by others, which does no harm
+            try:
+                gone = Path(tempfile.mkdtemp(prefix=".gone-", dir=self.root))  # swept by others, which does no harm
+            except OSError:
+                shutil.rmtree(service.path)
+                return
             service.path.rename(gone / service.name)
             shutil.rmtree(gone, ignore_errors=True)
 

@@ -78,15 +78,22 @@ def stop(folder: ServiceFolder) -> None:
     """Drain the replicas and end the supervisor; by force if it takes too long. Raises ScoringError."""
     if folder.supervisor() is None:
         return
-    with folder_errors(folder.path):
+    try:
         folder.stop.touch(mode=0o600)
+    except OSError:  # a full disk: who deletes may want to make room
+        _send(folder, signal.SIGTERM)
     if _ended(folder, _ENDS_S):
         return
-    if number := folder.supervisor():
-        with suppress(ProcessLookupError):
-            os.kill(number, signal.SIGKILL)
+    _send(folder, signal.SIGKILL)
     if not _ended(folder, _BEGINS_S):
         raise ScoringError(Kind.CONFLICT, f'service "{folder.name}": its supervisor does not end')
+
+
+def _send(folder: ServiceFolder, number: int) -> None:
+    """To the supervisor, if it lives and its process number is known."""
+    if supervisor := folder.supervisor():
+        with suppress(ProcessLookupError):
+            os.kill(supervisor, number)
 
 
 def _ended(folder: ServiceFolder, within_s: float) -> bool:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from accelserve.deploy.definition import ServiceDefinition
-from accelserve.deploy.fleet import Report
+from accelserve.deploy.processes import Report
 from accelserve.supervised import MOST_BYTES, Supervised
 
 GRACE_S = 2  # after SIGTERM: clients that keep their connections are told to open others

@@ -18,9 +18,10 @@ from accelserve.backends.lease import boot_id
 from accelserve.clock import Clock
 from accelserve.deploy import logs, replica
 from accelserve.deploy.definition import ServiceDefinition
-from accelserve.deploy.fleet import Action, Drain, Fleet, Start
+from accelserve.deploy.fleet import Fleet
 from accelserve.deploy.folder import ServiceFolder, replace_soon
 from accelserve.deploy.ports import Ports
+from accelserve.deploy.processes import Action, Drain, Start
 from accelserve.deploy.replica import Replica
 from accelserve.deploy.states import ServiceView, State, view_as_json
 from accelserve.errors import ScoringError
