@@ -220,8 +220,10 @@ class Runtime:
         exchange = HttpExchange(self._metrics, self._clock)
         raw: Scoring = RawScoring(parts.scorer, parts.pictures, exchange, parts.offload, most)
         if parts.script is not None:
-            asked = (parts.script, self._metrics, self._clock, ServerDialect(), parts.offload, most)
-            raw = ScriptScoring(ScriptExchange(*asked, model=self._config.service), raw.handle)
+            script = parts.script
+            asked = (script, self._metrics, self._clock, ServerDialect(), parts.offload, most)
+            exchanged = ScriptExchange(*asked, model=self._config.service)
+            raw = ScriptScoring(exchanged, raw.handle, lambda: script.swagger)
         rest = TfServingRest(parts.scorer, parts.models, parts.pictures, exchange, parts.offload, most)
         app = build_app(raw, rest, Operations(parts.models, self._metrics, self._lifecycle, parts.readiness))
         self._policy.lane = build_lane(raw, rest)

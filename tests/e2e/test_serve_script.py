@@ -115,6 +115,16 @@ def test_a_server_with_a_script_needs_no_model(script, tmp_path):
         assert server.stop() == 0
 
 
+def test_a_scripts_swagger_is_where_azures_services_had_it(script, tmp_path):
+    with serving("--entry-script", script, "--service", "numbers", log=tmp_path / "log") as server:
+        path = "/api/v1/service/numbers/swagger.json"
+        assert get(server, path).json["swagger"] == "2.0"
+        assert get(server, path).json["info"]["title"] == "numbers"
+        assert get(server, f"{path}?version=3.1").json["openapi"] == "3.1.0"
+        assert "Supported versions: [2, 3, 3.1]" in get(server, f"{path}?version=9").error
+        assert path.replace("numbers", "{name}") in get(server, "/swagger.json").json["paths"]
+
+
 def test_files_and_models_are_found_by_get_model_path(script, double, tmp_path):
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / "w.npz").touch()

@@ -12,12 +12,12 @@ from accelserve.frontends.exchange import unforeseen
 from accelserve.frontends.http_lane import HttpLane, LaneRoute
 from accelserve.frontends.http_messages import Head, HttpRequest, HttpResponse
 from accelserve.frontends.script_exchange import ScriptExchange
+from accelserve.frontends.script_swagger import swagger_of
 from accelserve.lifecycle import Lifecycle
 from accelserve.observability.metrics import Metrics, RequestRecord
 
 _HTML = "text/html; charset=utf-8"
 _NOT_FAILED = "x-ms-run-function-failed: False\r\n"
-_SWAGGER_VERSIONS = {"2": "2", "2.0": "2", "3": "3", "3.0": "3", "3.1": "3.1"}
 
 
 class Script(Protocol):
@@ -70,7 +70,10 @@ class AzmlFace:
         if head.path == "/":
             return self._health()
         if head.path == "/swagger.json":
-            return self._swagger(head.query.get("version", "2"))
+            found, text = swagger_of(self._script.swagger, head)
+            if not found:
+                return message_answer(404, text, _NOT_FAILED)
+            return HttpResponse(200, text.encode(), _NOT_FAILED.encode())
         page, content_type = self._metrics.render(head.headers.get("accept", ""))
         return HttpResponse(200, page, content_type=content_type)
 
@@ -81,18 +84,6 @@ class AzmlFace:
         if not self._script.ready():
             return message_answer(503, self._script.why_not_ready(), "retry-after: 1\r\n")
         return HttpResponse(200, b"Healthy", content_type=_HTML)
-
-    def _swagger(self, version: str) -> HttpResponse:
-        documents = self._script.swagger
-        text = documents.get(_SWAGGER_VERSIONS.get(version, ""))
-        if text is not None:
-            return HttpResponse(200, text.encode(), _NOT_FAILED.encode())
-        supported = ", ".join(sorted(documents))
-        if version in _SWAGGER_VERSIONS:
-            message = f"Swagger version [{version}] is not supported for the scoring script. Supported swagger versions"
-        else:
-            message = f"Swagger version [{version}] is not valid. Supported versions"
-        return message_answer(404, f"{message}: [{supported}].", _NOT_FAILED)
 
 
 def azml_lane(exchange: ScriptExchange) -> HttpLane:

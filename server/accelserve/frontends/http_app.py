@@ -64,6 +64,9 @@ def build_app(raw: Scoring, rest: TfServingRest, operations: Operations) -> Fast
     for path in ("/score", "/api/v1/service/{name}/score"):
         route(path, raw.handle, ["POST"], score, _PICTURE_OR_TENSOR)
         hidden(path, raw.handle)
+    if isinstance(raw, ScriptScoring):
+        about = "What the entry script takes and answers; ?version=2|3|3.1"
+        route("/api/v1/service/{name}/swagger.json", raw.swagger, ["GET"], about)
     route("/v1/models", rest.handle, ["GET"], "All models and the states of their versions")
     route("/v1/models/{name}", rest.handle, ["GET"], "State of a model's versions, as TF Serving says it")
     route("/v1/models/{name}/metadata", rest.handle, ["GET"], "Signatures of a model, as TF Serving says them")

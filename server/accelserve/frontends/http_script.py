@@ -1,6 +1,6 @@
 """POST /score and /api/v1/service/NAME/score of a server whose scoring is an entry script."""
 
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from accelserve.errors import Kind, ScoringError
@@ -8,6 +8,7 @@ from accelserve.frontends.http_exchange import RecordedHandle
 from accelserve.frontends.http_ids import ServerIds
 from accelserve.frontends.http_messages import Head, HttpRequest, HttpResponse, error_response
 from accelserve.frontends.script_exchange import ScriptExchange
+from accelserve.frontends.script_swagger import swagger_of
 from accelserve.observability.metrics import RequestRecord
 
 
@@ -23,13 +24,21 @@ class ServerDialect(ServerIds):
 
 
 class ScriptScoring:
-    """The handler. models: of the same routes, for those who name a model."""
+    """The handlers. models: of the same routes, for those who name a model. swagger: by version, once it is known."""
 
-    def __init__(self, script: ScriptExchange, models: RecordedHandle) -> None:
+    def __init__(
+        self, script: ScriptExchange, models: RecordedHandle, swagger: Callable[[], Mapping[str, str]]
+    ) -> None:
         self._script = script
         self._models = models
+        self._swagger = swagger
 
     def handle(self, request: HttpRequest, record: RequestRecord | None = None) -> Coroutine[Any, Any, HttpResponse]:
         if "model" in request.head.query:
             return self._models(request, record)
         return self._script.run(request, record)
+
+    async def swagger(self, request: HttpRequest) -> HttpResponse:
+        """What the script takes and answers."""
+        found, text = swagger_of(self._swagger(), request.head)
+        return HttpResponse(200, text.encode()) if found else error_response(ScoringError(Kind.NOT_FOUND, text))
