@@ -78,7 +78,7 @@ def test_a_mistake_of_the_script_is_its_own(script):
 
 def test_a_time_limit_that_a_script_lets_through_is_the_answer(script):
     answer = ask(script, model="slow", inputs={"x": [1.0]}, timeout_s=0.05)
-    assert (answer.status, answer.failed) == (504, True)
+    assert (answer.status, answer.failed, answer.report) == (504, True, "")
 
 
 def test_a_run_that_waits_for_a_model_is_ended_by_its_own_time_limit(tmp_path, server):
@@ -94,8 +94,9 @@ def test_a_server_that_is_not_there_is_503(tmp_path):
 
 def test_a_server_without_models_is_said_in_the_log(tmp_path):
     with worker(tmp_path, SCRIPT) as made:
-        assert ask(made, model="m", inputs={"x": [1.0]}).status == 500
-        assert "this server has no models" in made.log()
+        answer = ask(made, model="m", inputs={"x": [1.0]})
+    assert answer.status == 500
+    assert "this server has no models" in answer.report
 
 
 def test_a_served_script_has_a_door_to_the_models_that_wants_no_users_key(tmp_path):

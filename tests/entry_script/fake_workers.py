@@ -58,10 +58,12 @@ class FakeWorker:
     def failed(self, message: str, traceback: str = "") -> None:
         self._pool.worker_told(self.number, failed_frame(WorkerFailed(message, traceback)))
 
-    def answers(self, body: bytes = b"", status: int = 200, run_ns: int = 10**7, failed: bool = False) -> ScriptRequest:
+    def answers(
+        self, body: bytes = b"", status: int = 200, run_ns: int = 10**7, failed: bool = False, report: str = ""
+    ) -> ScriptRequest:
         """The oldest request. Returns what was asked."""
         request_id, request = self.asked.pop(0)
-        response = ScriptResponse(status, body, "text/plain", (), run_ns, failed)
+        response = ScriptResponse(status, body, "text/plain", (), run_ns, failed, report)
         self._pool.worker_told(self.number, self._responses.frame(request_id, response))
         return request
 

@@ -15,7 +15,7 @@ from accelserve.entry_script.heads import (
 from accelserve.entry_script.messages import ScriptRequest, ScriptResponse, WorkerFailed, WorkerReady, WorkerSettings
 
 REQUEST = ScriptRequest("POST", "/score", b"a=\xff&b=%20", (("x-a", "1"), ("x-a", "caf\xe9")), b"\xff\xd8")
-RESPONSE = ScriptResponse(503, b"busy", "text/html; charset=utf-8", (("x-b", "2"),), 123, True)
+RESPONSE = ScriptResponse(503, b"busy", "text/html; charset=utf-8", (("x-b", "2"),), 123, True, "Traceback: \U0001f600")
 SETTINGS = WorkerSettings("/app/score.py", "/app", "/models", {"m": "/models/m"}, score_key="hidden", nan="refuse")
 
 

@@ -25,7 +25,7 @@ class Pool:
         self.pool = WorkerPool(settings, policy, self.clock, launch=self.workers.launch)
 
     def submit(self, body: bytes = b"", deadline_ns: int | None = None):
-        return self.pool.submit(request_head("POST", "/score", b"", ()), body, deadline_ns)
+        return self.pool.submit(request_head("POST", "/score", b"", ()), body, "id-1", deadline_ns)
 
     def passes(self, seconds: float) -> None:
         self.clock.advance(seconds)
@@ -188,6 +188,22 @@ async def test_the_answer_to_a_client_that_has_gone_is_nobodys(made):
     made.workers[0].answers(b"for nobody")
     made.workers[0].answers(b"for the next")
     assert (await next_one).body == b"for the next"
+
+
+@with_pool()
+async def test_a_run_that_fails_is_an_error_of_the_log_with_the_requests_id_also_for_nobody(made, caplog):
+    run, gone = made.submit(), made.submit()
+    made.workers[0].answers(status=500, failed=True, report="Traceback of it\nValueError: no\n")
+    assert (await run).status == 500  # and the other one has been sent
+    gone.cancel()
+    made.workers[0].answers(status=500, failed=True, report="KeyError: 5\n")
+    told = [(record.levelname, record.getMessage(), record.request_id, record.pid) for record in caplog.records]
+    pid = made.workers[0].pid
+    assert told == [
+        ("ERROR", "run() failed: ValueError: no", "id-1", pid),
+        ("ERROR", "run() failed: KeyError: 5", "id-1", pid),
+    ]
+    assert "Traceback of it" in caplog.text
 
 
 @with_pool(max_wait_ns=2 * SECOND)

@@ -58,7 +58,7 @@ class RequestHeads:
         """Raises ValueError."""
         said = self._read.get(frame.head)
         if said is None:
-            method, path, query_string, headers = _parts(frame.head)
+            method, path, query_string, headers = _parts(frame.head, 4)
             said = (method, path, query_string.encode("latin-1"), _headers(headers))
             if len(frame.head) <= _KEPT_BYTES:
                 self._read.keep(frame.head, said)
@@ -69,13 +69,13 @@ class ResponseHeads:
     """Responses as frames; one for each side."""
 
     def __init__(self) -> None:
-        self._known: _Kept[tuple[int, str, Headers, bool], bytes] = _Kept()
-        self._read: _Kept[bytes, tuple[int, str, Headers, bool]] = _Kept()
+        self._known: _Kept[tuple[int, str, Headers, bool, str], bytes] = _Kept()
+        self._read: _Kept[bytes, tuple[int, str, Headers, bool, str]] = _Kept()
 
     def frame(self, request_id: int, response: ScriptResponse) -> Frame:
         """Raises ValueError if a header cannot be text (a lone surrogate)."""
-        status, body, content_type, headers, run_ns, failed = response
-        said = (status, content_type, headers, failed)
+        status, body, content_type, headers, run_ns, failed, report = response
+        said = (status, content_type, headers, failed, report)
         head = self._known.get(said)
         if head is None:
             head = _json(said)
@@ -87,12 +87,12 @@ class ResponseHeads:
         """Raises ValueError."""
         said = self._read.get(frame.head)
         if said is None:
-            status, content_type, headers, failed = _parts(frame.head)
-            said = (status, content_type, _headers(headers), failed)
+            status, content_type, headers, failed, report = _parts(frame.head, 5)
+            said = (status, content_type, _headers(headers), failed, report)
             if len(frame.head) <= _KEPT_BYTES:
                 self._read.keep(frame.head, said)
-        status, content_type, known_headers, failed = said
-        return ScriptResponse(status, frame.body, content_type, known_headers, frame.run_ns, failed)
+        status, content_type, known_headers, failed, report = said
+        return ScriptResponse(status, frame.body, content_type, known_headers, frame.run_ns, failed, report)
 
 
 def request_head(method: str, path: str, query_string: bytes, headers: Headers) -> bytes:
@@ -125,11 +125,11 @@ def start_of(frame: Frame) -> WorkerReady | WorkerFailed:
     raise ValueError(f"the worker began with a frame of kind {frame.kind.name}")
 
 
-def _parts(head: bytes) -> list[Any]:
+def _parts(head: bytes, number: int) -> list[Any]:
     parts = None
     with suppress(orjson.JSONDecodeError):
         parts = orjson.loads(head)
-    if not isinstance(parts, list) or len(parts) != 4:
+    if not isinstance(parts, list) or len(parts) != number:
         raise ValueError(f"not the head of a request or response: {head[:100]!r}")
     return parts
 

@@ -30,6 +30,7 @@ class ScriptResponse(NamedTuple):
 
     headers: beyond the content type. run_ns: time in run(), None if run() did not return.
     failed: run() is to blame for it (`x-ms-run-function-failed`).
+    report: what the script raised, with its traceback; for the server's log, and for no client.
     """
 
     status: int
@@ -38,6 +39,7 @@ class ScriptResponse(NamedTuple):
     headers: Headers = ()
     run_ns: int | None = None
     failed: bool = False
+    report: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""The worker as a process: it ends with its server, leaves signals to it, and keeps a way to speak of its own."""
+"""The worker as a process: it ends with its server, leaves signals to it, and tells of crashes."""
 
 import ctypes
 import faulthandler
@@ -7,10 +7,9 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any
 
 _PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
@@ -18,7 +17,6 @@ _SERVERS_SIGNALS: Mapping[signal.Signals, Any] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,
 }
-_OURS = os.path.dirname(__file__)
 
 
 def die_with(parent: int) -> None:
@@ -63,39 +61,10 @@ def keep_to_this_process(sock: socket.socket) -> None:
     os.register_at_fork(after_in_child=sock.close)
 
 
-class Report:
-    """Tracebacks into the server's log, also when the script has closed or replaced stderr."""
-
-    def __init__(self) -> None:
-        try:
-            self._descriptor = os.dup(2)
-        except OSError:  # closed
-            self._descriptor = os.open(os.devnull, os.O_WRONLY)
-        faulthandler.enable(self._descriptor)
-
-    def __call__(self, error: BaseException) -> None:
-        self.write(told(error))
-
-    def write(self, text: str) -> None:
-        rest = memoryview(text.encode("utf-8", "backslashreplace"))
-        with suppress(OSError):  # nobody listens
-            while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-
-
-def told(error: BaseException) -> str:
-    """The traceback, from the script's own lines on."""
-    try:
-        return "".join(traceback.format_exception(type(error), error, _scripts_part(error.__traceback__)))
-    except BaseException as failure:  # an exception whose own text raises
-        return f"{type(error).__name__}, which cannot be told: {type(failure).__name__}\n"
-
-
-def _scripts_part(trace: TracebackType | None) -> TracebackType | None:
-    part = trace
-    while part is not None and os.path.dirname(part.tb_frame.f_code.co_filename) == _OURS:
-        part = part.tb_next
-    return part or trace
+def tell_crashes() -> None:
+    """Where the process was when it crashed, to what is stderr now, whatever the script makes of that later."""
+    with suppress(OSError):  # it is closed
+        faulthandler.enable(os.dup(2))
 
 
 def print_line_by_line() -> None:

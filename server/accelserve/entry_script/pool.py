@@ -11,6 +11,7 @@ from types import TracebackType
 from accelserve.clock import Clock
 from accelserve.cpus import take_short_turns
 from accelserve.entry_script.dispatch import KILL_AFTER_NS, Dispatch, Loss, PoolPolicy
+from accelserve.entry_script.failures import Failures
 from accelserve.entry_script.framing import Frame, FrameKind, frame_buffers
 from accelserve.entry_script.heads import ResponseHeads, settings_frame, start_of
 from accelserve.entry_script.messages import ScriptResponse, WorkerFailed, WorkerReady, WorkerSettings
@@ -43,6 +44,7 @@ class ScriptRun(Ticket[ScriptResponse]):
         "expires_ns",
         "head",
         "number",
+        "request_id",
         "size_bytes",
         "unwanted",
     )
@@ -55,11 +57,13 @@ class ScriptRun(Ticket[ScriptResponse]):
         body: bytes,
         arrived_ns: int,
         deadline_ns: int | None,
+        request_id: str,
     ) -> None:
         super().__init__(loop)
         self._pool = pool
         self.head = head
         self.body = body
+        self.request_id = request_id
         self.size_bytes = len(body)
         self.arrived_ns = arrived_ns
         self.deadline_ns = self.expires_ns = deadline_ns
@@ -91,6 +95,7 @@ class WorkerPool:
         self._launch = launch
         self._dispatch: Dispatch[ScriptRun] = Dispatch(policy)
         self._responses = ResponseHeads()
+        self._failures_of_run = Failures(clock.now_ns)
         self._workers: list[Worker | None] = [None] * policy.workers
         self._restarts = [Restarts() for _ in range(policy.workers)]
         self._failures: dict[int, WorkerFailed] = {}
@@ -154,8 +159,8 @@ class WorkerPool:
 
     # -- requests
 
-    def submit(self, head: bytes, body: bytes, deadline_ns: int | None = None) -> ScriptRun:
-        """A run to be awaited for the script's response. head: `heads.request_head`'s.
+    def submit(self, head: bytes, body: bytes, request_id: str, deadline_ns: int | None = None) -> ScriptRun:
+        """A run to be awaited for the script's response. head: `heads.request_head`'s. request_id: for the log.
 
         Cancelling it lets a waiting request go; one that a worker has goes on, for nobody.
         Raises ScoringError(OVERLOADED); the run's own are OVERLOADED (reason "queue_wait"), DEADLINE (its own deadline,
@@ -166,7 +171,7 @@ class WorkerPool:
             retry_after_s = max(1, round(min(each.wait_ns(now_ns) for each in self._restarts) / 1e9))
             why = self.why_not_ready()
             raise ScoringError(Kind.OVERLOADED, why, reason="script_down", retry_after_s=retry_after_s)
-        run = ScriptRun(self, self._loop, head, body, now_ns, deadline_ns)
+        run = ScriptRun(self, self._loop, head, body, now_ns, deadline_ns, request_id)
         number = self._dispatch.submit(run, now_ns)
         if number is not None:
             self._send(run, number)
@@ -235,8 +240,14 @@ class WorkerPool:
     def _answered(self, number: int, frame: Frame) -> None:
         run = self._dispatch.answered(number, frame.request_id, frame.run_ns, self._now_ns())
         self._send_waiting()  # first, so that the worker runs on while we answer
-        if run is not None and not run.unwanted:
-            run.settle(self._responses.response(frame))
+        if run is None:
+            return
+        response = self._responses.response(frame)
+        if response.report:
+            worker = self._workers[number]
+            self._failures_of_run.log(response.report, run.request_id, worker.pid if worker is not None else 0)
+        if not run.unwanted:
+            run.settle(response)
 
     def _ready(self, number: int, ready: WorkerReady) -> None:
         self._dispatch.started(number, ready.concurrent)

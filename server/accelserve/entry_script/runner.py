@@ -11,13 +11,14 @@ from accelserve.entry_script.inputs import InputRefused, Inputs
 from accelserve.entry_script.messages import ScriptRequest, ScriptResponse
 from accelserve.entry_script.scores import passed_on_refusal
 from accelserve.entry_script.time_limit import RunTimeout, TimeLimit
+from accelserve.entry_script.tracebacks import told
 
 _EMPTY = ScriptResponse(200, b"", "text/html; charset=utf-8")
 
 
 @dataclass(frozen=True, slots=True)
 class Runner:
-    """report: told of every exception of the script, which the client is not told. strict: as the original's server."""
+    """strict: as the original's server. What the script raises is in the response's report, for the log."""
 
     run: Callable[..., Any]
     inputs: Inputs
@@ -25,7 +26,6 @@ class Runner:
     limit: TimeLimit
     timeout_ms: int
     strict: bool
-    report: Callable[[BaseException], None]
 
     def answer(self, request: ScriptRequest) -> ScriptResponse:
         """Within the time limit, which also holds for what is read from a script's generator. In the main thread."""
@@ -73,15 +73,14 @@ class Runner:
             return self._failed(error)
 
     def _timed_out(self, error: BaseException) -> ScriptResponse:
-        self.report(error)
         status = 500 if self.strict else 504
-        return error_response(status, f"Scoring timeout after {self.timeout_ms} ms", failed=True)
+        answer = error_response(status, f"Scoring timeout after {self.timeout_ms} ms", failed=True)
+        return answer._replace(report=told(error))
 
     def _failed(self, error: BaseException) -> ScriptResponse:
-        self.report(error)
-        refusal = passed_on_refusal(error)
-        if refusal is not None:
-            return refusal
+        return passed_on_refusal(error) or self._error_answer(error)._replace(report=told(error))
+
+    def _error_answer(self, error: BaseException) -> ScriptResponse:
         if not isinstance(error, UnencodableAnswer):
             return error_response(500, RUN_FAILED, failed=True)
         if self.strict:

@@ -27,12 +27,11 @@ from accelserve.entry_script.json_answers import JsonEncoder
 from accelserve.entry_script.messages import WorkerFailed, WorkerReady, WorkerSettings
 from accelserve.entry_script.model_paths import ModelPaths
 from accelserve.entry_script.own_process import (
-    Report,
     die_with,
     keep_to_this_process,
     leave_signals_to_the_server,
     print_line_by_line,
-    told,
+    tell_crashes,
 )
 from accelserve.entry_script.runner import Runner
 from accelserve.entry_script.scores import Scores
@@ -40,6 +39,7 @@ from accelserve.entry_script.script import Script, load_script, schemas_of
 from accelserve.entry_script.serving import AsyncServing, read_first, send, serve
 from accelserve.entry_script.swagger import ANY_SCHEMAS, Service, swagger_documents
 from accelserve.entry_script.time_limit import TimeLimit, alarm
+from accelserve.entry_script.tracebacks import told
 
 EXIT_SCRIPT_FAILED = 3
 _TREE_LINES = 200  # of the model folder, when init() failed
@@ -49,21 +49,22 @@ def main(descriptor: int, parent: int) -> int:
     """The exit code."""
     die_with(parent)
     raise_malloc_thresholds()  # for bodies of hundreds of KB, as in the server
+    tell_crashes()
     print_line_by_line()
     leave_signals_to_the_server()
     sock = socket.socket(fileno=descriptor)
     keep_to_this_process(sock)
     try:
         frame = read_first(sock)
-        return 0 if frame is None else _work(sock, settings_of(frame), Report())
+        return 0 if frame is None else _work(sock, settings_of(frame))
     except OSError:  # the server has gone, or the script closed what is not its own
         return 1
 
 
-def _work(sock: socket.socket, settings: WorkerSettings, report: Report) -> int:
+def _work(sock: socket.socket, settings: WorkerSettings) -> int:
     with closing(asyncio.Runner()) as loop:  # begins where init() or run() is async
         try:
-            script, runner, ready = _prepare(settings, report, loop)
+            script, runner, ready = _prepare(settings, loop)
         except BaseException as error:
             send(sock, failed_frame(_failure(error, settings)))
             return EXIT_SCRIPT_FAILED
@@ -82,7 +83,7 @@ class _InitFailed(Exception):
     """init() raised what is its cause."""
 
 
-def _prepare(settings: WorkerSettings, report: Report, loop: asyncio.Runner) -> tuple[Script, Runner, WorkerReady]:
+def _prepare(settings: WorkerSettings, loop: asyncio.Runner) -> tuple[Script, Runner, WorkerReady]:
     encoder = JsonEncoder(settings.nan, settings.strict_compat)
     rawhttp = stand_ins.RawHttp()
     _set_up_imports(settings, rawhttp, encoder)
@@ -92,7 +93,7 @@ def _prepare(settings: WorkerSettings, report: Report, loop: asyncio.Runner) -> 
     inputs = Inputs(script.run, rawhttp.used, settings.strict_compat)
     _initialise(script, loop)
     limit = TimeLimit(settings.timeout_ms * 1_000_000, perf_counter_ns, alarm)
-    runner = Runner(script.run, inputs, Answers(encoder), limit, settings.timeout_ms, settings.strict_compat, report)
+    runner = Runner(script.run, inputs, Answers(encoder), limit, settings.timeout_ms, settings.strict_compat)
     return script, runner, _ready(settings, script, inputs)
 
 

@@ -22,7 +22,7 @@ _NOT_THE_SCRIPTS = frozenset(
 
 def http_answer(response: ScriptResponse, lines: str) -> HttpResponse:
     """lines: the server's own header lines. Raises ScoringError(INTERNAL) for what HTTP cannot say."""
-    status, body, content_type, headers, run_ns, failed = response
+    status, body, content_type, headers, run_ns, failed, _ = response
     if not 200 <= status < 600:
         raise _unsayable(f"it answered with status {status}, want one from 200 to 599")
     if not _is_value(content_type):

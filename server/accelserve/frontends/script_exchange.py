@@ -76,9 +76,9 @@ class ScriptExchange:
         try:
             self._dialect.check(head)
             if not method and head.read(_is_plain):
-                response = await self._pool.submit(head.read(_script_head), request.body)
+                response = await self._pool.submit(head.read(_script_head), request.body, request_id)
             else:
-                response = await self._asked(request, record, method or head.method)
+                response = await self._asked(request, record, request_id, method or head.method)
             answer = http_answer(response, lines)
         except ScoringError as error:
             return self._failed(head, record, error, request_id, lines)
@@ -90,7 +90,7 @@ class ScriptExchange:
         self._count(record, response, answer)
         return answer
 
-    async def _asked(self, request: HttpRequest, record: RequestRecord, method: str) -> ScriptResponse:
+    async def _asked(self, request: HttpRequest, record: RequestRecord, request_id: str, method: str) -> ScriptResponse:
         head = request.head
         wait_ns, _ = head.read(asked_of)
         fields, body = head.fields, request.body
@@ -100,9 +100,9 @@ class ScriptExchange:
             fields = (*fields, ("content-length", str(len(body))))
         asked = request_head(method, head.path, head.query_string, fields)
         if wait_ns is None:
-            return await self._pool.submit(asked, body)
+            return await self._pool.submit(asked, body, request_id)
         deadline_ns = record.started_ns + wait_ns
-        return await self._in_time(self._pool.submit(asked, body, deadline_ns), deadline_ns)
+        return await self._in_time(self._pool.submit(asked, body, request_id, deadline_ns), deadline_ns)
 
     async def _in_time(self, run: ScriptRun, deadline_ns: int) -> ScriptResponse:
         """A deadline that passes while the script runs is answered on time; the script runs on, for nobody."""

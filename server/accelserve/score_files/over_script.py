@@ -44,6 +44,7 @@ class ScriptAsker:
         started_s = self._now_s()
         response = self._run(request)
         total_ms = (self._now_s() - started_s) * 1000
+        sys.stderr.write(response.report)
         if not 200 <= response.status < 300:
             said = plain_answer(response.body)
             message = said.get("message", said) if isinstance(said, dict) else said
