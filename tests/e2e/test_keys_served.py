@@ -14,7 +14,7 @@ from server_process import run_to_end, serving, wait_until
 from talk import Calls, Connection, Scrape, ask, instances, outputs_of, row
 
 from accelserve.client import Client, GrpcClient, ServerError
-from accelserve.keys import replace_key, write_keys
+from accelserve.keys import read_keys, replace_key, write_keys
 
 BODY = instances((1, 2))
 HEALTH, REFLECT = "/grpc.health.v1.Health/Check", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
@@ -215,6 +215,15 @@ def test_a_key_file_that_cannot_be_used_ends_the_start_with_2(tmp_path, content,
         path.write_text(content)
     assert run_to_end([f"--model=m={double(tmp_path)}", "--auth-keys", path], tmp_path / "log") == 2
     assert told in (tmp_path / "log").read_text()
+
+
+def test_the_documented_line_makes_a_key_file_for_its_owner_alone(tmp_path):
+    page = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+    lines = [line for line in page.splitlines() if line.startswith(("umask", "printf"))]
+    subprocess.run(["bash", "-ec", "\n".join(lines)], cwd=tmp_path, timeout=30, check=True)
+    keys = read_keys(tmp_path / "keys.json")
+    assert keys.primary != keys.secondary
+    assert (tmp_path / "keys.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_curl_is_answered_as_the_documentation_says(server):

@@ -22,7 +22,7 @@ from accelserve.frontends.tls import Tls
 _BACKLOG = 2048
 _LAST_CALL_S = 0.1  # at the end: for handshakes under way, then for first requests on connections just taken
 _ARRIVES_S = 1.0  # a TLS handshake that has begun when the server ends
-_FAREWELL_S = 86400.0  # uvloop's own limit for the end of a TLS connection; ours looks whether anything moves
+_FAREWELL_S = 3600.0  # uvloop's own limit for the end of a TLS connection; ours looks whether anything moves
 _LOG = logging.getLogger("accelserve.frontends.http")
 
 _SO_ATTACH_FILTER = 26  # asm-generic/socket.h; the socket module lacks it
