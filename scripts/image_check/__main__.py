@@ -8,6 +8,7 @@ from pathlib import Path
 from image_check.build import BASE, build, make_stand_in, tell_sizes
 from image_check.checks import ImageChecks, digits
 from image_check.fpga_checks import FpgaImageChecks, seeded_network
+from image_check.package_checks import PackageChecks
 from image_check.progress import CheckFailed, tell
 from image_check.workplace import Workplace, install_tools
 
@@ -51,6 +52,8 @@ def main(arguments: list[str]) -> int:
                 FpgaImageChecks(place, tag, seeded_network(place, tag, BUILTIN / "pictures")).run()
             else:
                 ImageChecks(place, tag, digits(BUILTIN)).run()
+                if asked.accel == "cpu":
+                    PackageChecks(place, tag, digits(BUILTIN)).run()
             tell("leaving what it made ..." if asked.keep else "removing what it made ...")
     except CheckFailed as error:
         tell(f"FAILED: {error}")

@@ -44,11 +44,12 @@ def wait_until(condition: Callable[[], Any], wanted: str, limit_s: float = _PATI
 class Container:
     """`with Container(place, image, models) as container`: it is ready; removed at the end.
 
-    models: a folder of the host, mounted read-only at /models. environ: over the image's own.
+    models: a folder of the host, mounted read-only at /models; None for an image that holds its own. environ: over the
+    image's own.
     """
 
     def __init__(
-        self, place: Workplace, image: str, models: Path, *options: str, environ: Mapping[str, str] | None = None
+        self, place: Workplace, image: str, models: Path | None, *options: str, environ: Mapping[str, str] | None = None
     ) -> None:
         self.http_port, grpc_port = free_port(), free_port()
         self._place = place
@@ -62,7 +63,7 @@ class Container:
         self._options = (
             *options,
             *(f"--env={name}={value}" for name, value in here.items()),
-            f"--volume={models}:/models:ro",
+            *([f"--volume={models}:/models:ro"] if models is not None else []),
         )
         self._id = ""
 

@@ -120,6 +120,7 @@ def test_pips_entries_with_more_than_a_version_are_kept_whole(entry):
         ("dependencies:\n- pip:\n  - -r other.txt\n", 3, "write the packages themselves"),
         ("dependencies:\n- pip:\n  - --index-url https://example.org\n", 3, "option"),
         ("dependencies:\n- pip:\n  - '!!'\n", 3, "want `name==version`"),
+        ("dependencies:\n- pip:\n  - |\n    pkg\n    --index-url https://example.org\n", 3, "several lines"),
         ("dependencies:\n- '=1.0'\n", 2, "want `name`"),
         ("dependencies:\n- x=1|2\n", 2, "pip can read"),
         ("dependencies:\n- x[version='>=1']\n", 2, "pip can read"),

@@ -135,7 +135,7 @@ class _Reader:
 
     def _texts(self, parts: Mapping[str, tuple[int, Any]], key: str) -> Iterator[tuple[int, str]]:
         for item in self._items(parts, key):
-            if isinstance(item, yaml.ScalarNode) and item.value.strip():
+            if _is_word(item):
                 yield _line(item), item.value.strip()
             else:
                 self._problem(_line(item), f"{key}: want a word or `name=version`, got {_kind(item)}")
@@ -144,7 +144,7 @@ class _Reader:
         for item in self._items(parts, "dependencies"):
             if isinstance(item, yaml.MappingNode):
                 yield from self._of_pip(item)
-            elif isinstance(item, yaml.ScalarNode) and item.value.strip():
+            elif _is_word(item):
                 yield from self._of_conda(_line(item), item.value.strip())
             else:
                 self._problem(_line(item), f"dependencies: want `name` or `name=version`, got {_kind(item)}")
@@ -224,6 +224,13 @@ def _line(node: Any) -> int:
     return node.start_mark.line + 1 if node is not None else 1
 
 
+def _is_word(node: Any) -> bool:
+    """In one line: the next would be one of requirements.txt, and may be an option."""
+    return isinstance(node, yaml.ScalarNode) and bool(node.value.strip()) and "\n" not in node.value.strip()
+
+
 def _kind(node: Any) -> str:
+    if isinstance(node, yaml.ScalarNode) and node.value.strip():
+        return "several lines"
     words = {yaml.MappingNode: "`key: value`", yaml.SequenceNode: "a list in the list", yaml.ScalarNode: "nothing"}
     return next((word for kind, word in words.items() if isinstance(node, kind)), "something else")
