@@ -23,3 +23,10 @@ def test_a_flood_is_counted(caplog):
     failures.log(REPORT, "id", 7)
     last = [record.getMessage() for record in caplog.records[-2:]]
     assert last == ["run() failed 5 times more: no more than 100 in a second are told", "run() failed: ValueError: no"]
+
+
+def test_a_failure_without_a_traceback_is_one_line(caplog):
+    Failures(lambda: 0).log("run() returned set", "id", 7)
+    assert [(record.getMessage(), record.exc_info) for record in caplog.records] == [
+        ("run() failed: run() returned set", None)
+    ]

@@ -31,8 +31,9 @@ class Failures:
             self._untold += 1
             return
         self._told += 1
-        said = {"request_id": request_id, "pid": pid}
-        logger.error("run() failed: %s", report.rstrip().rpartition("\n")[2], exc_info=InTheScript(report), extra=said)
+        before, _, last = report.rstrip().rpartition("\n")
+        trace = InTheScript(report) if before else None
+        logger.error("run() failed: %s", last, exc_info=trace, extra={"request_id": request_id, "pid": pid})
 
     def _tell_untold(self) -> None:
         if self._untold:

@@ -78,7 +78,8 @@ class Runner:
         return answer._replace(report=told(error))
 
     def _failed(self, error: BaseException) -> ScriptResponse:
-        return passed_on_refusal(error) or self._error_answer(error)._replace(report=told(error))
+        report = str(error) if isinstance(error, UnencodableAnswer) else told(error)  # raised here, not in the script
+        return passed_on_refusal(error) or self._error_answer(error)._replace(report=report)
 
     def _error_answer(self, error: BaseException) -> ScriptResponse:
         if not isinstance(error, UnencodableAnswer):
