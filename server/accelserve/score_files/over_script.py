@@ -24,7 +24,8 @@ _DEVICE = "entry script"
 class ScriptAsker:
     """A worker of its own, started by the constructor, which waits for init(); started again when it has died.
 
-    Raises ScoringError(PRECONDITION) if the script cannot be loaded. What the script prints goes to standard error.
+    Raises ScoringError(PRECONDITION) if the script cannot be loaded. What the script
+    prints and raises goes to standard error.
     """
 
     def __init__(self, settings: WorkerSettings, now_s: Callable[[], float]) -> None:
@@ -45,6 +46,8 @@ class ScriptAsker:
         response = self._run(request)
         total_ms = (self._now_s() - started_s) * 1000
         sys.stderr.write(response.report)
+        if response.report:
+            print(response.report, file=sys.stderr, flush=True)
         if not 200 <= response.status < 300:
             said = plain_answer(response.body)
             message = said.get("message", said) if isinstance(said, dict) else said
