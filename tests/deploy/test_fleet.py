@@ -217,6 +217,18 @@ def test_a_replica_that_answers_no_more_is_killed_once():
     assert [kill.serial for kill in m.killed] == [1]
 
 
+def test_a_replica_that_is_silent_is_soon_not_taken_to_be_ready():
+    m = healthy()
+    m.mute.add(1)
+    m.pass_time(4)
+    assert m.state is State.HEALTHY
+    m.pass_time(1)
+    assert (m.state, m.reason) == (State.UNHEALTHY, "1 of 2 replicas ready; replica 0: it does not answer")
+    m.mute.clear()
+    m.pass_time(1)
+    assert m.state is State.HEALTHY
+
+
 def test_a_replica_that_is_not_ready_for_long_is_drained_when_its_successor_is_ready():
     m = healthy()
     m.ready.discard(1)

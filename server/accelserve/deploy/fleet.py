@@ -133,6 +133,7 @@ class Fleet:
     def decide(self, now_ns: int) -> list[Action]:
         """What is to be done now; each action is taken as done."""
         self._forgive(now_ns)
+        self._doubt_the_silent(now_ns)
         actions = list(self._overdue(now_ns))
         if self._at.ends:
             return [*actions, *(self._drain(p, now_ns) for p in self._at.live())]
@@ -157,6 +158,11 @@ class Fleet:
             process.ready_until_ns = min(process.ready_until_ns + lost_ns, now_ns)
             if process.stopping_ns is not None:
                 process.stopping_ns += lost_ns
+
+    def _doubt_the_silent(self, now_ns: int) -> None:
+        for process in self._at.live():
+            if process.is_ready and now_ns - process.answered_ns >= self._patience.silent_s * _S:
+                process.report = Report(False, "it does not answer", process.report.in_flight)
 
     def _overdue(self, now_ns: int) -> Iterator[Action]:
         for process in list(self._at.processes.values()):

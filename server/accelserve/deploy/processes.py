@@ -44,9 +44,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """How long things may take. attempts: short lives of a revision that was never ready, until it is given up."""
+    """How long things may take. silent_s: until one that does not answer is no longer taken to be ready.
+
+    attempts: short lives of a revision that was never ready, until it is given up.
+    """
 
     start_s: int = 600
+    silent_s: int = 5
     answer_s: int = 30
     unready_s: int = 60
     drain_s: int = 45
