@@ -455,7 +455,7 @@ def test_a_service_shrinks_only_when_it_was_quiet_for_a_minute():
 def test_a_service_that_is_stopped_drains_all_and_has_ended_when_they_have():
     m = healthy()
     m.fleet.stop("it is deleted")
-    m.tick()
+    assert m.tick() == [Drain(1, at_once=True), Drain(2, at_once=True)]
     assert m.draining == {1, 2}
     assert m.state is State.TRANSITIONING
     assert not m.fleet.ended

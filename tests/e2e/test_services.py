@@ -41,6 +41,9 @@ def test_two_replicas_are_deployed_answer_and_are_deleted(opened):
     assert uri == f"http://127.0.0.1:{port}/api/v1/service/numbers/score"
     server = type("Address", (), {"http_port": port, "http": uri.partition("/api")[0]})
     assert ask(server, "/api/v1/service/numbers/score", instances((1, 3))).json == [[1, 3]]
+    assert status["swagger_uri"] == uri.replace("/score", "/swagger.json")
+    swagger = ask(server, "/api/v1/service/numbers/swagger.json")
+    assert (swagger.status, swagger.json) == (200, ask(server, "/swagger.json").json)
     assert opened.type("services list").splitlines()[1].split() == ["numbers", "Healthy", "2/2", "m:1", "-", "cpu", uri]
     pids = [replica["pid"] for replica in status["replicas"]]
     assert len(set(pids)) == 2

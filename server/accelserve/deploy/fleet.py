@@ -233,7 +233,7 @@ class Fleet:
 
     def _drain(self, process: Process, now_ns: int) -> Drain:
         process.stopping_ns, process.retired = now_ns, True
-        return Drain(process.serial)
+        return Drain(process.serial, at_once=bool(self._at.ends))
 
     def view(self) -> ServiceView:
         """What is told of it now."""

@@ -19,9 +19,13 @@ class Start:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Ask a process to end when it has answered what it has taken."""
+    """Ask a process to end when it has answered what it has taken.
+
+    at_once: there is nobody to whom clients could be sent, so that they need no time to go there.
+    """
 
     serial: int
+    at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -123,7 +123,7 @@ class Supervisor:
         elif (process := self._replicas.get(action.serial)) is None:
             return
         elif isinstance(action, Drain):
-            process.process.send_signal(signal.SIGTERM)
+            process.process.send_signal(signal.SIGINT if action.at_once else signal.SIGTERM)
         else:
             logger.warning("replica %d %s", self._serial_slots[action.serial], action.why)
             process.process.kill()

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import orjson
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
@@ -12,7 +13,7 @@ from accelserve.frontends import http_raw, http_tfserving
 from accelserve.frontends.http_asgi import AnyMethod, asgi_response, endpoint
 from accelserve.frontends.http_exchange import Handle
 from accelserve.frontends.http_lane import HttpLane, LaneRoute
-from accelserve.frontends.http_messages import error_response
+from accelserve.frontends.http_messages import HttpRequest, HttpResponse, error_response
 from accelserve.frontends.http_ops import Operations
 from accelserve.frontends.http_raw import RawScoring
 from accelserve.frontends.http_script import ScriptScoring
@@ -67,6 +68,12 @@ def build_app(raw: Scoring, rest: TfServingRest, operations: Operations) -> Fast
     if isinstance(raw, ScriptScoring):
         about = "What the entry script takes and answers; ?version=2|3|3.1"
         route("/api/v1/service/{name}/swagger.json", raw.swagger, ["GET"], about)
+    else:
+
+        async def described(request: HttpRequest) -> HttpResponse:
+            return HttpResponse(200, orjson.dumps(app.openapi()))
+
+        route("/api/v1/service/{name}/swagger.json", described, ["GET"], "This document, as /swagger.json")
     route("/v1/models", rest.handle, ["GET"], "All models and the states of their versions")
     route("/v1/models/{name}", rest.handle, ["GET"], "State of a model's versions, as TF Serving says it")
     route("/v1/models/{name}/metadata", rest.handle, ["GET"], "Signatures of a model, as TF Serving says them")
