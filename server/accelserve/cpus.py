@@ -24,6 +24,7 @@ def usable_cpus(cgroup_limit: Path = CGROUP_LIMIT) -> int:
 
 
 _SCHED_SETATTR = {"x86_64": 314, "aarch64": 274}  # the C library has no function for it
+_NOT_INHERITED = 1  # SCHED_FLAG_RESET_ON_FORK
 _SCHED_ATTR = struct.Struct("=IIQiIQQQ")  # size, policy, flags, nice, priority, runtime, deadline, period
 
 
@@ -31,9 +32,10 @@ def take_short_turns(turn_ns: int) -> None:
     """Have the kernel give this thread turns of so many nanoseconds, which it then gets sooner.
 
     For an event loop on a core that its worker processes fill: in a turn of the usual length (3 ms) of each of them
-    nobody is answered. Linux 6.12 and newer; others do not mind. What is started later inherits it.
+    nobody is answered. Linux 6.12 and newer; others do not mind. Threads and processes that it starts have the usual
+    turns, if it has no raised priority.
     """
-    if os.sched_getscheduler(0) == os.SCHED_OTHER:
+    if os.sched_getscheduler(0) & ~os.SCHED_RESET_ON_FORK == os.SCHED_OTHER:
         _set_turns(0, os.SCHED_OTHER, turn_ns)
 
 
@@ -48,5 +50,6 @@ def _set_turns(process: int, policy: int, turn_ns: int) -> None:
     if number is None:
         return
     nice = os.getpriority(os.PRIO_PROCESS, process)
-    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, policy, 0, nice, 0, turn_ns, 0, 0)
+    flags = _NOT_INHERITED if turn_ns and nice >= 0 else 0  # the kernel would reset a raised priority too
+    attributes = _SCHED_ATTR.pack(_SCHED_ATTR.size, policy, flags, nice, 0, turn_ns, 0, 0)
     ctypes.CDLL(None).syscall(number, process, attributes, 0)

@@ -1,5 +1,7 @@
 """Every probe of azure_probes, asked to our azmlinfsrv and, where it is installed, to the original."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from azml_original import ORIGINAL_PYTHON, original_outcomes
 
@@ -9,7 +11,10 @@ from azure_probes import PROBES
 
 @pytest.fixture(scope="module")
 def ours(tmp_path_factory):
-    return {each: our_answers(tmp_path_factory.mktemp("probes"), each) for each in (DEFAULT, STRICT)}
+    kinds = (DEFAULT, STRICT)
+    with ThreadPoolExecutor(len(kinds)) as pool:
+        answers = pool.map(lambda each: our_answers(tmp_path_factory.mktemp("probes"), each), kinds)
+        return dict(zip(kinds, answers, strict=True))
 
 
 def test_each_answer_is_the_originals_or_differs_for_a_reason_that_the_page_tells(ours):
