@@ -41,7 +41,7 @@ shape = [-1]
 def server(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     slow = folder / "slow.synthetic.toml"
-    slow.write_text('behaviour = "echo"\ndelay_ms = 1000\n' + BUSY)
+    slow.write_text('behaviour = "echo"\ndelay_ms = 1000\ndelay_if_contains = 7.0\n' + BUSY)
     models = [f"affine={onnx_affine(folder / 'affine.onnx')}", f"slow={slow}"]
     arguments = [part for model in models for part in ("--model", model)]
     with serving(*arguments, log=folder / "log") as running:
@@ -77,13 +77,13 @@ def test_a_mistake_of_the_script_is_its_own(script):
 
 
 def test_a_time_limit_that_a_script_lets_through_is_the_answer(script):
-    answer = ask(script, model="slow", inputs={"x": [1.0]}, timeout_s=0.05)
+    answer = ask(script, model="slow", inputs={"x": [7.0]}, timeout_s=0.05)
     assert (answer.status, answer.failed, answer.report) == (504, True, "")
 
 
 def test_a_run_that_waits_for_a_model_is_ended_by_its_own_time_limit(tmp_path, server):
     with worker(tmp_path, SCRIPT, score_address=server.grpc, timeout_ms=200) as made:
-        answer = ask(made, model="slow", inputs={"x": [1.0]}, timeout_s=20)
+        answer = ask(made, model="slow", inputs={"x": [7.0]}, timeout_s=20)
         assert (answer.status, json.loads(answer.body)) == (504, {"message": "Scoring timeout after 200 ms"})
 
 

@@ -258,6 +258,15 @@ def test_a_run_that_takes_too_long_is_ended_and_the_worker_lives_on(tmp_path, st
             assert made.ask(post("x")).body == b'"x"'
 
 
+def test_a_run_that_swallows_its_end_is_ended_again(tmp_path):
+    script = INIT + (
+        "import time\ndef run(data):\n    try:\n        time.sleep(60)\n"
+        "    except BaseException:\n        time.sleep(60)\n"
+    )
+    with worker(tmp_path, script, timeout_ms=100) as made:
+        assert made.ask(post("x")).status == 504
+
+
 def test_a_generator_that_never_ends_is_ended(tmp_path):
     script = (
         RAW

@@ -38,6 +38,18 @@ def test_a_run_that_takes_too_long_is_interrupted(clock, limit):
         limit.on_alarm()
 
 
+def test_an_interruption_that_got_lost_comes_again_until_the_run_ends(clock):
+    limit = TimeLimit(10, clock.now, clock.arm)
+    limit.begin(clock.now_ns)
+    for at in (10, 250_000_010):
+        clock.now_ns = at
+        with pytest.raises(RunTimeout):
+            limit.on_alarm()
+    assert clock.armed == [10, 250_000_000, 250_000_000]
+    limit.end()
+    limit.on_alarm()
+
+
 def test_an_alarm_between_runs_does_nothing(clock, limit):
     limit.begin(clock.now_ns)
     limit.end()

@@ -3,6 +3,8 @@
 import signal
 from collections.abc import Callable
 
+_AGAIN_NS = 250_000_000  # what is raised in a callback of C code, or while a module is imported, may get lost
+
 
 class RunTimeout(BaseException):
     """run() has taken too long. No Exception, so that a script's `except Exception` does not swallow it."""
@@ -38,7 +40,7 @@ class TimeLimit:
             return
         now_ns = self._now_ns()
         if now_ns >= self._deadline_ns:
-            self._deadline_ns = None
+            self._set(now_ns, _AGAIN_NS)
             raise RunTimeout
         self._set(now_ns, self._deadline_ns - now_ns)
 
