@@ -233,3 +233,44 @@ def test_a_client_that_leaves_in_the_body_of_a_request_without_a_key_is_counted_
         return service.told
 
     assert run(tmp_path, lane, talk) == [Kind.CANCELLED]
+
+
+def slips() -> dict[str, bytes]:
+    """Requests that are made to be taken for others."""
+    line, key = f"POST {PATH} HTTP/1.1".encode(), f"authorization: Bearer {PRIMARY}".encode()
+    plain = request(key=None)
+    other = {
+        "GET /healthz/../v1/models",
+        "GET /readyz/%2e%2e%2fv1/models",
+        "GET //v1/models",
+        "GET /v1/models?/healthz",
+    }
+    other |= {
+        "GET /v1/models#/healthz",
+        "GET /healthz;/v1/models",
+        "GET /healthz%00",
+        "OPTIONS *",
+        "POST http://x/score",
+    }
+    made = {text: plain.replace(line, f"{text} HTTP/1.1".encode()) for text in other}
+    chunks = b"%x\r\n%b\r\n0\r\n%b\r\n\r\n" % (len(BODY), BODY, key)
+    made["a key behind the body"] = request(PATH, None, "transfer-encoding: chunked", key=None) + chunks
+    made["an upgrade"] = request(PATH, BODY, "connection: upgrade", "upgrade: websocket", key=None)
+    made["a probe before it"] = request("/healthz", None, method="GET", key=None) + plain
+    made["a name with a space"] = plain.replace(b"host: x", b"host: x\r\nauthorization : Bearer " + PRIMARY.encode())
+    made["a folded line"] = plain.replace(b"host: x", b"host: x\r\nauthorization: Bearer\r\n " + PRIMARY.encode())
+    return made
+
+
+@pytest.mark.parametrize("lane", LANES)
+def test_no_request_slips_past(tmp_path, lane):
+    async def talk(service, ring):
+        for name, asked in slips().items():
+            written = await service.connect().send(asked)
+            statuses = re.findall(rb"HTTP/1.1 (\d+)", written)
+            assert statuses[-1] in (b"400", b"401"), name
+            assert b"predictions" not in written, name
+            assert b"model_version" not in written, name
+        return True
+
+    assert run(tmp_path, lane, talk)
