@@ -44,7 +44,7 @@ def test_every_command_of_the_page_answers_as_the_page_says(tmp_path, monkeypatc
     command.chmod(0o755)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     steps = walk()
-    assert len(steps) == 23
+    assert len(steps) == 24
     with shop(tmp_path, monkeypatch, capsys):
         environ = {**os.environ, "PATH": f"{command.parent}:{os.environ['PATH']}"}
         answers = typed_in_one_shell([command for command, _ in steps], environ)

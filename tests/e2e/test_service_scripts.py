@@ -91,6 +91,7 @@ def test_a_killed_supervisor_takes_the_scripts_processes_with_it_even_busy_ones(
     wait_until(lambda: not any(map(is_running, [worker, *pids])))
 
 
+@pytest.mark.full
 def test_a_script_above_its_memory_is_replaced_while_another_answers(opened, tmp_path):
     eats = (
         "import os\nkept = []\ndef init(): pass\n"
@@ -108,6 +109,7 @@ def test_a_script_above_its_memory_is_replaced_while_another_answers(opened, tmp
     assert "GB of the 0.6 GB that it may" in opened.type("services logs scripted")
 
 
+@pytest.mark.full
 def test_a_busy_service_grows(opened, tmp_path):
     slow = "import time\ndef init(): pass\ndef run(raw_data):\n    time.sleep(2)\n    return 1\n"
     script = write(tmp_path / "score.py", slow)

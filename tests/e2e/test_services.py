@@ -234,6 +234,7 @@ def test_a_supervisor_ignores_a_closed_terminal_and_drains_when_it_is_told_to_en
     assert not any(map(is_running, pids))
 
 
+@pytest.mark.full
 def test_a_changed_number_of_replicas_touches_no_other_replica(opened):
     opened.register()
     service = opened.deploy("numbers", "--model m")
