@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -168,6 +169,15 @@ def test_what_is_not_there_is_refused_before_anything_starts(opened):
     assert "gpu" in opened.type("deploy numbers --model m --device gpu", code=6)
     assert "fpga" in opened.type("deploy numbers --model m --device fpga", code=6)
     assert not opened.services.exists()
+
+
+def test_a_service_is_deleted_at_once_while_its_replicas_still_start(opened):
+    opened.register()
+    for _ in range(3):
+        opened.type("deploy numbers --model m --replicas 2 --auth none")
+        began = time.monotonic()
+        opened.type("services delete numbers")
+        assert time.monotonic() - began < 20, "a replica did not hear that it is to end"
 
 
 def test_of_two_who_deploy_one_name_at_once_one_wins(opened):

@@ -59,8 +59,8 @@ class Supervisor:
 
     def run(self, on_begin: Callable[[], None]) -> None:
         """Until the service is stopped or has failed. on_begin: called when the state has been told once."""
-        signal.signal(signal.SIGHUP, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for ignored in (signal.SIGHUP, signal.SIGINT):  # not SIG_IGN, which the replicas would inherit
+            signal.signal(ignored, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: self._fleet.stop("the supervisor was told to stop", failed=True))
         self._told.tell(self._fleet.view())
         on_begin()
