@@ -119,3 +119,15 @@ def test_a_version_that_goes_between_the_look_and_the_lock_is_not_held(store, mo
         store.hold("m", 1, "server")
     assert caught.value.kind is Kind.NOT_FOUND
     assert not list((store.root / "m" / ".registry").glob("1.hold.*"))
+
+
+def test_the_names_of_holders_that_were_killed_do_not_pile_up(store):
+    environment = {**os.environ, "PYTHONPATH": str(Path(accelserve.__file__).parents[1])}
+    for _ in range(2):
+        command = [sys.executable, "-c", HOLDS, str(store.root)]
+        subprocess.run(command, env=environment, input=b"\n", stdout=subprocess.DEVNULL, timeout=30, check=False)
+    alive = store.hold("m", 1, "alive")
+    store.hold("m", 1, "another").release()
+    assert len(list((store.root / "m" / ".registry").glob("1.hold.*"))) == 1
+    assert "in use by alive" in refused(store)
+    alive.release()

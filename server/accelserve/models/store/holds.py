@@ -55,10 +55,23 @@ def take_hold(path: Path, what: str, holder: str) -> Hold:
     try:
         if not lock_if_free(lock, fcntl.LOCK_SH):
             raise ScoringError(Kind.CONFLICT, f"{what} is being deleted by another process")
+        _sweep(path)
         return Hold(lock, _write_entry(path, what, holder))
     except BaseException:
         os.close(lock)
         raise
+
+
+def _sweep(path: Path) -> None:
+    """The entries of holders that were killed. One without content may be that of a holder who is about to lock it."""
+    for entry in path.parent.glob(f"{path.name}.*"):
+        with suppress(OSError):
+            descriptor = os.open(entry, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                if os.fstat(descriptor).st_size and lock_if_free(descriptor, fcntl.LOCK_SH):
+                    entry.unlink()
+            finally:
+                os.close(descriptor)
 
 
 def _write_entry(path: Path, what: str, holder: str) -> Entry | None:
