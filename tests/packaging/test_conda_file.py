@@ -137,6 +137,16 @@ def test_what_cannot_be_read_is_told_with_its_line_and_a_remedy(text, line, word
     assert words in said
 
 
+@pytest.mark.parametrize("end", [r"\n", r"\r", r"\f", r"\v", r"\x1c", r"\x85", r"\u2028", r"\u2029"])
+@pytest.mark.parametrize("place", ["- pip:\n  - ", "- "])
+def test_no_entry_makes_a_second_line_of_requirements(place, end):
+    assert "several lines" in problems(f'dependencies:\n{place}"pkg{end}--index-url=http://example.org"\n')
+
+
+def test_characters_that_nobody_sees_are_refused():
+    assert r"nobody sees, 'pkg\u202e==1'" in problems('dependencies:\n- pip:\n  - "pkg\\u202e==1"\n')
+
+
 def test_all_problems_are_told_at_once():
     assert len(problems("nome: x\ndependencies:\n- x=1|2\n- pip:\n  - -e .\n").splitlines()) == 3
 

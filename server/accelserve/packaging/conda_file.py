@@ -225,12 +225,16 @@ def _line(node: Any) -> int:
 
 
 def _is_word(node: Any) -> bool:
-    """In one line: the next would be one of requirements.txt, and may be an option."""
-    return isinstance(node, yaml.ScalarNode) and bool(node.value.strip()) and "\n" not in node.value.strip()
+    """In one line: the next would be one of requirements.txt, and may be an option.
+
+    Lines as pip splits them, by str.splitlines(), which knows more ends than a newline; none of them is printable.
+    """
+    text = node.value.strip() if isinstance(node, yaml.ScalarNode) else ""
+    return len(text.splitlines()) == 1 and text.isprintable()
 
 
 def _kind(node: Any) -> str:
-    if isinstance(node, yaml.ScalarNode) and node.value.strip():
-        return "several lines"
+    if isinstance(node, yaml.ScalarNode) and (text := node.value.strip()):
+        return "several lines" if len(text.splitlines()) > 1 else f"characters that nobody sees, {text!r}"
     words = {yaml.MappingNode: "`key: value`", yaml.SequenceNode: "a list in the list", yaml.ScalarNode: "nothing"}
     return next((word for kind, word in words.items() if isinstance(node, kind)), "something else")
