@@ -64,6 +64,17 @@ def test_a_model_with_its_own_file_brings_its_labels(shop):
     assert any(name.startswith("models/digits/labels") for name in files(shop / "c"))
 
 
+@pytest.mark.parametrize("labels", ["../../secret.txt", "1/../labels.txt", "{shop}/secret.txt", "../none.txt"])
+def test_labels_that_are_not_beside_the_model_are_refused(shop, capsys, labels):
+    (shop / "secret.txt").write_text("one\n")
+    (shop / "store" / "digits" / "accelserve.toml").write_text(f'labels = "{labels.format(shop=shop)}"\n')
+    before = set(os.listdir(shop))
+    assert package("digits", "--out", "c") == 2
+    said = capsys.readouterr().err
+    assert f"accelserve.toml: labels: {labels.format(shop=shop)} is not in {shop}/store/digits; put the file" in said
+    assert set(os.listdir(shop)) == before
+
+
 def test_a_script_and_a_conda_file_and_what_became_of_it(shop, capsys):
     assert package("digits", "--target", "cpu", "--entry-script", "score.py", "--conda", "myenv.yml", "--out", "c") == 0
     said = capsys.readouterr().err

@@ -116,6 +116,14 @@ def test_two_files_of_one_place_are_refused(tmp_path):
         write_context(tmp_path / "out", [Piece("a", b"1"), Piece("a", b"2")], {})
 
 
+@pytest.mark.parametrize("place", ["../x", "a/../../x", "/tmp/x", "a/.."])
+def test_no_piece_gets_out_of_the_folder(tmp_path, place):
+    with pytest.raises(ScoringError, match="not within the context") as refused:
+        write_context(tmp_path / "out", [Piece("a", b""), Piece(place, b"x")], {})
+    assert refused.value.kind is Kind.PRECONDITION
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_what_tools_leave_in_a_scripts_folder_is_left_out(source):
     for name in ("__pycache__/score.pyc", ".git/config", "old.pyc"):
         (source / name).parent.mkdir(exist_ok=True)

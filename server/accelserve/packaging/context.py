@@ -27,6 +27,12 @@ class Piece:
     content: Path | bytes
 
 
+def is_within(place: str) -> bool:
+    """Whether a place stays in the folder that it is joined to."""
+    path = PurePosixPath(place)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def write_context(
     output: Path,
     pieces: Sequence[Piece],
@@ -37,9 +43,13 @@ def write_context(
 
     check: is told these before the folder appears; what it raises keeps it from appearing.
     The same pieces make the same bytes, modes and times. Raises ScoringError: CONFLICT when `output` exists or cannot
-    be written (a full disk), with nothing left of it; PRECONDITION for a piece that cannot be read.
+    be written (a full disk), with nothing left of it; PRECONDITION for a piece that cannot be read, or whose
+    place is not within.
     """
     places = [piece.place for piece in pieces]
+    for place in places:
+        if not is_within(place):
+            raise ScoringError(Kind.PRECONDITION, f"{place} is not within the context")
     if len(set(places)) != len(places):
         twice = next(place for place in places if places.count(place) > 1)
         raise ScoringError(Kind.PRECONDITION, f"two files would be {twice} in the context")

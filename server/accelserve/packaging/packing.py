@@ -13,7 +13,7 @@ from accelserve.deploy import image_layout
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.manifest import FILE_NAME, files_of_manifest
 from accelserve.models.store import StoredModel
-from accelserve.packaging.context import Piece, pieces_of_folder
+from accelserve.packaging.context import Piece, is_within, pieces_of_folder
 from accelserve.packaging.dockerfile import DOCKERIGNORE, Recipe, dockerfile
 from accelserve.packaging.engines import Step
 from accelserve.packaging.source_tree import build_files
@@ -105,9 +105,7 @@ def _own_pieces(wish: Wish) -> Iterator[Piece]:
     if wish.model is not None:
         place = f"models/{wish.model.name}"
         yield from pieces_of_folder(wish.model.path, f"{place}/{wish.model.version}", left_out=())
-        for file in files_of_manifest(wish.model.path.parent / FILE_NAME):
-            if file.is_file():
-                yield Piece(f"{place}/{file.relative_to(wish.model.path.parent).as_posix()}", file)
+        yield from _beside(wish.model.path.parent, place)
     if wish.script is not None and wish.source_directory is None:
         yield Piece(f"app/{wish.script.name}", wish.script)
     if wish.script is not None and wish.source_directory is not None:
@@ -120,6 +118,17 @@ def _own_pieces(wish: Wish) -> Iterator[Piece]:
             yield from pieces_of_folder(path, place)
         else:
             yield Piece(place, path)
+
+
+def _beside(home: Path, place: str) -> Iterator[Piece]:
+    """The model's own file and its labels. Raises ConfigError for labels elsewhere: the image has no place for them."""
+    own = home / FILE_NAME
+    for file in files_of_manifest(own):
+        within = file.relative_to(home).as_posix() if file.is_relative_to(home) else str(file)
+        if not is_within(within):
+            raise ConfigError([f"{own}: labels: {within} is not in {home}; put the file there, and say its name"])
+        if file.is_file():
+            yield Piece(f"{place}/{within}", file)
 
 
 def _check_size(folder: Path, found: Sequence[Piece]) -> None:
