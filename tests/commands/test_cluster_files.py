@@ -57,6 +57,51 @@ def test_a_folder_that_is_there_is_kept_unless_it_may_be_overwritten(typed, tmp_
     assert yaml.safe_load((tmp_path / "k" / "deployment.yaml").read_text())["spec"]["replicas"] == 3
 
 
+def keys_of(folder):
+    return yaml.safe_load((folder / "secret-keys.yaml").read_text())["stringData"]["keys.json"]
+
+
+def test_files_of_ours_that_are_no_more_wanted_go_and_what_is_in_the_cluster_is_told(typed, tmp_path):
+    out = tmp_path / "k"
+    assert typed(f"{DEPLOY} --out k --autoscale 2:4 --with-secret")[0] == 0
+    (out / "ingress.yaml").write_text("kind: Ingress\n")
+    assert len(list(out.iterdir())) == 7
+    code, said = typed(f"{DEPLOY} --out k --replicas 1 --namespace scoring --overwrite")
+    assert code == 0
+    names = sorted(path.name for path in out.iterdir())
+    assert names == ["deployment.yaml", "ingress.yaml", "service-grpc.yaml", "service.yaml"]
+    for name in ("autoscaler", "disruption-budget", "secret-keys"):
+        assert f"accelserve: k/{name}.yaml is of before, and is removed\n" in said
+    assert "kubectl apply -f k\nkubectl delete --ignore-not-found -n scoring hpa/numbers pdb/numbers\n" in said
+
+
+def test_files_of_others_stay_whatever_their_names(typed, tmp_path):
+    out = tmp_path / "k"
+    out.mkdir()
+    (out / "autoscaler.yaml").write_text("kind: HorizontalPodAutoscaler\n")
+    assert typed(f"{DEPLOY} --out k --overwrite")[0] == 0
+    assert (out / "autoscaler.yaml").read_text() == "kind: HorizontalPodAutoscaler\n"
+
+
+def test_keys_that_are_there_are_kept(typed, tmp_path):
+    assert typed(f"{DEPLOY} --out k --with-secret")[0] == 0
+    before = keys_of(tmp_path / "k")
+    code, said = typed(f"{DEPLOY} --out k --with-secret --replicas 3 --overwrite")
+    assert (code, keys_of(tmp_path / "k")) == (0, before)
+    assert "two new keys" not in said
+
+
+@pytest.mark.parametrize("damage", ["", "[", "kind: Secret", "stringData: {keys.json: '{}'}"])
+def test_keys_that_cannot_be_kept_are_told(typed, tmp_path, damage):
+    assert typed(f"{DEPLOY} --out k --with-secret")[0] == 0
+    before = keys_of(tmp_path / "k")
+    (tmp_path / "k" / "secret-keys.yaml").write_text(damage)
+    code, said = typed(f"{DEPLOY} --out k --with-secret --overwrite")
+    assert code == 0
+    assert "accelserve: k/secret-keys.yaml had no keys of numbers: it gets two new keys\n" in said
+    assert keys_of(tmp_path / "k") != before
+
+
 def test_what_is_missing_or_of_the_other_target_is_told_at_once(typed):
     code, said = typed("deploy numbers --model m --target kubernetes --wait --json --memory-gb 0")
     assert code == 2

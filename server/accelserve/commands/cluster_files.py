@@ -1,7 +1,8 @@
 """`accelserve deploy --target kubernetes`: its flags, and the files that it writes."""
 
 import argparse
-from collections.abc import Iterator
+import sys
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from accelserve.errors import ExitCode, Kind, ScoringError
 if TYPE_CHECKING:
     from accelserve.deploy.definition import ServiceDefinition
     from accelserve.deploy.manifests import Cluster
+    from accelserve.keys import Keys
 
 _LOCAL_ONLY = ("wait", "json")
 
@@ -29,7 +31,9 @@ def add_cluster_flags(parser: argparse.ArgumentParser) -> None:
         "--autoscale-by", metavar="requests|cpu", help="what the autoscaler compares (default: requests in flight)"
     )
     cluster.add_argument(
-        "--with-secret", action="store_true", help="also write two new keys, and the TLS files, in clear"
+        "--with-secret",
+        action="store_true",
+        help="also write two keys (those there, else new ones) and the TLS files, in clear",
     )
 
 
@@ -49,37 +53,83 @@ def _flag(name: str) -> str:
 
 
 def write_manifests(parsed: argparse.Namespace, definition: "ServiceDefinition") -> ExitCode:
-    """Into a folder that is new, or with `--overwrite` file by file. Raises ConfigError, ScoringError(CONFLICT)."""
-    from accelserve.deploy.manifests import manifests
+    """Into a folder that is new, or with `--overwrite` file by file; then what is ours and of before goes.
 
-    try:
-        files = manifests(definition, parsed.image, _cluster(parsed, definition))
-    except ScoringError as error:
-        raise ConfigError(error.message.splitlines()) from error
+    Raises ConfigError, ScoringError(CONFLICT).
+    """
+    from accelserve.deploy.manifests import left_in_cluster
+
     out = parsed.out or Path(f"{definition.name}-kubernetes")
     try:
+        files = _files(parsed, definition, out)
         out.mkdir(mode=0o700 if parsed.with_secret else 0o755, parents=True, exist_ok=parsed.overwrite)
         for name, text in files.items():
             write_whole(out / name, text.encode(), mode=0o600 if name.startswith("secret-") else 0o644)
+        removed = list(_remove_old(out, files))
     except OSError as error:
         why = f"{error.filename or out}: {error.strerror}; choose another --out, or say --overwrite"
         raise ScoringError(Kind.CONFLICT, why) from error
     print("\n".join(str(out / name) for name in files))
     print(f"kubectl apply -f {out}")
+    if left := left_in_cluster(removed, definition):
+        where = ("-n", parsed.namespace) if parsed.namespace else ()
+        print(" ".join(("kubectl delete --ignore-not-found", *where, *left)))
     return ExitCode.OK
 
 
-def _cluster(parsed: argparse.Namespace, definition: "ServiceDefinition") -> "Cluster":
+def _files(parsed: argparse.Namespace, definition: "ServiceDefinition", out: Path) -> dict[str, str]:
+    from accelserve.deploy.manifests import manifests
+
+    cluster = _cluster(parsed, definition, out)
+    try:
+        return manifests(definition, parsed.image, cluster)
+    except ScoringError as error:
+        raise ConfigError(error.message.splitlines()) from error
+
+
+def _remove_old(out: Path, files: Collection[str]) -> Iterator[str]:
+    """`kubectl apply -f` takes all that is in the folder. Raises OSError."""
+    from accelserve.deploy.manifests import FILES, is_ours
+
+    for name in FILES:
+        if name not in files and is_ours(_there(out / name)):
+            (out / name).unlink()
+            print(f"accelserve: {out / name} is of before, and is removed", file=sys.stderr)
+            yield name
+
+
+def _there(path: Path) -> str:
+    """Empty for what is no file or no text."""
+    try:
+        return path.read_text(encoding="utf-8") if path.is_file() else ""
+    except ValueError:
+        return ""
+
+
+def _cluster(parsed: argparse.Namespace, definition: "ServiceDefinition", out: Path) -> "Cluster":
     from accelserve.deploy.manifests import Cluster
-    from accelserve.keys import new_keys
 
     told = {"namespace": parsed.namespace, "fpga_resource": parsed.fpga_resource, "autoscale_by": parsed.autoscale_by}
     named = {name: value for name, value in told.items() if value}
     if not parsed.with_secret:
         return Cluster(**named)
-    keys = new_keys() if definition.auth == "key" else None
+    old = out / "secret-keys.yaml" if parsed.overwrite else None
+    keys = _keys(definition, old) if definition.auth == "key" else None
     tls = (_text(definition.tls_cert), _text(definition.tls_key)) if definition.tls_cert else None
     return Cluster(**named, keys=keys, tls=tls)
+
+
+def _keys(definition: "ServiceDefinition", old: Path | None) -> "Keys":
+    """Those that clients have already, else new ones."""
+    from accelserve.deploy.manifests import keys_in
+    from accelserve.keys import new_keys
+
+    if old is None or not old.is_file():
+        return new_keys()
+    kept = keys_in(_there(old), definition)
+    if kept is None:
+        print(f"accelserve: {old} had no keys of {definition.name}: it gets two new keys", file=sys.stderr)
+    return kept or new_keys()
 
 
 def _text(path: str) -> str:

@@ -5,8 +5,9 @@ The image is one that `accelserve package` describes: it holds the model and the
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -14,9 +15,12 @@ import yaml
 from accelserve.deploy.definition import ServiceDefinition
 from accelserve.deploy.pods import GRPC_PORT, HTTP_PORT, pod_template
 from accelserve.errors import Kind, ScoringError
-from accelserve.keys import Keys
+from accelserve.keys import KeyFileError, Keys, parse_keys
 
 AUTOSCALE_METRIC = "accelserve_requests_in_flight"
+_NAMES = ("deployment", "service", "service-grpc", "autoscaler", "disruption-budget", "secret-keys", "secret-tls")
+FILES = tuple(f"{name}.yaml" for name in _NAMES)  # all that there may be
+_MANAGED_BY = ("app.kubernetes.io/managed-by", "accelserve")
 _SCALE_DOWN_S = 300  # a new replica has to load its model first
 AUTOSCALE_BY = ("requests", "cpu")
 
@@ -82,7 +86,7 @@ def _head(kind: str, version: str, name: str, d: ServiceDefinition, cluster: Clu
     metadata: dict[str, Any] = {"name": name}
     if cluster.namespace:
         metadata["namespace"] = cluster.namespace
-    metadata["labels"] = {**_selector(d), "app.kubernetes.io/managed-by": "accelserve"}
+    metadata["labels"] = {**_selector(d), _MANAGED_BY[0]: _MANAGED_BY[1]}
     return {"apiVersion": version, "kind": kind, "metadata": metadata}
 
 
@@ -96,6 +100,28 @@ def keys_secret(d: ServiceDefinition) -> str:
 
 def tls_secret(d: ServiceDefinition) -> str:
     return f"{d.name}-tls"
+
+
+def is_ours(text: str) -> bool:
+    """Whether a file's text is such as `manifests` makes, of whatever service."""
+    return f"{_MANAGED_BY[0]}: {_MANAGED_BY[1]}\n" in text
+
+
+def keys_in(text: str, d: ServiceDefinition) -> Keys | None:
+    """What an earlier secret-keys.yaml of this service holds; None where that cannot be told."""
+    try:
+        made = yaml.safe_load(text)
+        if made["metadata"]["name"] != keys_secret(d):
+            return None
+        return parse_keys(made["stringData"]["keys.json"].encode(), Path("keys.json"))
+    except (yaml.YAMLError, KeyError, TypeError, AttributeError, KeyFileError):
+        return None
+
+
+def left_in_cluster(removed: Iterable[str], d: ServiceDefinition) -> list[str]:
+    """kubectl's names of the objects of files that are there no more; Secrets are none of them, which pods may use."""
+    kinds = {"autoscaler.yaml": "hpa", "disruption-budget.yaml": "pdb"}
+    return [f"{kinds[name]}/{d.name}" for name in removed if name in kinds]
 
 
 def _deployment(d: ServiceDefinition, image: str, cluster: Cluster) -> dict[str, Any]:
