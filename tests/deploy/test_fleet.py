@@ -1,6 +1,7 @@
 """The supervisor's decisions, with a played process table and a clock of our own."""
 
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 
 import pytest
 
@@ -261,6 +262,67 @@ def test_replicas_over_their_memory_are_replaced_one_after_the_other():
     assert (m.state, m.slots) == (State.HEALTHY, [0, 1])
 
 
+def too_large(m: Machine) -> None:
+    for serial in m.running:
+        m.fleet.measured(serial, 1_500_000_000)
+
+
+def test_a_revision_that_passes_its_memory_while_it_starts_is_given_up():
+    m = machine(replace(TWO, replicas=1, memory_gb_limit=1.0))
+    for start in range(1, 6):
+        too_large(m)
+        m.pass_time(10)
+        assert list(m.running) == [start]
+        assert [kill.serial for kill in m.killed] == list(range(1, start + 1))
+        m.end(start, SIGKILL)
+        assert m.tick() == []
+        m.pass_time(16)
+    assert m.fleet.ended
+    why = "was killed before it was ready: it uses 1.50 GB of the 1 GB that it may"
+    assert (m.state, m.reason) == (State.FAILED, f"replica 0 {why} (5 starts, none got ready)")
+
+
+def test_an_update_whose_memory_limit_is_too_small_is_refused():
+    m = healthy(replace(TWO, replicas=1))
+    m.fleet.revise(2, replace(TWO, replicas=1, memory_gb_limit=1.0))
+    m.tick()
+    for start in range(2, 7):
+        too_large(m)
+        m.pass_time(5)
+        assert list(m.running) == [1, start]
+        m.end(start, SIGKILL)
+        m.pass_time(16)
+    assert (m.state, list(m.running), m.draining) == (State.HEALTHY, [1], set())
+    assert m.fleet.view().refused.revision == 2
+
+
+def test_a_replica_that_always_grows_too_large_is_replaced_later_and_later():
+    m = healthy(replace(TWO, replicas=1, memory_gb_limit=1.0))
+    starts = []
+    for _ in range(300):
+        too_large(m)
+        before = len(m.running)
+        m.pass_time(1)
+        assert len(m.running) <= 2
+        if len(m.running) > before:
+            starts.append(m.now_ns // S)
+        m.get_ready()
+        m.drained()
+    waits = [later - earlier for earlier, later in pairwise(starts)]
+    assert waits[:6] == sorted(waits[:6])
+    assert waits[-1] >= 60
+    assert m.state is State.UNHEALTHY
+
+
+def test_the_memory_of_one_that_drains_is_not_looked_at():
+    m = healthy(replace(TWO, memory_gb_limit=1.0))
+    m.fleet.stop("it is stopped")
+    m.tick()
+    too_large(m)
+    m.pass_time(5)
+    assert (m.killed, m.fleet.view().replicas[0].restarts) == ([], 0)
+
+
 def test_what_is_replaced_and_dies_before_comes_back_once():
     m = healthy(replace(TWO, memory_gb_limit=1.0))
     m.fleet.measured(1, 1_500_000_000)
@@ -400,6 +462,20 @@ def test_a_second_update_during_the_first_takes_over():
         m.drained()
     assert m.versions == [3, 3]
     assert m.state is State.HEALTHY
+
+
+def test_updates_that_come_faster_than_they_start_heap_up_no_processes():
+    m = healthy()
+    for revision in range(2, 12):
+        m.fleet.revise(revision, replace(TWO, version=revision))
+        m.pass_time(2)
+        assert len(m.running) - len(m.draining) <= 4
+        m.drained()
+    m.get_ready()
+    m.drained()
+    m.get_ready()
+    m.drained()
+    assert (m.state, m.versions) == (State.HEALTHY, [11, 11])
 
 
 def test_a_replica_that_dies_during_an_update_comes_back_in_the_new_revision():

@@ -69,16 +69,22 @@ class Fleet:
         process = self._at.processes.pop(serial)
         if process.retired or self._at.ends:
             return
-        slot, ending = self._at.slots[process.slot], Ending(status)
+        ending = Ending(status)
+        slot = self._count_end(process, process.blamed or str(ending), now_ns)
+        if process.ready_ns is None and process.runs == self._at.wanted.runs and not self._at.wanted.proven:
+            self._count_failed_start(process.slot, ending, slot.last)
+
+    def _count_end(self, process: Process, how: str, now_ns: int) -> Slot:
+        """Of a process that ended or cannot stay: when its slot gets the next."""
+        slot = self._at.slots[process.slot]
         lived_long = process.ready_ns is not None and now_ns - process.ready_ns >= self._back_off.long_life_ns
         slot.failures = 0 if lived_long else slot.failures + 1
         slot.restarts += 1
         # The first end after having been ready is made good at once; what dies again and again is not.
         waits = slot.failures - 1 if process.ready_ns is not None else slot.failures
         slot.not_before_ns = now_ns + self._back_off.wait_ns(max(waits, 0))
-        slot.last = process.blamed or str(ending)
-        if process.ready_ns is None and process.runs == self._at.wanted.runs and not self._at.wanted.proven:
-            self._count_failed_start(process.slot, ending, slot.last)
+        slot.last = how
+        return slot
 
     def _count_failed_start(self, slot: int, ending: Ending, how: str) -> None:
         self._at.wanted.failures += 1
@@ -173,8 +179,7 @@ class Fleet:
                 yield Kill(process.serial, why)
             elif not process.is_outlived and (why := self._must_go(process, now_ns)):
                 process.blamed, process.is_outlived = why, True
-                slot = self._at.slots[process.slot]
-                slot.last, slot.restarts = why, slot.restarts + 1
+                self._count_end(process, why, now_ns)
 
     def _must_die(self, process: Process, now_ns: int) -> str:
         patience = self._patience
@@ -183,16 +188,18 @@ class Fleet:
             return f"was killed: it did not end within {patience.drain_s} s" if late else ""
         if process.ready_ns is None and now_ns - process.started_ns >= patience.start_s * _S:
             return f"was killed: it did not get ready within {patience.start_s} s"
+        if process.ready_ns is None and (too_much := _above_limit(process)):
+            return f"was killed before it was ready: {too_much}"
         if process.ready_ns is not None and now_ns - process.answered_ns >= patience.answer_s * _S:
             return f"was killed: it did not answer for {patience.answer_s} s"
         return ""
 
     def _must_go(self, process: Process, now_ns: int) -> str:
-        limit_gb = process.runs.memory_gb_limit
-        if limit_gb is not None and (process.memory_bytes or 0) > limit_gb * _GB:
-            return f"is replaced: it uses {(process.memory_bytes or 0) / _GB:.2f} GB of the {limit_gb:g} GB that it may"
-        unready_ns = now_ns - process.ready_until_ns
-        if process.stopping_ns is None and process.ready_ns is not None and unready_ns >= self._patience.unready_s * _S:
+        if process.stopping_ns is not None or process.ready_ns is None:
+            return ""
+        if too_much := _above_limit(process):
+            return f"is replaced: {too_much}"
+        if now_ns - process.ready_until_ns >= self._patience.unready_s * _S:
             return f"is replaced: it was not ready for {self._patience.unready_s} s ({process.report.reason})"
         return ""
 
@@ -201,16 +208,20 @@ class Fleet:
         old = sorted((p for p in self._at.live() if self._at.is_old(p)), key=lambda p: p.slot)
         new = {p.slot: p for p in self._at.live() if not self._at.is_old(p)}
         for process in old:
-            if process.slot in new and new[process.slot].is_ready:
+            has_successor = process.slot in new and new[process.slot].is_ready
+            others = [p for p in self._at.of(process.slot) if p is not process and p.stopping_ns is None]
+            if has_successor or (process.ready_ns is None and others):  # one that starts serves nobody
                 yield self._drain(process, now_ns)
         left = [p for p in old if p.stopping_ns is None]
         under_way = any(not p.is_ready for p in new.values()) or any(p.slot not in new for p in self._at.stopping())
         if not left or under_way:
             return
         slot = left[0].slot
+        if now_ns < self._at.slots[slot].not_before_ns:
+            return
         if self._at.wanted.definition.has_exclusive_device:
             yield self._drain(left[0], now_ns)  # its successor is started when the device is free
-        elif now_ns >= self._at.slots[slot].not_before_ns:
+        else:
             yield self._start(slot, now_ns)
 
     def _fill(self, now_ns: int) -> Iterator[Action]:
@@ -238,3 +249,11 @@ class Fleet:
     def view(self) -> ServiceView:
         """What is told of it now."""
         return view_of(self._at)
+
+
+def _above_limit(process: Process) -> str:
+    """How far a process is above its memory; "" when it is not."""
+    limit_gb, used = process.runs.memory_gb_limit, process.memory_bytes or 0
+    if limit_gb is None or used <= limit_gb * _GB:
+        return ""
+    return f"it uses {used / _GB:.2f} GB of the {limit_gb:g} GB that it may"
