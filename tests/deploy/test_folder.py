@@ -1,13 +1,17 @@
 """A service's folder: whole or not there, its owner's alone, and told of when it is damaged."""
 
+import fcntl
 import json
 import os
+import tempfile
+import threading
 from pathlib import Path
 
 import pytest
 
 from accelserve.deploy.definition import ServiceDefinition
 from accelserve.deploy.folder import Services, replace_soon, services_root
+from accelserve.durable_files import lock_if_free
 from accelserve.errors import Kind, ScoringError
 
 NUMBERS = ServiceDefinition("numbers", "m", 1, "/store", replicas=1)
@@ -24,6 +28,10 @@ def make(services, definition=NUMBERS):
 
 def full_disk(*_, **__):
     raise OSError(28, "No space left on device")
+
+
+def nobody(folder):
+    """Ends the supervisor of a service that has none."""
 
 
 def refused(kind, call, *arguments):
@@ -91,7 +99,7 @@ def test_a_damaged_definition_is_told_of_with_the_remedy(services, content):
 
 
 def test_a_removed_service_is_gone_and_its_name_free(services):
-    services.remove(make(services))
+    services.remove(make(services), nobody)
     assert os.listdir(services.root) == []
     make(services)
 
@@ -99,7 +107,7 @@ def test_a_removed_service_is_gone_and_its_name_free(services):
 def test_on_a_full_disk_a_service_can_be_removed(services, monkeypatch):
     folder = make(services)
     monkeypatch.setattr("tempfile.mkdtemp", full_disk)
-    services.remove(folder)
+    services.remove(folder, nobody)
     assert os.listdir(services.root) == []
 
 
@@ -108,7 +116,7 @@ def test_the_lock_says_whether_a_supervisor_lives(services):
     assert folder.supervisor() is None
     lock = folder.take_lock()
     assert folder.supervisor() == os.getpid()
-    assert folder.take_lock() is None
+    assert folder.take_lock(sleep=lambda _: None) is None
     os.close(lock)
     assert folder.supervisor() is None
 
@@ -119,6 +127,66 @@ def test_a_supervisor_whose_number_cannot_be_read_lives_all_the_same(services):
     os.ftruncate(lock, 0)
     assert folder.supervisor() == 0
     os.close(lock)
+
+
+def test_who_only_looks_whether_a_supervisor_lives_keeps_none_from_beginning(services):
+    folder = make(services)
+    os.close(folder.take_lock())
+    looks = os.open(folder.path / "supervisor.lock", os.O_RDONLY)
+    assert lock_if_free(looks, fcntl.LOCK_SH)
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if len(waits) == 3:
+            os.close(looks)
+
+    lock = folder.take_lock(sleep)
+    assert (lock is not None, len(waits)) == (True, 3)
+    os.close(lock)
+
+
+def test_a_supervisor_sees_whether_the_folder_still_is_its_own(services):
+    folder = make(services)
+    lock = folder.take_lock()
+    assert folder.is_locked_by(lock)
+    services.remove(folder, nobody)
+    assert not folder.is_locked_by(lock)
+    anew = make(services)
+    assert not anew.is_locked_by(lock)
+    second = anew.take_lock()
+    assert (anew.is_locked_by(second), anew.is_locked_by(lock)) == (True, False)
+    os.close(lock)
+    os.close(second)
+
+
+def test_a_supervisor_that_was_started_while_its_service_is_removed_is_ended_by_its_moved_lock(services):
+    folder = make(services)
+    lock = folder.take_lock()
+    living = []
+    services.remove(folder, lambda moved: living.append((moved.name, moved.supervisor())))
+    assert living == [("numbers", os.getpid())]
+    assert os.listdir(services.root) == []
+    os.close(lock)
+
+
+def test_what_is_just_being_made_is_swept_by_nobody(services, monkeypatch):
+    make(services)
+    swept = threading.Thread(target=make, args=(services, ServiceDefinition("others", "m", 1, replicas=1)))
+    mkdtemp = tempfile.mkdtemp
+
+    def slow(**where):
+        made = mkdtemp(**where)
+        if not swept.ident:
+            swept.start()
+            swept.join(0.2)  # it waits until what is made here is locked
+            assert os.path.isdir(made)
+        return made
+
+    monkeypatch.setattr("tempfile.mkdtemp", slow)
+    make(services, ServiceDefinition("thirds", "m", 1, replicas=1))
+    swept.join(10)
+    assert sorted(os.listdir(services.root)) == ["numbers", "others", "thirds"]
 
 
 def test_who_changes_keeps_others_from_changing(services):
@@ -143,8 +211,8 @@ def test_scripts_of_other_revisions_are_removed(services):
     folder = make(services)
     for revision in (1, 2, 3):
         folder.app(revision).mkdir()
-    folder.remove_apps_but(folder.app(2) / "score.py")
-    assert [path.name for path in folder.path.glob("app-*")] == ["app-2"]
+    folder.remove_apps_but(folder.app(2) / "score.py", folder.app(3) / "src" / "score.py")
+    assert sorted(path.name for path in folder.path.glob("app-*")) == ["app-2", "app-3"]
 
 
 def test_a_file_that_cannot_be_replaced_stays_as_it_was(tmp_path):

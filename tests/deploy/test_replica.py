@@ -1,13 +1,17 @@
 """How a replica is started: what it is told, what of the environment it sees, which cores it gets."""
 
 import os
+import signal
+import socket
 import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from accelserve.deploy.definition import ServiceDefinition
-from accelserve.deploy.replica import command, cores_of, environment, resident_bytes
+from accelserve.deploy.replica import command, cores_of, environment, resident_bytes, start
 from accelserve.supervised import Supervised
 
 PLAIN = ServiceDefinition("numbers", "m", 3, "/store", replicas=2, grpc_port=8500)
@@ -64,6 +68,27 @@ def test_what_would_configure_a_server_is_kept_from_it():
     }
     seen = environment(dict.fromkeys(environ, "x"))
     assert seen.keys() == {"PATH", "HOME", "LD_LIBRARY_PATH", "ACCELSERVE_LEASE_DIR", "ACCELSERVE_OPENVINO_PLUGINS"}
+
+
+@pytest.mark.parametrize("call", ["sched_setaffinity", "pidfd_open"])
+def test_a_started_process_that_cannot_be_watched_does_not_live_on(monkeypatch, call):
+    started = []
+
+    class Sleeper(subprocess.Popen):
+        def __init__(self, _, **given):
+            super().__init__([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+            started.append(self)
+
+    def fails(*_):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(subprocess, "Popen", Sleeper)
+    monkeypatch.setattr(os, call, fails)
+    with socket.socket() as http, pytest.raises(OSError, match="Too many"):
+        start(PLAIN, 0, Path("/keys.json"), http, 2, {0})
+    (process,) = started
+    process.stdin.close()
+    assert process.returncode == -signal.SIGKILL
 
 
 def test_memory_is_that_of_a_process_with_all_that_it_started():

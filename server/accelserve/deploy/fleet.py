@@ -136,6 +136,11 @@ class Fleet:
         """The revision that is wanted now; another than the one that was asked for when that has been refused."""
         return self._at.wanted.revision, self._at.wanted.definition
 
+    @property
+    def in_use(self) -> list[ServiceDefinition]:
+        """What is wanted, and what the processes were told that have not ended yet."""
+        return [self._at.wanted.definition, *(process.runs for process in self._at.processes.values())]
+
     def decide(self, now_ns: int) -> list[Action]:
         """What is to be done now; each action is taken as done."""
         self._forgive(now_ns)

@@ -21,6 +21,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,6 +33,8 @@ from accelserve.durable_files import lock_if_free, locked, write_whole
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.store import user_data_folder
 
+_LOCK_TRIES = 20
+_LOCK_PAUSE_S = 0.05
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -107,24 +110,41 @@ class ServiceFolder:
         finally:
             os.close(descriptor)
 
-    def remove_apps_but(self, script: Path) -> None:
+    def remove_apps_but(self, *scripts: Path) -> None:
         """The folders of other scripts."""
         for folder in self.path.glob("app-*"):
-            if not script.is_relative_to(folder):
+            if not any(script.is_relative_to(folder) for script in scripts):
                 shutil.rmtree(folder, ignore_errors=True)
 
     # -- the supervisor's life --------------------------------------------------------------------------------------
 
-    def take_lock(self) -> int | None:
-        """The lock of a supervisor's life, an open file; None when another lives. Raises OSError."""
+    def take_lock(self, sleep: Callable[[float], None] = time.sleep) -> int | None:
+        """The lock of a supervisor's life, an open file; None when another lives. Raises OSError.
+
+        It is tried for a second: who looks whether a supervisor lives has it for a moment.
+        """
         descriptor = os.open(self.path / "supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        if not lock_if_free(descriptor):
+        for _ in range(_LOCK_TRIES):
+            if lock_if_free(descriptor):
+                break
+            sleep(_LOCK_PAUSE_S)
+        else:
             os.close(descriptor)
             return None
         with suppress(OSError):  # a full disk: the lock is what counts
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, b"%d" % os.getpid(), 0)
         return descriptor
+
+    def is_locked_by(self, lock: int) -> bool:
+        """Whether this folder's lock still is the one that was taken; not when it was removed, or made anew."""
+        try:
+            there, taken = (self.path / "supervisor.lock").stat(), os.fstat(lock)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError:  # it cannot be seen, which says nothing
+            return True
+        return os.path.samestat(there, taken)
 
     def supervisor(self) -> int | None:
         """The living supervisor's process number, 0 when it cannot be read; None when none lives."""
@@ -176,11 +196,12 @@ class Services:
         """
         with folder_errors(self.root):
             self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._sweep()
-            made = ServiceFolder(Path(tempfile.mkdtemp(prefix=".new-", dir=self.root)))
-            alive = os.open(made.path, os.O_RDONLY | os.O_CLOEXEC)
-            try:
+            with self._alone():  # one that is not locked yet would be swept by others
+                self._sweep()
+                made = ServiceFolder(Path(tempfile.mkdtemp(prefix=".new-", dir=self.root)))
+                alive = os.open(made.path, os.O_RDONLY | os.O_CLOEXEC)
                 lock_if_free(alive)
+            try:
                 made.log.mkdir(mode=0o700)
                 made.write(1, fill(made))
                 _rename_new(made.path, self.root / definition.name)
@@ -190,6 +211,16 @@ class Services:
             finally:
                 os.close(alive)
         return self.folder(definition.name)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Among those that make, move and sweep folders."""
+        descriptor = os.open(self.root, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
 
     def _sweep(self) -> None:
         """What commands left that were killed while they made or removed a service."""
@@ -202,15 +233,20 @@ class Services:
                 finally:
                     os.close(descriptor)
 
-    def remove(self, service: ServiceFolder) -> None:
-        """The name is free from the rename on; on a full disk, which has no room for it, when all is removed."""
+    def remove(self, service: ServiceFolder, end: Callable[[ServiceFolder], None]) -> None:
+        """The name is free from the rename on; on a full disk, which has no room for it, when all is removed.
+
+        end: ends the supervisor of what was moved aside, if somebody started one meanwhile.
+        """
         with folder_errors(self.root):
-            try:
-                gone = Path(tempfile.mkdtemp(prefix=".gone-", dir=self.root))  # swept by others, which does no harm
-            except OSError:
-                shutil.rmtree(service.path)
-                return
-            service.path.rename(gone / service.name)
+            with self._alone():
+                try:
+                    gone = Path(tempfile.mkdtemp(prefix=".gone-", dir=self.root))
+                except OSError:
+                    shutil.rmtree(service.path)  # which ends a supervisor too, later
+                    return
+                service.path.rename(gone / service.name)
+            end(ServiceFolder(gone / service.name))
             shutil.rmtree(gone, ignore_errors=True)
 
     def users_of(self, store: Path, model: str, version: int) -> list[str]:

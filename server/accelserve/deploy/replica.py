@@ -134,9 +134,15 @@ def start(
         except BaseException:
             line.close()
             raise
-    if cores is not None:
-        os.sched_setaffinity(process.pid, cores)
-    return Replica(process, line)
+    try:
+        if cores is not None:
+            os.sched_setaffinity(process.pid, cores)
+        return Replica(process, line)
+    except BaseException:  # it would serve on, known to nobody
+        process.kill()
+        process.wait()
+        line.close()
+        raise
 
 
 def resident_bytes(pid: int) -> int:

@@ -42,8 +42,8 @@ def deploy(services: Services, definition: ServiceDefinition, environ: Mapping[s
         folder = services.create(numbered, fill)
         try:
             launch(folder, ports, environ)
-        except BaseException:
-            services.remove(folder)
+        except BaseException:  # the user's Ctrl-C too: what has begun already is not left alone
+            delete(services, folder)
             raise
         return folder
     finally:
@@ -108,7 +108,7 @@ def _see_to_it(folder: ServiceFolder, revision: int, environ: Mapping[str, str])
 def delete(services: Services, folder: ServiceFolder) -> None:
     """Drain it, and forget it. Raises ScoringError."""
     stop(folder)
-    services.remove(folder)
+    services.remove(folder, stop)
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,9 +32,8 @@ def main(folder: Path, http: int, grpc: int, tell: int) -> None:
             if lock is None:
                 teller.write(f'the service "{service.name}" has a supervisor already'.encode())
                 return
-            supervisor = Supervisor(
-                service, Ports(socket.socket(fileno=http), socket.socket(fileno=grpc)), MonotonicClock()
-            )
+            ports = Ports(socket.socket(fileno=http), socket.socket(fileno=grpc))
+            supervisor = Supervisor(service, lock, ports, MonotonicClock())
         except (OSError, ScoringError) as error:
             teller.write(str(error).encode())
             return

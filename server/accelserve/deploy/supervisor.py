@@ -11,6 +11,7 @@ import selectors
 import signal
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -34,14 +35,18 @@ _ASK_NS = 500_000_000
 _TELL_NS = 2_000_000_000
 _HOUSEKEEPING_NS = 1_000_000_000
 
+_Version = tuple[str, str, int]  # store, model, number
+
 
 class Supervisor:
     """One service's. Raises nothing while it runs: what fails is logged, and tried again."""
 
-    def __init__(self, folder: ServiceFolder, ports: Ports, clock: Clock) -> None:
-        """Raises ScoringError when the definition cannot be read."""
+    def __init__(self, folder: ServiceFolder, lock: int, ports: Ports, clock: Clock) -> None:
+        """lock: `folder.take_lock`'s. Raises ScoringError when the definition cannot be read."""
         revision, definition = folder.read()
         self._folder = folder
+        self._lock = lock
+        self._is_gone = False  # the folder; what has its name now is another's
         self._ports = ports
         self._clock = clock
         self._fleet = Fleet(revision, definition)
@@ -52,9 +57,10 @@ class Supervisor:
         self._cores = sorted(os.sched_getaffinity(0))
         self._seen = _stamp(folder.definition_file)
         self._known = revision
+        self._unwritten = 0  # the revision whose writing down has been told of
         self._told = Told(folder.state, clock)
         self._asked_ns = self._kept_ns = 0
-        self._holds: dict[ServiceDefinition, Hold] = {}
+        self._holds: dict[_Version, Hold] = {}
         self._hold(definition)
 
     def run(self, on_begin: Callable[[], None]) -> None:
@@ -62,7 +68,7 @@ class Supervisor:
         for ignored in (signal.SIGHUP, signal.SIGINT):  # not SIG_IGN, which the replicas would inherit
             signal.signal(ignored, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: self._fleet.stop("the supervisor was told to stop", failed=True))
-        self._told.tell(self._fleet.view())
+        self._tell()
         on_begin()
         while not self._fleet.ended:
             self._look_for_orders()
@@ -70,16 +76,25 @@ class Supervisor:
                 self._act(action)
             self._ask()
             self._keep_house()
-            self._told.tell(self._fleet.view())
+            self._tell()
             for key, _ in self._selector.select(_TICK_S):
                 key.data()
-        self._told.tell(self._fleet.view(), ended=True)
+        self._tell(ended=True)
         for hold in self._holds.values():
             hold.release()
+
+    def _tell(self, ended: bool = False) -> None:
+        """The revision is the one that is written down: an update may take the next number at any time."""
+        if not self._is_gone:
+            self._told.tell(replace(self._fleet.view(), revision=self._known), ended)
 
     # -- orders -----------------------------------------------------------------------------------------------------
 
     def _look_for_orders(self) -> None:
+        if not self._folder.is_locked_by(self._lock):
+            self._is_gone = True
+            self._fleet.stop("its folder is gone")
+            return
         if self._folder.stop.exists():
             self._fleet.stop("it is stopped")
         stamp = _stamp(self._folder.definition_file)
@@ -103,17 +118,23 @@ class Supervisor:
             self._fleet.revise(revision, definition)
 
     def _write_back(self, revision: int, definition: ServiceDefinition) -> None:
-        """After a refused revision: what is written down is what runs, for the next supervisor too."""
-        refused = self._fleet.view().refused
-        logger.error("revision %d is refused: %s", self._known, refused.reason if refused else "")
-        self._known = revision
+        """After a refused revision: what is written down is what runs, for the next supervisor too.
+
+        Tried again until it is, or until an update has taken the number.
+        """
+        is_first = self._unwritten != revision
+        self._unwritten = revision
+        if is_first:
+            refused = self._fleet.view().refused
+            logger.error("revision %d is refused: %s", self._known, refused.reason if refused else "")
         try:
             with self._folder.changing_if_free() as free:
-                if free and self._folder.read()[0] == revision - 1:
+                if free and self._folder.read()[0] == self._known:
                     self._folder.write(revision, definition)
-                    self._seen = _stamp(self._folder.definition_file)
+                    self._known, self._seen = revision, _stamp(self._folder.definition_file)
         except (OSError, ScoringError) as error:
-            logger.warning("revision %d could not be written down: %s", revision, error)
+            if is_first:
+                logger.warning("revision %d could not be written down yet: %s", revision, error)
 
     # -- actions ----------------------------------------------------------------------------------------------------
 
@@ -182,7 +203,7 @@ class Supervisor:
 
     def _keep_house(self) -> None:
         now_ns = self._clock.now_ns()
-        if now_ns - self._kept_ns < _HOUSEKEEPING_NS:
+        if self._is_gone or now_ns - self._kept_ns < _HOUSEKEEPING_NS:
             return
         self._kept_ns = now_ns
         for log in self._folder.log.glob("*.log"):
@@ -192,27 +213,28 @@ class Supervisor:
             for serial, process in self._replicas.items():
                 self._fleet.measured(serial, replica.resident_bytes(process.pid))
         if self._fleet.view().state is State.HEALTHY:
-            self._forget_all_but(definition)
+            self._forget()
 
     def _hold(self, definition: ServiceDefinition) -> None:
         """Keep the model's version from being deleted; whoever tries is told the service's name."""
-        if not definition.model or definition.version is None or definition in self._holds:
+        version = _version(definition)
+        if version is None or version in self._holds:
             return
+        store, model, number = version
         try:
-            store = ModelStore(Path(definition.store))
-            holder = f"service {definition.name}"
-            self._holds[definition] = store.hold(definition.model, definition.version, holder)
+            self._holds[version] = ModelStore(Path(store)).hold(model, number, f"service {definition.name}")
         except ScoringError as error:  # the replicas will say the same, and their exit code counts
             logger.warning("%s", error.message)
 
-    def _forget_all_but(self, definition: ServiceDefinition) -> None:
-        """The models and scripts of revisions that nobody runs any more."""
-        for other in [each for each in self._holds if each != definition]:
-            if len(self._holds) > 1 and definition in self._holds:
-                self._holds.pop(other).release()
-        with suppress(OSError), self._folder.changing_if_free() as free:
-            if free and self._folder.read()[0] == self._known:
-                self._folder.remove_apps_but(Path(definition.entry_script))
+    def _forget(self) -> None:
+        """The models and scripts of revisions that nobody runs any more, not even one that drains."""
+        revision, _ = self._fleet.asked_for
+        in_use = self._fleet.in_use
+        for other in self._holds.keys() - {_version(definition) for definition in in_use}:
+            self._holds.pop(other).release()
+        with suppress(OSError, ScoringError), self._folder.changing_if_free() as free:
+            if free and self._folder.read()[0] == revision:
+                self._folder.remove_apps_but(*(Path(definition.entry_script) for definition in in_use))
 
 
 class Told:
@@ -246,6 +268,12 @@ class Told:
             if self._key is not None:
                 logger.warning("the state cannot be written: %s", error)
             self._key = None
+
+
+def _version(definition: ServiceDefinition) -> _Version | None:
+    if not definition.model or definition.version is None:
+        return None
+    return definition.store, definition.model, definition.version
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:
