@@ -94,7 +94,7 @@ ARROWS: dict[str, set[str]] = {
     "score_files": {"client", "codecs", "entry_script.framing", "entry_script.heads", "entry_script.messages"},
     "deploy": {"models", "supervised", "backends.lease"},
     "packaging": {
-        *("deploy.image_layout", "models.manifest", "models.store", "convert.unfinished"),
+        *("deploy.image_layout", "deploy.script_folder", "models.manifest", "models.store", "convert.unfinished"),
     },
     "demo": {"client", "builtin"},
     "inspection": {

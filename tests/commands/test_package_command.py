@@ -210,7 +210,7 @@ def test_a_folder_by_mistake_is_refused_unread(shop, capsys):
     with (shop / "app" / "video.bin").open("wb") as stream:
         stream.truncate(301 * 10**6)  # a hole: no disk is used
     assert package("--entry-script", "score.py", "--source-directory", "app", "--out", "c") == 2
-    assert "301 MB, more than 300" in capsys.readouterr().err
+    assert "app has more than 300 MB" in capsys.readouterr().err
     assert not (shop / "c").exists()
 
 

@@ -10,9 +10,15 @@ from pathlib import Path
 import pytest
 
 from accelserve.config_sources import ConfigError
+from accelserve.deploy.script_folder import PACKAGED, files_of_folder
 from accelserve.errors import Kind, ScoringError
 from accelserve.packaging import context
-from accelserve.packaging.context import MANIFEST, Piece, pieces_of_folder, write_context
+from accelserve.packaging.context import Piece, pieces_of_folder, write_context
+
+
+def pieces_in(folder: Path, left_out: tuple[str, ...] | None = None) -> list[Piece]:
+    files = files_of_folder(folder) if left_out is None else files_of_folder(folder, left_out)
+    return list(pieces_of_folder(folder, "app", files))
 
 
 def tree(folder: Path) -> dict[str, tuple[int, int, bytes]]:
@@ -37,7 +43,7 @@ def source(tmp_path):
 
 
 def test_the_same_pieces_make_the_same_folder_whatever_their_order_and_times(tmp_path, source):
-    pieces = [*pieces_of_folder(source, "app"), Piece("Dockerfile", b"FROM x\n")]
+    pieces = [*pieces_in(source), Piece("Dockerfile", b"FROM x\n")]
     write_context(tmp_path / "a", pieces, {"n": 1})
     os.utime(source / "score.py", (1, 1))
     (source / "score.py").chmod(0o640)
@@ -47,13 +53,13 @@ def test_the_same_pieces_make_the_same_folder_whatever_their_order_and_times(tmp
 
 
 def test_the_manifest_has_the_digest_of_every_file_and_what_is_told_of_it(tmp_path, source):
-    digests = write_context(tmp_path / "out", list(pieces_of_folder(source, "app")), {"target": "gpu"})
-    document = json.loads((tmp_path / "out" / MANIFEST).read_text())
+    digests = write_context(tmp_path / "out", pieces_in(source), {"target": "gpu"})
+    document = json.loads((tmp_path / "out" / PACKAGED).read_text())
     assert document == {"target": "gpu", "files": digests}
     for place, digest in digests.items():
         assert hashlib.sha256((tmp_path / "out" / place).read_bytes()).hexdigest() == digest
     there = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
-    assert there == {*digests, MANIFEST}
+    assert there == {*digests, PACKAGED}
 
 
 def test_a_folder_that_exists_is_left_alone(tmp_path):
@@ -78,14 +84,14 @@ def test_a_full_disk_leaves_nothing(tmp_path, source, monkeypatch):
     real = context._write
     monkeypatch.setattr(context, "_write", full)
     with pytest.raises(ScoringError, match="No space left") as refused:
-        write_context(tmp_path / "out", list(pieces_of_folder(source, "app")), {})
+        write_context(tmp_path / "out", pieces_in(source), {})
     assert refused.value.kind is Kind.CONFLICT
     assert written
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
 
 
 def test_a_file_that_went_meanwhile_leaves_nothing_and_is_named(tmp_path, source):
-    pieces = list(pieces_of_folder(source, "app"))
+    pieces = pieces_in(source)
     (source / "deep" / "data.bin").unlink()
     with pytest.raises(ScoringError, match=r"data\.bin") as refused:
         write_context(tmp_path / "out", pieces, {})
@@ -128,18 +134,18 @@ def test_what_tools_leave_in_a_scripts_folder_is_left_out(source):
     for name in ("__pycache__/score.pyc", ".git/config", "old.pyc"):
         (source / name).parent.mkdir(exist_ok=True)
         (source / name).write_bytes(b"x")
-    assert [piece.place for piece in pieces_of_folder(source, "app")] == ["app/score.py", "app/deep/data.bin"]
-    assert len(list(pieces_of_folder(source, "models", left_out=()))) == 5
+    assert [piece.place for piece in pieces_in(source)] == ["app/score.py", "app/deep/data.bin"]
+    assert len(pieces_in(source, left_out=())) == 5
 
 
 def test_a_context_that_was_made_within_the_folder_is_not_packaged_again(source):
-    write_context(source / "score-image", list(pieces_of_folder(source, "app")), {})
-    assert [piece.place for piece in pieces_of_folder(source, "app")] == ["app/score.py", "app/deep/data.bin"]
+    write_context(source / "score-image", pieces_in(source), {})
+    assert [piece.place for piece in pieces_in(source)] == ["app/score.py", "app/deep/data.bin"]
 
 
 def test_a_link_within_the_folder_becomes_the_file(tmp_path, source):
     (source / "again.py").symlink_to("score.py")
-    write_context(tmp_path / "out", list(pieces_of_folder(source, "app")), {})
+    write_context(tmp_path / "out", pieces_in(source), {})
     made = tmp_path / "out" / "app" / "again.py"
     assert not made.is_symlink()
     assert made.read_text() == "pass\n"
@@ -152,7 +158,7 @@ def test_links_out_of_the_folder_circles_pipes_and_linked_folders_are_all_told(t
     (source / "folder").symlink_to(source)
     os.mkfifo(source / "pipe")
     with pytest.raises(ConfigError) as refused:
-        list(pieces_of_folder(source, "app"))
+        pieces_in(source)
     said = "\n".join(refused.value.problems)
     assert len(refused.value.problems) == 4
     for words in ("out: a link out of", "loop: ", "folder: a link to a folder", "pipe: not a regular file"):
@@ -161,5 +167,5 @@ def test_links_out_of_the_folder_circles_pipes_and_linked_folders_are_all_told(t
 
 def test_names_with_spaces_and_other_letters_are_names(tmp_path, source):
     (source / "a b ö.txt").write_text("x")
-    write_context(tmp_path / "out", list(pieces_of_folder(source, "app")), {})
+    write_context(tmp_path / "out", pieces_in(source), {})
     assert (tmp_path / "out" / "app" / "a b ö.txt").read_text() == "x"

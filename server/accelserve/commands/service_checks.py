@@ -23,14 +23,18 @@ def store_of(parsed: argparse.Namespace) -> str:
     return str(open_store(parsed).root.absolute())
 
 
-def check_definition(definition: "ServiceDefinition", typed: Typed) -> None:
-    """Raises ConfigError with all that is wrong; ScoringError(PRECONDITION) when that is the script alone."""
+def check_definition(definition: "ServiceDefinition", typed: Typed, script_is_new: bool = True) -> None:
+    """Raises ConfigError with all that is wrong; ScoringError(PRECONDITION) when that is the script alone.
+
+    script_is_new: its files are to be copied; the copy that runs is the script's own, whatever it has put there.
+    """
     from accelserve.deploy.definition import problems_of
     from accelserve.deploy.services import source_problems
     from accelserve.entry_script.check import script_problems
 
     typed.problems += problems_of(definition)
-    typed.problems += source_problems(definition)
+    if script_is_new:
+        typed.problems += source_problems(definition)
     for field in ("tls_cert", "tls_key"):
         if (path := getattr(definition, field)) and not os.path.isfile(path):
             typed.problems.append(f"{field}: there is no file {path}")

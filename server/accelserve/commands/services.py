@@ -207,7 +207,7 @@ def _update(parsed: argparse.Namespace) -> ExitCode:
 
     def change(old: "ServiceDefinition") -> "ServiceDefinition":
         new = replace(old, **read)
-        check_definition(new, typed)
+        check_definition(new, typed, script_is_new="entry_script" in read)
         if "model" in read:
             new = pinned(new)
         check_device(new)

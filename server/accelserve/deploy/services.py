@@ -6,17 +6,17 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from accelserve.config_sources import ConfigError
 from accelserve.deploy.definition import ServiceDefinition
 from accelserve.deploy.folder import ServiceFolder, Services, services_root
 from accelserve.deploy.launch import launch, stop
 from accelserve.deploy.ports import Ports, open_ports
+from accelserve.deploy.script_folder import files_to_take
 from accelserve.deploy.states import ServiceView, State
 from accelserve.deploy.status import addresses_of, status_of
 from accelserve.errors import ExitCode, Kind, ScoringError
 from accelserve.keys import KeyFileError, read_keys, write_new_keys
 
-MOST_SOURCE_BYTES = 300 * 10**6  # as Azure ML's snapshots
-_LEFT_OUT = shutil.ignore_patterns("__pycache__", ".git", ".venv")
 _LOOK_S = 0.1
 _PORTS_S = 5.0
 _SEEN_S = 60.0  # longer than replicas may take to drain
@@ -142,7 +142,8 @@ def service_address(name: str, environ: Mapping[str, str]) -> ServiceAddress:
 def take_script(definition: ServiceDefinition, place: Path, later: Path) -> ServiceDefinition:
     """Copy the entry script, with its folder if it has one. Returns the definition that names the copy.
 
-    place: where to; later: where that will be. What is edited afterwards changes nothing that runs. Raises OSError.
+    place: where to; later: where that will be. What is edited afterwards changes nothing that runs. Raises OSError,
+    ConfigError.
     """
     if not definition.entry_script:
         return definition
@@ -153,7 +154,12 @@ def take_script(definition: ServiceDefinition, place: Path, later: Path) -> Serv
         shutil.copyfile(script, place / script.name)
         return replace(definition, entry_script=str(later / script.name))
     folder = Path(definition.source_directory)
-    shutil.copytree(folder, place, ignore=_LEFT_OUT, symlinks=True)
+    files = files_to_take(folder, script)
+    place.mkdir(mode=0o700)
+    for path in files:
+        target = place / path.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(path, target)
     copied = later / script.relative_to(folder)
     return replace(definition, entry_script=str(copied), source_directory=str(later))
 
@@ -167,11 +173,10 @@ def source_problems(definition: ServiceDefinition) -> list[str]:
         return [f"source_directory: {folder} is no folder"]
     if not script.is_relative_to(folder):
         return [f"entry_script: {script} is not within source_directory {folder}"]
-    size = 0
-    for path in folder.rglob("*"):
-        size += path.lstat().st_size if path.is_file() else 0
-        if size > MOST_SOURCE_BYTES:
-            return [f"source_directory: {folder} has more than 300 MB; models belong into the store"]
+    try:
+        files_to_take(folder, script)
+    except ConfigError as error:
+        return [f"source_directory: {problem}" for problem in error.problems]
     return []
 
 

@@ -4,19 +4,17 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from accelserve.config_sources import ConfigError
 from accelserve.convert.unfinished import appearing
+from accelserve.deploy.script_folder import PACKAGED
 from accelserve.errors import Kind, ScoringError
 
-MANIFEST = "accelserve-package.json"
 _CHUNK_BYTES = 2**20
 _LONG_AGO_S = 315532800  # 1980: the same inputs make the same archive of the folder
-_LEFT_OUT = ("__pycache__", ".git", ".hg", ".svn", ".venv", ".ipynb_checkpoints", "node_modules")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ def write_context(
             digests = {piece.place: _write(folder, piece) for piece in sorted(pieces, key=lambda piece: piece.place)}
             check(digests)
             document = {**about, "files": digests}
-            _write(folder, Piece(MANIFEST, json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"))
+            _write(folder, Piece(PACKAGED, json.dumps(document, indent=2, sort_keys=True).encode() + b"\n"))
             _settle(folder)
             return digests
     except ScoringError as error:
@@ -100,45 +98,7 @@ def _settle(folder: Path) -> None:
         os.utime(path, (_LONG_AGO_S, _LONG_AGO_S), follow_symlinks=False)
 
 
-def pieces_of_folder(folder: Path, place: str, left_out: Collection[str] = _LEFT_OUT) -> Iterator[Piece]:
-    """All files of a folder.
-
-    left_out: folders' names that are passed over, and with any of them also compiled Python and earlier contexts.
-    A link to a file within the folder becomes that file. Raises ConfigError, with all problems, for links that lead
-    out of it, links to folders, and what is no file.
-    """
-    problems: list[str] = []
-    found: list[Piece] = []
-    inside = folder.resolve()
-    unreadable: list[OSError] = []
-    for where, folders, names in os.walk(folder, onerror=unreadable.append):
-        links = [name for name in folders if Path(where, name).is_symlink()]
-        problems += [f"{Path(where, name)}: a link to a folder; put the folder itself there" for name in links]
-        if left_out and MANIFEST in names:  # what was packaged before
-            folders[:] = []
-            continue
-        folders[:] = sorted(name for name in folders if name not in left_out and name not in links)
-        for name in sorted(names):
-            path = Path(where, name)
-            if left_out and path.suffix in (".pyc", ".pyo"):
-                continue
-            if problem := _problem(path, inside):
-                problems.append(f"{path}: {problem}")
-            else:
-                found.append(Piece(str(PurePosixPath(place, path.relative_to(folder).as_posix())), path))
-    problems += [f"{error.filename}: {error.strerror}" for error in unreadable]
-    if problems:
-        raise ConfigError(problems)
-    yield from found
-
-
-def _problem(path: Path, inside: Path) -> str:
-    try:
-        real = path.resolve(strict=True)
-    except (OSError, RuntimeError) as error:
-        return getattr(error, "strerror", None) or "a link in a circle"
-    if not real.is_file():
-        return "not a regular file"
-    if not real.is_relative_to(inside):
-        return f"a link out of {inside}; put the file itself there"
-    return "" if os.access(real, os.R_OK) else "may not be read"
+def pieces_of_folder(folder: Path, place: str, files: Iterable[Path]) -> Iterator[Piece]:
+    """Files of a folder, at a place within the context."""
+    for path in files:
+        yield Piece(str(PurePosixPath(place, path.relative_to(folder).as_posix())), path)

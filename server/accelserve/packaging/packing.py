@@ -10,6 +10,7 @@ from typing import Any
 import accelserve
 from accelserve.config_sources import ConfigError
 from accelserve.deploy import image_layout
+from accelserve.deploy.script_folder import files_of_folder, files_to_take
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.manifest import FILE_NAME, files_of_manifest
 from accelserve.models.store import StoredModel
@@ -20,7 +21,6 @@ from accelserve.packaging.source_tree import build_files
 from accelserve.packaging.translation import TENSORFLOW, Plan
 
 _NEED_TENSORFLOW = ("saved_model", "cut")
-_MOST_SOURCE_BYTES = 300 * 10**6  # as Azure ML's snapshots, and as `deploy`
 _SECRETS = re.compile(r"(^|/)(\.env|keys\.json|id_[a-z0-9]+|\.netrc|\.pypirc|[^/]*\.(pem|key|p12|pfx|kdbx))$")
 _BASE = "base"  # the folder of our own source in the context
 
@@ -104,18 +104,18 @@ def pieces(wish: Wish, required: tuple[str, ...]) -> list[Piece]:
 def _own_pieces(wish: Wish) -> Iterator[Piece]:
     if wish.model is not None:
         place = f"models/{wish.model.name}"
-        yield from pieces_of_folder(wish.model.path, f"{place}/{wish.model.version}", left_out=())
+        files = files_of_folder(wish.model.path, left_out=())
+        yield from pieces_of_folder(wish.model.path, f"{place}/{wish.model.version}", files)
         yield from _beside(wish.model.path.parent, place)
     if wish.script is not None and wish.source_directory is None:
         yield Piece(f"app/{wish.script.name}", wish.script)
     if wish.script is not None and wish.source_directory is not None:
-        found = list(pieces_of_folder(wish.source_directory, "app"))
-        _check_size(wish.source_directory, found)
-        yield from found
+        files = files_to_take(wish.source_directory, wish.script)
+        yield from pieces_of_folder(wish.source_directory, "app", files)
     for name, path in wish.model_files:
         place = f"files/{name}/{path.name}"
         if path.is_dir():
-            yield from pieces_of_folder(path, place)
+            yield from pieces_of_folder(path, place, files_of_folder(path))
         else:
             yield Piece(place, path)
 
@@ -129,14 +129,6 @@ def _beside(home: Path, place: str) -> Iterator[Piece]:
             raise ConfigError([f"{own}: labels: {within} is not in {home}; put the file there, and say its name"])
         if file.is_file():
             yield Piece(f"{place}/{within}", file)
-
-
-def _check_size(folder: Path, found: Sequence[Piece]) -> None:
-    """A home folder by mistake is told, before it is copied. Raises ConfigError."""
-    size = sum(piece.content.stat().st_size for piece in found if isinstance(piece.content, Path))
-    if size > _MOST_SOURCE_BYTES:
-        problem = f"--source-directory {folder} has {size / 10**6:,.0f} MB, more than 300; models belong into the store"
-        raise ConfigError([problem])
 
 
 def likely_secrets(found: Sequence[Piece]) -> list[str]:
