@@ -34,6 +34,14 @@ def test_defaults_are_the_contracts():
     assert config.models == (ModelConfig("m", Path("/models/m.onnx")),)
 
 
+@pytest.mark.parametrize(("scoring_s", "drain_s"), [("20", 30.0), ("60", 62.0), ("90.5", 93.0)])
+def test_a_run_that_has_just_begun_ends_within_the_drain_timeout(scoring_s, drain_s):
+    script = {"entry_script": "score.py", "scoring_timeout_s": scoring_s}
+    assert load(script).config.drain_timeout_s == drain_s
+    assert load({**script, "drain_timeout_s": "7"}).config.drain_timeout_s == 7.0
+    assert load(script, environ={"ACCELSERVE_DRAIN_TIMEOUT": "8"}).config.drain_timeout_s == 8.0
+
+
 def test_a_flag_beats_the_environment_which_beats_the_file(tmp_path):
     file = tmp_path / "server.toml"
     file.write_text("http_port = 1\ngrpc_port = 2\nhost = '0.0.0.0'\n")

@@ -4,6 +4,7 @@ The command line (`--http-port`), the environment (`ACCELSERVE_HTTP_PORT`) and t
 spellings of a row of `OPTIONS`; `config_sources.py` reads them.
 """
 
+import math
 import re
 import shlex
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from accelserve.preprocessing import DEFAULT_MAX_PIXELS
 
 BACKENDS_HELP = "plug-ins of other packages that may run (default: none; `accelserve devices` names those installed)"
 ENV_PREFIX = "ACCELSERVE_"
+_RUN_ENDS_S = 2  # after the scoring timeout: who does not heed it is killed a second later
 _YEAR_S = 365 * 86400.0
 _MOST_MESSAGE_BYTES = 2**31 - 1
 _VERSIONS = 10**18  # as many digits as a version folder's name may have
@@ -102,6 +104,11 @@ class ServerConfig:
     log_level: str = "info"
     backends: tuple[str, ...] = ()
     lease_dir: str = ""
+
+
+def drain_for_runs(scoring_timeout_s: float) -> float:
+    """The drain timeout with an entry script: time for a run() that has just begun to end or be ended."""
+    return max(ServerConfig().drain_timeout_s, math.ceil(scoring_timeout_s) + _RUN_ENDS_S)
 
 
 def _whole(least: int, most: int, wanted: str) -> Callable[[str], int]:
@@ -380,7 +387,13 @@ OPTIONS: tuple[Option, ...] = (
     Option("tls_key", _file_path, "FILE", "PEM with the certificate's private key"),
     Option("tls_client_ca", _file_path, "FILE", "PEM: clients must have a certificate that one of these has signed"),
     Option("grace_period_s", _seconds, "SECONDS", "after SIGTERM: how long to keep answering, readiness off"),
-    Option("drain_timeout_s", _seconds, "SECONDS", "after the grace period: how long accepted requests may take"),
+    Option(
+        "drain_timeout_s",
+        _seconds,
+        "SECONDS",
+        "after the grace period: how long accepted requests may take (default: 30, with an entry script at least 2 more"
+        " than its scoring timeout)",
+    ),
     Option("strict", _flag, "", "exit as soon as one model fails to load"),
     Option(
         "entry_script",

@@ -3,7 +3,7 @@
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from accelserve.config import (
     ModelConfig,
     Option,
     ServerConfig,
+    drain_for_runs,
     parse_versions,
     security_problems,
 )
@@ -268,6 +269,8 @@ def load_config(
         base = environ.get("MODEL_BASE_PATH") or "/models"
         reader.only_models([f"{name}={base}/{name}"], "MODEL_NAME and MODEL_BASE_PATH", own_store=True)
     config = ServerConfig(models=tuple(reader.models.values()), **reader.values)
+    if config.entry_script and "drain_timeout_s" not in reader.values:
+        config = replace(config, drain_timeout_s=drain_for_runs(config.scoring_timeout_s))
     problems = reader.problems + reader.contradictions(config)
     if problems:
         raise ConfigError(problems)

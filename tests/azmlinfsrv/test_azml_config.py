@@ -40,6 +40,13 @@ def test_the_defaults_are_the_originals_but_for_the_address(tmp_path):
     assert load(tmp_path, strict=True).server.host == "0.0.0.0"
 
 
+def test_a_run_that_has_just_begun_ends_within_the_drain_timeout(tmp_path):
+    assert load(tmp_path).server.drain_timeout_s == 302.0
+    assert load(tmp_path, {"SCORING_TIMEOUT_MS": "1000"}).server.drain_timeout_s == 30.0
+    assert load(tmp_path, {"ACCELSERVE_DRAIN_TIMEOUT": "9"}).server.drain_timeout_s == 9.0
+    assert load(tmp_path, own={"drain_timeout_s": "7"}).server.drain_timeout_s == 7.0
+
+
 def test_flags_win_over_the_environment_and_that_over_the_file(tmp_path):
     write(tmp_path, AZUREML_MODEL_DIR="file", WORKER_COUNT=2, SERVICE_NAME="of the file")
     assert load(tmp_path).model_dir == str(tmp_path / "file")

@@ -572,6 +572,16 @@ def test_what_does_not_drain_is_killed():
     assert {kill.serial for kill in m.killed} == {1, 2}
 
 
+def test_what_runs_a_script_is_given_time_for_its_longest_run():
+    m = healthy(replace(TWO, entry_script="/score.py", scoring_timeout_ms=100_000))
+    m.fleet.stop("it is deleted")
+    m.tick()
+    m.pass_time(118)
+    assert m.killed == []
+    m.pass_time(3)
+    assert {kill.serial for kill in m.killed} == {1, 2}
+
+
 def test_a_supervisor_that_stood_still_blames_nobody_for_the_silence():
     m = healthy()
     m.now_ns += 3600 * S

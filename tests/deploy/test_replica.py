@@ -48,6 +48,12 @@ def test_a_script_that_opens_its_model_gets_its_folder():
     assert (both["--model"], both["--entry-script"]) == ("m:3", "/s/app-1/score.py")
 
 
+def test_a_replica_that_ends_has_time_for_the_longest_run():
+    assert told(PLAIN)["--drain-timeout"] == "30"
+    assert told(replace(SCRIPT, scoring_timeout_ms=60_000))["--drain-timeout"] == "65"
+    assert told(replace(SCRIPT, scoring_timeout_ms=600_500))["--drain-timeout"] == "606"
+
+
 def test_devices_that_are_named_are_shared_out():
     assert [told(replace(PLAIN, device="gpu:0,1"), slot)["--device"] for slot in (0, 1)] == ["gpu:0", "gpu:1"]
 
@@ -64,6 +70,8 @@ def test_cores_become_threads_and_a_limit_binds_to_whole_ones():
 def test_what_would_configure_a_server_is_kept_from_it():
     environ = {
         *("ACCELSERVE_HTTP_PORT", "ACCELSERVE_MODEL", "ACCELSERVE_STORE", "MODEL_NAME", "MODEL_BASE_PATH"),
+        *("AZUREML_MODEL_DIR", "AZUREML_ENTRY_SCRIPT", "AML_APP_ROOT", "SERVICE_NAME", "SERVICE_PATH_PREFIX"),
+        *("WORKSPACE_NAME", "SCORING_TIMEOUT_MS", "WORKER_COUNT"),
         *("PATH", "HOME", "LD_LIBRARY_PATH", "ACCELSERVE_LEASE_DIR", "ACCELSERVE_OPENVINO_PLUGINS"),
     }
     seen = environment(dict.fromkeys(environ, "x"))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accelserve.config import OPTIONS, Option, ServerConfig, security_problems
+from accelserve.config import OPTIONS, Option, ServerConfig, drain_for_runs, security_problems
 from accelserve.config_sources import ConfigError
 
 OWN_OPTIONS = (
@@ -132,6 +132,7 @@ class _Reader:
         health_port = self._whole("--health_port", flags.health_port, 5000, least=1, most=65535)
         if separate and port and port == health_port:
             self.problems.append(f"--port and --health_port are both {port}; they must differ")
+        timeout_ms = min(scoring_timeout_ms, worker_timeout_s * 1000)
         model_dir = flags.model_dir or self._text("AZUREML_MODEL_DIR")
         origins = flags.access_control_allow_origins
         if origins is None:
@@ -139,7 +140,7 @@ class _Reader:
         return AzmlConfig(
             entry_script=script,
             app_root=self._app_root,
-            server=own,
+            server=ServerConfig(**{"drain_timeout_s": drain_for_runs(timeout_ms / 1000), **own}),
             source_directory=self._text("AZUREML_SOURCE_DIRECTORY"),
             model_dir=str(Path(self._folder, model_dir)) if model_dir else "",
             port=port,
@@ -149,7 +150,7 @@ class _Reader:
             service=self._text("SERVICE_NAME") or "ML service",
             service_version=self._text("SERVICE_VERSION") or "1.0",
             path_prefix=self._text("SERVICE_PATH_PREFIX"),
-            timeout_ms=min(scoring_timeout_ms, worker_timeout_s * 1000),
+            timeout_ms=timeout_ms,
             log_level=self._log_level(),
             tells_version=self._text("SERVER_VERSION_LOG_RESPONSE_ENABLED", "true").lower() == "true",
             strict=flags.strict,
@@ -229,17 +230,19 @@ class _Reader:
             self.problems.append(f"AZUREML_LOG_LEVEL: {text[:60]!r}: want one of {', '.join(_LOG_LEVELS)}")
         return _LOG_LEVELS.get(text, "info")
 
-    def _own(self) -> ServerConfig:
-        """Our own settings. The original listens on every address, and answers NaN: as it is to be imitated or not."""
+    def _own(self) -> dict[str, Any]:
+        """Our own settings, by field.
+
+        The original listens on every address, and answers NaN: as it is to be imitated or not.
+        """
         values: dict[str, Any] = {"host": "0.0.0.0", "script_nan": "NaN"} if self._flags.strict else {}
         for option in own_options():
             for source, texts in ((option.env, self._environ), (option.flag, self._flags.own)):
                 text = texts.get(option.env if texts is self._environ else option.name)
                 if text is not None and (parsed := self._parsed(option, text, source)) is not None:
                     values[option.name] = parsed
-        config = ServerConfig(**values)
-        self.problems += security_problems(config)
-        return config
+        self.problems += security_problems(ServerConfig(**values))
+        return values
 
     def _parsed(self, option: Option, text: str, source: str) -> Any:
         parse: Callable[[str], Any] = option.parse

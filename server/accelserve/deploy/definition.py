@@ -3,6 +3,7 @@
 The names and rules are those of Azure ML's AksWebservice, so that a configuration from there can be read across.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -20,6 +21,8 @@ NAME_RULE = (
 _NAME = re.compile(r"[a-z][a-z0-9-]{1,30}[a-z0-9]")
 _MOST_REPLICAS = 1000
 _MOST_REFRESH_S = 3600
+_DRAIN_S = 30
+_RUN_ENDS_S = 5  # after its timeout: a run() that does not heed it is killed a second later
 _BUSY_WITHOUT_SCRIPT = 16  # requests that a replica without a script is meant to have at a time: it batches them
 _PARSE = {option.name: option.parse for option in OPTIONS}
 
@@ -101,6 +104,13 @@ class ServiceDefinition:
             return self.device
         share = request.ids[replica % len(request.ids) :: self.most]
         return str(DeviceRequest(request.kind, share))
+
+    @property
+    def drain_s(self) -> int:
+        """How long a replica that ends may take to answer what it has accepted: a run() that has just begun, too."""
+        if not self.entry_script:
+            return _DRAIN_S
+        return max(_DRAIN_S, math.ceil(self.scoring_timeout_ms / 1000) + _RUN_ENDS_S)
 
     @property
     def busy_at(self) -> int:

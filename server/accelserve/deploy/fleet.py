@@ -189,8 +189,9 @@ class Fleet:
     def _must_die(self, process: Process, now_ns: int) -> str:
         patience = self._patience
         if process.stopping_ns is not None:
-            late = now_ns - process.stopping_ns >= patience.drain_s * _S
-            return f"was killed: it did not end within {patience.drain_s} s" if late else ""
+            most_s = process.runs.drain_s + patience.ending_s
+            late = now_ns - process.stopping_ns >= most_s * _S
+            return f"was killed: it did not end within {most_s} s" if late else ""
         if process.ready_ns is None and now_ns - process.started_ns >= patience.start_s * _S:
             return f"was killed: it did not get ready within {patience.start_s} s"
         if process.ready_ns is None and (too_much := _above_limit(process)):

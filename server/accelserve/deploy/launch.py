@@ -8,13 +8,14 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 
+from accelserve.deploy.definition import ServiceDefinition
 from accelserve.deploy.folder import ServiceFolder, folder_errors
 from accelserve.deploy.logs import open_log, supervisor_log
 from accelserve.deploy.ports import Ports
 from accelserve.errors import Kind, ScoringError
 
 _BEGINS_S = 30.0
-_ENDS_S = 60.0  # longer than replicas may take to drain
+_ENDS_S = 30.0  # beyond the time that its replicas may take to drain
 _LOOK_S = 0.05
 
 
@@ -82,11 +83,19 @@ def stop(folder: ServiceFolder) -> None:
         folder.stop.touch(mode=0o600)
     except OSError:  # a full disk: who deletes may want to make room
         _send(folder, signal.SIGTERM)
-    if _ended(folder, _ENDS_S):
+    if _ended(folder, _drain_s(folder) + _ENDS_S):
         return
     _send(folder, signal.SIGKILL)
     if not _ended(folder, _BEGINS_S):
         raise ScoringError(Kind.CONFLICT, f'service "{folder.name}": its supervisor does not end')
+
+
+def _drain_s(folder: ServiceFolder) -> int:
+    """Of its replicas; that of a plain model where the definition is damaged."""
+    try:
+        return folder.read()[1].drain_s
+    except ScoringError:
+        return ServiceDefinition(folder.name).drain_s
 
 
 def _send(folder: ServiceFolder, number: int) -> None:

@@ -11,7 +11,6 @@ from accelserve.devices import DeviceKind, DeviceRequest, parse_device_request
 HTTP_PORT = 8501
 GRPC_PORT = 8500
 _GRACE_S = 5  # a pod that ends still gets requests until all nodes know
-_DRAIN_S = 30
 _ROOM_S = 10  # between the server's own end and the cluster's patience
 _START_S = 600  # to load, warm and, on a card, to program
 _GPU_RESOURCE = "nvidia.com/gpu"
@@ -23,7 +22,7 @@ def serve_arguments(d: ServiceDefinition) -> list[str]:
         "--service": d.name,
         "--device": device_in_pod(d),
         "--grace-period": _GRACE_S,
-        "--drain-timeout": drain_s(d),
+        "--drain-timeout": d.drain_s,
         "--poll-interval": 0,  # an image does not change
         "--threads": math.ceil(d.cpu_cores) if d.cpu_cores is not None else None,
         "--backends": ",".join(d.backends) or None,
@@ -71,11 +70,6 @@ def device_in_pod(d: ServiceDefinition) -> str | None:
     return None if request.kind is None else request.kind.value
 
 
-def drain_s(d: ServiceDefinition) -> int:
-    """Long enough for a run() that has just begun."""
-    return max(_DRAIN_S, math.ceil(d.scoring_timeout_ms / 1000) + 5) if d.entry_script else _DRAIN_S
-
-
 def pod_template(
     d: ServiceDefinition, image: str, labels: dict[str, str], keys_secret: str, tls_secret: str, *, fpga_resource: str
 ) -> dict[str, Any]:
@@ -87,7 +81,7 @@ def pod_template(
     spec: dict[str, Any] = {
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,  # no environment that names every other service
-        "terminationGracePeriodSeconds": _GRACE_S + drain_s(d) + _ROOM_S,
+        "terminationGracePeriodSeconds": _GRACE_S + d.drain_s + _ROOM_S,
         "securityContext": _POD_SECURITY,
         "containers": [_container(d, image, [mount for mount, _ in mounts], fpga_resource)],
         "volumes": [volume for _, volume in mounts],

@@ -49,6 +49,7 @@ class Report:
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long things may take. silent_s: until one that does not answer is no longer taken to be ready.
+    ending_s: beyond the time that its definition gives a process to drain.
 
     attempts: short lives of a revision that was never ready, until it is given up.
     """
@@ -57,7 +58,7 @@ class Patience:
     silent_s: int = 5
     answer_s: int = 30
     unready_s: int = 60
-    drain_s: int = 45
+    ending_s: int = 15
     attempts: int = 5
 
 

@@ -15,10 +15,18 @@ from accelserve.deploy.processes import Report
 from accelserve.supervised import MOST_BYTES, Supervised
 
 GRACE_S = 2  # after SIGTERM: clients that keep their connections are told to open others
-DRAIN_S = 30
 # What a replica is told comes from the definition alone. These say where things of the machine are.
 _KEPT = frozenset({"ACCELSERVE_LEASE_DIR", "ACCELSERVE_OPENVINO_PLUGINS"})
 _TF_SERVINGS = frozenset({"MODEL_NAME", "MODEL_BASE_PATH"})
+# Of azureml-inference-server-http, which scripts read too. A deploying shell may be within another service.
+_AZURES = frozenset(
+    {
+        *("WORKSPACE_NAME", "SCORING_TIMEOUT_MS", "WORKER_COUNT", "WORKER_TIMEOUT", "WORKER_PRELOAD"),
+        *("SEPERATE_HEALTH_ENDPOINT", "HEALTH_PORT", "SERVER_PORT", "SERVER_VERSION_LOG_RESPONSE_ENABLED"),
+        "APP_INSIGHTS_LOG_RESPONSE_ENABLED",
+    }
+)
+_FOREIGN = ("AZUREML_", "AML_", "SERVICE_")
 
 
 def environment(environ: Mapping[str, str]) -> dict[str, str]:
@@ -26,7 +34,7 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
     return {
         name: value
         for name, value in environ.items()
-        if name not in _TF_SERVINGS and (not name.startswith("ACCELSERVE_") or name in _KEPT)
+        if name in _KEPT or not (name in _TF_SERVINGS | _AZURES or name.startswith(("ACCELSERVE_", *_FOREIGN)))
     }
 
 
@@ -39,7 +47,7 @@ def command(definition: ServiceDefinition, slot: int, keys: Path, supervised: Su
         "--grpc-port": d.grpc_port,
         "--device": d.device_of(slot),
         "--grace-period": GRACE_S,
-        "--drain-timeout": DRAIN_S,
+        "--drain-timeout": d.drain_s,
         "--threads": math.ceil(d.cpu_cores) if d.cpu_cores is not None else None,
         "--backends": ",".join(d.backends) or None,
         "--auth-keys": keys if d.auth == "key" else None,

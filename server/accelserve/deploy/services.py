@@ -19,7 +19,7 @@ from accelserve.keys import KeyFileError, read_keys, write_new_keys
 
 _LOOK_S = 0.1
 _PORTS_S = 5.0
-_SEEN_S = 60.0  # longer than replicas may take to drain
+_SEEN_S = 30.0  # beyond the time that replicas may take to drain
 
 Change = Callable[[ServiceDefinition], ServiceDefinition]
 
@@ -88,13 +88,13 @@ def update(folder: ServiceFolder, change: Change, environ: Mapping[str, str]) ->
             if new.auth == "key" and not folder.keys.exists():
                 write_new_keys(folder.keys)
             folder.write(revision, new)
-    _see_to_it(folder, revision, environ)
+    _see_to_it(folder, revision, max(old.drain_s, new.drain_s) + _SEEN_S, environ)
     return revision
 
 
-def _see_to_it(folder: ServiceFolder, revision: int, environ: Mapping[str, str]) -> None:
+def _see_to_it(folder: ServiceFolder, revision: int, within_s: float, environ: Mapping[str, str]) -> None:
     """Wait until a supervisor knows of a revision; one that ends in this moment gets a successor."""
-    deadline = time.monotonic() + _SEEN_S
+    deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if folder.supervisor() is None:
             return start(folder, environ)
