@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from accelserve.entry_script.framing import Frame, FrameReader, frame_buffers
+from accelserve.entry_script.framing import Frame, FrameKind, FrameReader, frame_buffers
 from accelserve.entry_script.heads import RequestHeads, ResponseHeads, settings_frame, start_of
 from accelserve.entry_script.messages import (
     ScriptRequest,
@@ -55,10 +55,10 @@ class Worker:
         assert isinstance(self.start, WorkerFailed), self.start
         return self.start
 
-    def send(self, request: ScriptRequest) -> int:
+    def send(self, request: ScriptRequest, kind: FrameKind = FrameKind.REQUEST) -> int:
         """Its id."""
         request_id = next(self.ids)
-        for buffer in frame_buffers(self.heads.frame(request_id, request)):
+        for buffer in frame_buffers(self.heads.frame(request_id, request)._replace(kind=kind)):
             self.sock.sendall(buffer)
         return request_id
 
@@ -90,8 +90,11 @@ class Worker:
 
 
 @contextmanager
-def worker(folder: Path, script: str | Path, *, prelude: str = "", **settings) -> Iterator[Worker]:
-    """script: its text, or its path. prelude: set before the text, for what many scripts begin with."""
+def worker(folder: Path, script: str | Path, *, prelude: str = "", permits: int = -1, **settings) -> Iterator[Worker]:
+    """script: its text, or its path. prelude: set before the text, for what many scripts begin with.
+
+    permits: an eventfd, for requests given ahead.
+    """
     path = script
     if isinstance(script, str):
         path = folder / "score.py"
@@ -99,11 +102,12 @@ def worker(folder: Path, script: str | Path, *, prelude: str = "", **settings) -
     ours, theirs = socket.socketpair()
     ours.settimeout(LIMIT_S)
     printed = folder / f"printed-{ours.fileno()}.txt"
-    arguments = [str(theirs.fileno()), str(os.getpid())]
+    inherited = [theirs.fileno(), *([permits] if permits >= 0 else [])]
+    arguments = map(str, [theirs.fileno(), os.getpid(), *inherited[1:]])
     with theirs, printed.open("wb") as output:
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "accelserve.entry_script.worker", *arguments],
-            pass_fds=(theirs.fileno(),),
+            pass_fds=inherited,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -1,11 +1,13 @@
 """Workers of entry scripts as processes: every shape of script, in both ways, as section 2 of the original has them."""
 
 import json
+import os
 import time
 
 import pytest
 from script_worker import JSON, get, post, worker
 
+from accelserve.entry_script.framing import FrameKind
 from accelserve.entry_script.messages import ScriptRequest
 
 INIT = "def init():\n    pass\n\n"
@@ -352,3 +354,16 @@ def test_other_methods_are_answered_for_the_script(tmp_path):
         assert made.ask(ScriptRequest("PUT", "/score", b"", (), b"")).status == 405
         options = made.ask(ScriptRequest("OPTIONS", "/score", b"", (), b""))
         assert (options.status, options.body, options.content_type) == (200, b"", "text/html; charset=utf-8")
+
+
+def test_what_was_given_ahead_and_recalled_is_passed_over(tmp_path):
+    script = INIT + "def run(data):\n    open(data, 'x')\n    return data\n"
+    permits = os.eventfd(1, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+    with worker(tmp_path, script, permits=permits) as made:
+        first = made.send(post(str(tmp_path / "first")))
+        begun, *_ = [made.send(post(str(tmp_path / name)), FrameKind.AHEAD) for name in ("begun", "last", "one more")]
+        last = made.send(post(str(tmp_path / "plain")))
+        assert [made.receive()[0] for _ in range(3)] == [first, begun, last]
+    os.close(permits)
+    assert not (tmp_path / "last").exists()
+    assert not (tmp_path / "one more").exists()

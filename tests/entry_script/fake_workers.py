@@ -31,6 +31,7 @@ class FakeWorker:
         self.closed = False
         self.settings: Frame | None = None
         self.asked: list[tuple[int, ScriptRequest]] = []
+        self.permits = 0
         self._pool = pool
         self._reader = FrameReader()
         self._requests, self._responses = RequestHeads(), ResponseHeads()
@@ -41,6 +42,15 @@ class FakeWorker:
                 self.settings = frame
             else:
                 self.asked.append((frame.request_id, self._requests.request(frame)))
+
+    def permit(self) -> None:
+        self.permits += 1
+
+    def recall(self) -> int:
+        count, self.permits = self.permits, 0
+        if count:
+            del self.asked[-count:]
+        return count
 
     def kill(self, why: str) -> None:
         self.killed_for = why
@@ -63,6 +73,8 @@ class FakeWorker:
     ) -> ScriptRequest:
         """The oldest request. Returns what was asked."""
         request_id, request = self.asked.pop(0)
+        if self.asked:
+            self.permits = max(0, self.permits - 1)  # it begins the next one
         response = ScriptResponse(status, body, "text/plain", (), run_ns, failed, report)
         self._pool.worker_told(self.number, self._responses.frame(request_id, response))
         return request

@@ -4,7 +4,14 @@ from dataclasses import dataclass
 
 import pytest
 
-from accelserve.entry_script.dispatch import GONE, KILL_AFTER_NS, SHORT_RUN_NS, Dispatch, PoolPolicy
+from accelserve.entry_script.dispatch import (
+    GONE,
+    KILL_AFTER_NS,
+    RECALL_AFTER_NS,
+    SHORT_RUN_NS,
+    Dispatch,
+    PoolPolicy,
+)
 from accelserve.errors import Kind, ScoringError
 
 SECOND = 10**9
@@ -314,3 +321,75 @@ def test_all_that_waits_can_be_let_go():
         dispatch.submit(job, 1)
     assert dispatch.give_up() == jobs[1:]
     assert (dispatch.waiting, dispatch.under_way) == (0, 1)
+
+
+def test_behind_a_run_that_becomes_long_nobody_stays_while_another_worker_is_idle():
+    dispatch = in_short_runs(PoolPolicy(workers=2), 300_000)
+    jobs = [request(str(at)) for at in range(6)]
+    workers = [dispatch.submit(job, 1) for job in jobs]
+    assert None not in workers
+    long = workers[0]
+    for job, worker in zip(jobs, workers, strict=True):
+        if worker != long:
+            answer(dispatch, job, worker, 2, run_ns=1000)
+    limit = 1 + RECALL_AFTER_NS
+    assert dispatch.wake_at_ns() == limit
+    assert (dispatch.to_recall(limit - 1), dispatch.to_recall(limit)) == ([], [long])
+    ahead = [job for job, worker in zip(jobs, workers, strict=True) if worker == long and not job.began_ns]
+    dispatch.recalled(long, len(ahead))
+    assert dispatch.next_job(limit) == (ahead[0], 1 - long)
+    assert ahead[0].began_ns == limit
+    assert dispatch.to_recall(limit) == []
+
+
+def test_what_is_recalled_waits_before_all_others_and_no_longer_than_it_may():
+    dispatch = in_short_runs(PoolPolicy(workers=1, max_wait_ns=100))
+    long, ahead, behind = request(at_ns=1), request(at_ns=1), request(at_ns=50)
+    assert [dispatch.submit(job, 1) for job in (long, ahead, behind)] == [0, 0, None]
+    dispatch.recalled(0, 1)
+    assert (ahead.number, dispatch.waiting, dispatch.under_way) == (0, 2, 3)
+    assert dispatch.expired(101) == [ahead]
+    answer(dispatch, long, 0, 120, run_ns=60)
+    assert dispatch.next_job(120) == (behind, 0)
+
+
+def test_after_a_recall_a_worker_has_none_ahead_before_it_has_answered_what_came_later():
+    dispatch = in_short_runs(PoolPolicy(workers=1), 300_000)
+    jobs = [request() for _ in range(5)]
+    assert [dispatch.submit(job, 1) for job in jobs] == [0, 0, 0, 0, None]
+    dispatch.recalled(0, 2)
+    for job in jobs[:2]:
+        assert dispatch.next_job(2) is None
+        answer(dispatch, job, 0, 2, run_ns=1000)
+    assert dispatch.next_job(2) == (jobs[2], 0)
+    assert dispatch.next_job(2) is None
+    answer(dispatch, jobs[2], 0, 2, run_ns=1000)
+    assert [dispatch.next_job(2), dispatch.next_job(2)] == [(jobs[3], 0), (jobs[4], 0)]
+
+
+def test_a_worker_that_has_not_begun_any_is_idle_when_all_are_recalled():
+    dispatch = in_short_runs(PoolPolicy(workers=1))
+    jobs = [request(), request()]
+    for job in jobs:
+        dispatch.submit(job, 1)
+    answer(dispatch, jobs[0], 0, 2, run_ns=1000)
+    dispatch.recalled(0, 1)
+    assert list(dispatch.states()) == ["idle"]
+    assert dispatch.next_job(3) == (jobs[1], 0)
+
+
+def test_what_nobody_waits_for_is_not_run_after_a_recall():
+    dispatch = in_short_runs(PoolPolicy(workers=1))
+    jobs = [request(), request()]
+    for job in jobs:
+        dispatch.submit(job, 1)
+    dispatch.withdraw(jobs[1])
+    dispatch.recalled(0, 1)
+    assert (jobs[1].number, dispatch.waiting, dispatch.under_way) == (GONE, 0, 1)
+
+
+def test_from_an_asynchronous_script_nothing_is_recalled():
+    dispatch = started(PoolPolicy(workers=1), concurrent=True)
+    for _ in range(3):
+        dispatch.submit(request(), 1)
+    assert dispatch.to_recall(SECOND) == []

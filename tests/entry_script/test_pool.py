@@ -271,6 +271,40 @@ async def test_a_crash_costs_the_request_that_ran_and_no_other(made):
     assert made.gauge("accelserve_script_crashes") == 1
 
 
+@with_pool(2, max_wait_ns=SECOND)
+async def test_what_was_given_ahead_of_a_long_run_is_run_by_a_worker_that_is_idle(made):
+    for _ in range(100):
+        runs = [made.submit(), made.submit()]
+        for worker in made.workers.all:
+            worker.answers(run_ns=900_000)
+        await asyncio.gather(*runs)
+    runs = [made.submit(b"%d" % at) for at in range(5)]
+    long, free = made.workers.all
+    assert (len(long.asked), len(free.asked)) == (2, 2)
+    for _ in range(3):
+        free.answers(run_ns=900_000)
+    assert not free.asked
+    ahead = long.asked[1][1].body
+    made.passes(0.021)
+    assert [request.body for _, request in free.asked] == [ahead]
+    assert len(long.asked) == 1
+    free.answers(b"ok")
+    assert (await runs[int(ahead)]).body == b"ok"
+
+
+@with_pool(max_wait_ns=SECOND)
+async def test_the_longest_wait_for_a_worker_holds_for_what_was_given_ahead(made):
+    for _ in range(100):
+        run = made.submit()
+        made.workers[0].answers(run_ns=900_000)
+        await run
+    _, ahead = made.submit(), made.submit()
+    assert len(made.workers[0].asked) == 2
+    made.passes(0.021)
+    made.passes(1)
+    assert (await failure_of(ahead)).reason == "queue_wait"
+
+
 @with_pool()
 async def test_what_was_given_ahead_is_run_by_the_next_worker_with_its_body(made):
     for _ in range(100):

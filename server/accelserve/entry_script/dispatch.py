@@ -1,9 +1,10 @@
 """Which worker runs which request: decided without processes, sockets or a clock.
 
-The idle worker that was idle last runs next, because its memory is warm. Nobody waits in front of a worker while
+The idle worker that was idle last runs next, because its memory is warm. Nobody is put in front of a worker while
 another one is idle. A busy worker is given requests ahead only while runs are so short that the way of its answers to
 the event loop and back would be most of what it does: as many as it takes a millisecond for, by its longest run in a
-while, so that nobody waits there much longer than he would have to anyhow.
+while. When the run in front of them takes RECALL_AFTER_NS all the same, they are recalled and wait with all others,
+before them, for whichever worker is free, and no longer than their wait for a worker may be.
 """
 
 from collections import deque
@@ -15,6 +16,7 @@ from accelserve.errors import Kind, ScoringError
 
 KILL_AFTER_NS = 10**9  # a run over its limit is interrupted by its worker; one that is not is killed so much later
 SHORT_RUN_NS = 2_000_000
+RECALL_AFTER_NS = 20_000_000  # less may be a process that was not given a core
 _SHORT_RUNS = 64  # so many in a row make one a good guess for the next
 _AHEAD_NS = 1_000_000
 _MOST_AHEAD = 7
@@ -69,9 +71,24 @@ class Loss(NamedTuple, Generic[AnyJob]):
 
 
 class _Slot(Generic[AnyJob]):
-    """A worker's place. running: the jobs that it has been given, in order, by number."""
+    """A worker's place. running: the jobs that it has been given, in order, by number.
 
-    __slots__ = ("concurrent", "longest_ns", "most", "number", "ready", "running", "short_runs", "started_ns")
+    resumes_with: after a recall none is given ahead before this one, given later, is answered: by then the worker has
+    passed over the recalled ones, so that it takes no permission for theirs. None without a recall, 0 before it is
+    given.
+    """
+
+    __slots__ = (
+        "concurrent",
+        "longest_ns",
+        "most",
+        "number",
+        "ready",
+        "resumes_with",
+        "running",
+        "short_runs",
+        "started_ns",
+    )
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -80,11 +97,12 @@ class _Slot(Generic[AnyJob]):
         self.short_runs = 0
         self.longest_ns = 0  # of them
         self.most = 1  # jobs that it may have
+        self.resumes_with: int | None = None
         self.running: dict[int, AnyJob] = {}
 
     @property
     def has_room(self) -> bool:
-        return self.ready and len(self.running) < self.most
+        return self.ready and len(self.running) < self.most and self.resumes_with is None
 
     def ran(self, took_ns: int) -> None:
         """Learn from a run what may be given ahead."""
@@ -103,7 +121,7 @@ class _Slot(Generic[AnyJob]):
 class Dispatch(Generic[AnyJob]):
     """Belongs to one pool; every method that needs the time is told it.
 
-    After `submit` and after whatever makes room (`answered`, `started`), ask `next_job` until it has none.
+    After whatever makes room (`answered`, `started`, `recalled`), ask `next_job` until it has none.
     """
 
     def __init__(self, policy: PoolPolicy) -> None:
@@ -123,6 +141,9 @@ class Dispatch(Generic[AnyJob]):
         """The worker to send it to, None when it waits. Raises ScoringError(OVERLOADED) when there is no room."""
         if self._under_way >= self._most:
             raise self._full(f"{self._under_way} requests of the script are under way, and {self._most} may be")
+        if (wait_ns := self._policy.max_wait_ns) is not None:
+            latest = job.arrived_ns + wait_ns
+            job.expires_ns = latest if job.expires_ns is None else min(latest, job.expires_ns)
         if not self._waiting and (slot := self._free_slot()) is not None:
             self._give(job, slot, now_ns)
             self._under_way += 1
@@ -131,9 +152,6 @@ class Dispatch(Generic[AnyJob]):
             raise self._full(f"{len(self._waiting)} requests wait for a worker of the script, and no more may")
         if self._waiting and self._waiting_bytes + job.size_bytes > self._policy.max_queue_bytes:
             raise self._full(f"{self._waiting_bytes} bytes wait for a worker of the script, and no more may")
-        if (wait_ns := self._policy.max_wait_ns) is not None:
-            latest = job.arrived_ns + wait_ns
-            job.expires_ns = latest if job.expires_ns is None else min(latest, job.expires_ns)
         self._waiting.append(job)
         self._waiting_bytes += job.size_bytes
         self._under_way += 1
@@ -192,6 +210,7 @@ class Dispatch(Generic[AnyJob]):
         slot = self._slots[number]
         slot.ready, slot.concurrent, slot.started_ns = True, concurrent, None
         slot.short_runs, slot.longest_ns, slot.most = 0, 0, _MOST_CONCURRENT if concurrent else 1
+        slot.resumes_with = None
         self._idle.append(slot)
 
     def answered(self, number: int, job_number: int, run_ns: int | None, now_ns: int) -> AnyJob | None:
@@ -201,6 +220,8 @@ class Dispatch(Generic[AnyJob]):
         if job is None:
             return None
         self._leave(job)
+        if job_number == slot.resumes_with:
+            slot.resumes_with = None
         took_ns = now_ns - job.began_ns if run_ns is None else run_ns
         slot.ran(took_ns)
         self._run_ns += (took_ns - self._run_ns) / 16
@@ -209,6 +230,21 @@ class Dispatch(Generic[AnyJob]):
         elif not slot.concurrent:
             next(iter(slot.running.values())).began_ns = now_ns
         return job
+
+    def to_recall(self, now_ns: int) -> list[int]:
+        """Workers whose run takes so long that what they have ahead is better off elsewhere."""
+        return [slot.number for slot in self._slots if (at := _recall_at(slot)) is not None and at <= now_ns]
+
+    def recalled(self, number: int, count: int) -> None:
+        """So many of its requests, the last ones, it will not begin. They wait again, before all others."""
+        slot = self._slots[number]
+        if count:
+            slot.resumes_with = 0
+        for _ in range(count):
+            _, job = slot.running.popitem()
+            self._wait_first(job)
+        if count and not slot.running:
+            self._idle.append(slot)
 
     def died(self, number: int, now_ns: int) -> list[Loss[AnyJob]]:
         """What is lost with it. What it had been given ahead waits again, before all others."""
@@ -219,12 +255,10 @@ class Dispatch(Generic[AnyJob]):
             self._idle.remove(slot)
         lost = [job for job in jobs if job.began_ns]
         for job in reversed(jobs):
-            if job.began_ns or job.unwanted:
+            if job.began_ns:
                 self._leave(job)
             else:
-                job.number = 0
-                self._waiting.appendleft(job)
-                self._waiting_bytes += job.size_bytes
+                self._wait_first(job)
         return [Loss(job, self._limit_of(job) <= now_ns) for job in lost if not job.unwanted]
 
     def to_kill(self, now_ns: int) -> list[int]:
@@ -232,9 +266,10 @@ class Dispatch(Generic[AnyJob]):
         return [slot.number for slot in self._slots if (at := self._latest(slot)) is not None and at <= now_ns]
 
     def wake_at_ns(self) -> int | None:
-        """When `expired` or `to_kill` has something next, if nothing else happens."""
+        """When `expired`, `to_recall` or `to_kill` has something next, if nothing else happens."""
         moments = [job.expires_ns for job in self._waiting if job.expires_ns is not None]
         moments += [at for slot in self._slots if (at := self._latest(slot)) is not None]
+        moments += [at for slot in self._slots if (at := _recall_at(slot)) is not None]
         return min(moments, default=None)
 
     @property
@@ -274,7 +309,18 @@ class Dispatch(Generic[AnyJob]):
         self._last_number = job.number = self._last_number % (_MOST_IDS - 1) + 1
         if slot.concurrent or not slot.running:
             job.began_ns = now_ns
+            if slot.resumes_with == 0:
+                slot.resumes_with = job.number
         slot.running[job.number] = job
+
+    def _wait_first(self, job: AnyJob) -> None:
+        """What a worker had and does not run."""
+        if job.unwanted:
+            self._leave(job)
+            return
+        job.number = job.began_ns = 0
+        self._waiting.appendleft(job)
+        self._waiting_bytes += job.size_bytes
 
     def _leave(self, job: AnyJob) -> None:
         job.number = GONE
@@ -293,3 +339,10 @@ class Dispatch(Generic[AnyJob]):
         if not slot.running:
             return None
         return min([self._limit_of(job) for job in slot.running.values() if job.began_ns], default=None)
+
+
+def _recall_at(slot: _Slot[AnyJob]) -> int | None:
+    """When what the worker has ahead is to be recalled; None when it has nothing."""
+    if slot.concurrent or len(slot.running) < 2:
+        return None
+    return next(iter(slot.running.values())).began_ns + RECALL_AFTER_NS

@@ -21,6 +21,7 @@ class FrameKind(IntEnum):
     FAILED = 3
     REQUEST = 4
     RESPONSE = 5
+    AHEAD = 6  # a request that is begun only with a permission, which may be taken back
 
 
 _KINDS = {int(kind): kind for kind in FrameKind}

@@ -10,7 +10,7 @@ from types import TracebackType
 
 from accelserve.clock import Clock
 from accelserve.cpus import take_short_turns
-from accelserve.entry_script.dispatch import KILL_AFTER_NS, Dispatch, Loss, PoolPolicy
+from accelserve.entry_script.dispatch import KILL_AFTER_NS, RECALL_AFTER_NS, Dispatch, Loss, PoolPolicy
 from accelserve.entry_script.failures import Failures
 from accelserve.entry_script.framing import Frame, FrameKind, frame_buffers
 from accelserve.entry_script.heads import ResponseHeads, settings_frame, start_of
@@ -174,8 +174,7 @@ class WorkerPool:
         run = ScriptRun(self, self._loop, head, body, now_ns, deadline_ns, request_id)
         number = self._dispatch.submit(run, now_ns)
         if number is not None:
-            self._send(run, number)
-            self._wake_by(now_ns + self._dispatch.limit_ns)
+            self._send(run, number, now_ns)
         elif run.expires_ns is not None:
             self._wake_by(run.expires_ns)
         return run
@@ -183,16 +182,21 @@ class WorkerPool:
     def withdraw(self, run: ScriptRun) -> None:
         self._dispatch.withdraw(run)
 
-    def _send(self, run: ScriptRun, number: int) -> None:
+    def _send(self, run: ScriptRun, number: int, now_ns: int) -> None:
         worker = self._workers[number]
         assert worker is not None
-        worker.send(frame_buffers(Frame(FrameKind.REQUEST, run.number, run.head, run.body)))
+        if run.began_ns:
+            worker.send(frame_buffers(Frame(FrameKind.REQUEST, run.number, run.head, run.body)))
+            self._wake_by(now_ns + self._dispatch.limit_ns)
+        else:
+            worker.permit()
+            worker.send(frame_buffers(Frame(FrameKind.AHEAD, run.number, run.head, run.body)))
+            self._wake_by(now_ns + RECALL_AFTER_NS)
 
     def _send_waiting(self) -> None:
         now_ns = self._now_ns()
         while (found := self._dispatch.next_job(now_ns)) is not None:
-            self._send(*found)
-            self._wake_by(now_ns + self._dispatch.limit_ns)
+            self._send(*found, now_ns)
 
     # -- what operators ask
 
@@ -308,8 +312,13 @@ class WorkerPool:
     def look(self) -> None:
         """Do what is due by now."""
         now_ns = self._now_ns()
+        recalled = self._dispatch.to_recall(now_ns)
+        for number in recalled:
+            self._recall(number)
         for run in self._dispatch.expired(now_ns):
             run.fail(self._late(run, now_ns))
+        if recalled:
+            self._send_waiting()
         for number in self._dispatch.to_kill(now_ns):
             self._kill(number)
         for number, each in enumerate(self._restarts):
@@ -322,6 +331,11 @@ class WorkerPool:
             moments.append(at_ns)
         if moments:
             self._wake_by(min(moments))
+
+    def _recall(self, number: int) -> None:
+        worker = self._workers[number]
+        assert worker is not None
+        self._dispatch.recalled(number, worker.recall())
 
     def _kill(self, number: int) -> None:
         worker = self._workers[number]

@@ -17,6 +17,7 @@ from accelserve.clock import Clock
 from accelserve.cpus import give_way
 from accelserve.entry_script.framing import Frame, FrameReader
 from accelserve.entry_script.output import OutputLines
+from accelserve.entry_script.permits import take_permit
 
 logger = logging.getLogger("accelserve.script")
 
@@ -45,6 +46,14 @@ class Worker(Protocol):
 
     def send(self, buffers: Sequence[bytes]) -> None: ...
 
+    def permit(self) -> None:
+        """One of the requests ahead, which it takes in order, may be begun."""
+        ...
+
+    def recall(self) -> int:
+        """Take back the permissions that it has not made use of: so many of its requests, the last, it passes over."""
+        ...
+
     def kill(self, why: str) -> None:
         """At once, with all that it has started. The owner is told of the end."""
         ...
@@ -57,8 +66,8 @@ class Worker(Protocol):
 class WorkerProcess:
     """Started by the constructor, on the loop's own thread: a worker dies with the thread that has started it.
 
-    environ: in its environment beside the server's own. Its end of the socket is all that it inherits; its output comes
-    through pipes.
+    environ: in its environment beside the server's own. Its end of the socket and the permissions to begin what it is
+    given ahead are all that it inherits; its output comes through pipes.
     """
 
     def __init__(self, number: int, environ: Mapping[str, str], owner: WorkerOwner, clock: Clock) -> None:
@@ -70,7 +79,12 @@ class WorkerProcess:
         self._unsent: deque[memoryview] = deque()
         self._killed_for = ""
         self._outgoing: list[bytes] = []
-        self._process, self._socket = _start(environ)
+        self._permits = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._process, self._socket = _start(environ, self._permits)
+        except OSError:
+            os.close(self._permits)
+            raise
         self.pid = self._process.pid
         give_way(self.pid)
         self._exit = os.pidfd_open(self.pid)
@@ -88,6 +102,15 @@ class WorkerProcess:
         if not self._outgoing:
             self._loop.call_soon(self._flush)
         self._outgoing += buffers
+
+    def permit(self) -> None:
+        os.eventfd_write(self._permits, 1)
+
+    def recall(self) -> int:
+        count = 0
+        while take_permit(self._permits):
+            count += 1
+        return count
 
     def _flush(self) -> None:
         buffers, self._outgoing = self._outgoing, []
@@ -197,6 +220,7 @@ class WorkerProcess:
         with self._process as ended:  # closes the pipes
             code = ended.wait()
         self._socket.close()
+        os.close(self._permits)
         self._owner.worker_ended(self._number, self._killed_for or _ended_with(code))
 
     def _end_all(self) -> None:
@@ -205,21 +229,21 @@ class WorkerProcess:
             os.killpg(self.pid, signal.SIGKILL)
 
 
-def _start(environ: Mapping[str, str]) -> tuple[subprocess.Popen[bytes], socket.socket]:
+def _start(environ: Mapping[str, str], permits: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         # -P: what lies in the working folder must not pass for modules of the standard library.
         module = ("-P", "-m", "accelserve.entry_script.worker")
-        command = [sys.executable, *module, str(theirs.fileno()), str(os.getpid())]
+        command = [sys.executable, *module, str(theirs.fileno()), str(os.getpid()), str(permits)]
         try:
             process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                pass_fds=(theirs.fileno(),),
+                pass_fds=(theirs.fileno(), permits),
                 process_group=0,  # Ctrl-C at a terminal is for the server, and what a script starts ends with it
                 env={**os.environ, "PYTHONUNBUFFERED": "1", **environ},
             )

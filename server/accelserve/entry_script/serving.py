@@ -3,8 +3,9 @@
 import asyncio
 import socket
 
-from accelserve.entry_script.framing import Frame, FrameReader, frame_buffers
+from accelserve.entry_script.framing import Frame, FrameKind, FrameReader, frame_buffers
 from accelserve.entry_script.heads import RequestHeads, ResponseHeads
+from accelserve.entry_script.permits import take_permit
 from accelserve.entry_script.runner import Runner
 
 
@@ -28,12 +29,17 @@ def send(sock: socket.socket, frame: Frame) -> None:
         sent = max(0, sent - len(buffer))
 
 
-def serve(sock: socket.socket, runner: Runner) -> None:
-    """Answer in order until the server closes the socket. Raises OSError, or ValueError for what is no frame."""
+def serve(sock: socket.socket, runner: Runner, permits: int) -> None:
+    """Answer in order until the server closes the socket. Raises OSError, or ValueError for what is no frame.
+
+    permits: as of `permits.take_permit`; what was given ahead and recalled is passed over.
+    """
     reader, requests, responses = FrameReader(), RequestHeads(), ResponseHeads()
     answer = runner.answer
     while data := sock.recv(reader.wanted, socket.MSG_WAITALL):
         for frame in reader.feed(data):
+            if frame.kind is FrameKind.AHEAD and not take_permit(permits):
+                continue
             send(sock, responses.frame(frame.request_id, answer(requests.request(frame))))
 
 

@@ -1,6 +1,7 @@
-"""The process of an entry script: `python -m accelserve.entry_script.worker FD PARENT`, started by the pool.
+"""The process of an entry script: `python -m accelserve.entry_script.worker FD PARENT [PERMITS]`, started by the pool.
 
-FD: its end of a socket pair, on which the settings come first. PARENT: the process that it ends with.
+FD: its end of a socket pair, on which the settings come first. PARENT: the process that it ends with. PERMITS: an
+eventfd, for requests given ahead; who gives none says none.
 It says READY or FAILED, and serves requests until the socket is closed.
 """
 
@@ -45,7 +46,7 @@ EXIT_SCRIPT_FAILED = 3
 _TREE_LINES = 200  # of the model folder, when init() failed
 
 
-def main(descriptor: int, parent: int) -> int:
+def main(descriptor: int, parent: int, permits: int = -1) -> int:
     """The exit code."""
     die_with(parent)
     raise_malloc_thresholds()  # for bodies of hundreds of KB, as in the server
@@ -54,14 +55,16 @@ def main(descriptor: int, parent: int) -> int:
     leave_signals_to_the_server()
     sock = socket.socket(fileno=descriptor)
     keep_to_this_process(sock)
+    if permits >= 0:
+        os.set_inheritable(permits, False)
     try:
         frame = read_first(sock)
-        return 0 if frame is None else _work(sock, settings_of(frame))
+        return 0 if frame is None else _work(sock, settings_of(frame), permits)
     except OSError:  # the server has gone, or the script closed what is not its own
         return 1
 
 
-def _work(sock: socket.socket, settings: WorkerSettings) -> int:
+def _work(sock: socket.socket, settings: WorkerSettings, permits: int) -> int:
     with closing(asyncio.Runner()) as loop:  # begins where init() or run() is async
         try:
             script, runner, ready = _prepare(settings, loop)
@@ -75,7 +78,7 @@ def _work(sock: socket.socket, settings: WorkerSettings) -> int:
             with suppress(ExceptionGroup):  # the server has gone
                 loop.run(AsyncServing(sock, runner).serve())
         else:
-            serve(sock, runner)
+            serve(sock, runner, permits)
     return 0
 
 
@@ -185,7 +188,7 @@ def _model_tree(folder: str) -> Iterator[str]:
 
 if __name__ == "__main__":
     worker = os.getpid()
-    code = main(int(sys.argv[1]), int(sys.argv[2]))
+    code = main(*map(int, sys.argv[1:]))
     if os.getpid() != worker:  # a script forked, and its child came back here
         os._exit(code)
     sys.exit(code)
