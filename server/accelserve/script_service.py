@@ -61,10 +61,12 @@ def script_pool(config: ServerConfig, door: PrivateDoor, clock: Clock, environ: 
 
 
 def worker_settings(config: ServerConfig, door: PrivateDoor, environ: Mapping[str, str]) -> WorkerSettings:
-    """environ: AZUREML_MODEL_DIR names the model folder; without it, that of the only model."""
+    """environ: AZUREML_MODEL_DIR names the model folder; else it is that of the only version, or only model."""
     script = Path(config.entry_script).absolute()
     paths = _model_paths(config)
-    only = next(iter(paths.values())) if len(paths) == 1 else None
+    pinned = {path for name, path in paths.items() if path.name.isdecimal() and path.parent.name == name}
+    candidates = pinned or set(paths.values())
+    only = next(iter(candidates)) if len(candidates) == 1 else None
     folder = "" if only is None else str(only if only.is_dir() else only.parent)
     return WorkerSettings(
         script=str(script),
@@ -82,10 +84,13 @@ def worker_settings(config: ServerConfig, door: PrivateDoor, environ: Mapping[st
 
 def _model_paths(config: ServerConfig) -> dict[str, Path]:
     """By name: the models that are served, those of the store too, and the files that only the script reads."""
-    paths = {}
+    paths: dict[str, Path] = {}
     if config.store:
-        named = {model.name for model in config.models if model.path is None}
-        paths = {name: folder for name, folder in _store_folders(Path(config.store)) if not named or name in named}
+        named = {model.name: model.versions.specific for model in config.models if model.path is None}
+        for name, folder in _store_folders(Path(config.store)):
+            if not named or name in named:
+                pinned = named.get(name, ())
+                paths[name] = folder / str(pinned[0]) if len(pinned) == 1 else folder
     paths |= {model.name: model.path.absolute() for model in config.models if model.path is not None}
     return paths | {name: Path(os.path.abspath(path)) for name, path in config.model_files}
 

@@ -133,6 +133,12 @@ def test_secrets_are_mounted_where_the_command_line_looks_and_only_for_the_pods_
     assert all(secret["defaultMode"] == 0o440 for secret in secrets.values())
 
 
+@pytest.mark.parametrize("serve_model", [True, False])
+def test_a_script_finds_the_version_that_the_service_is_of(serve_model):
+    arguments = container(replace(SCRIPT, model="m", version=3, serve_model=serve_model))["args"]
+    assert option(arguments, "--model-files") == "m=/models/m/3"
+
+
 def test_without_keys_and_tls_nothing_of_them_is_there():
     plain = replace(PLAIN, auth="none")
     assert [volume["name"] for volume in pod(plain)["volumes"]] == ["tmp"]

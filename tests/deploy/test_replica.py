@@ -45,6 +45,7 @@ def test_a_script_that_opens_its_model_gets_its_folder():
     assert options["--model-files"] == "m=/store/m/3"
     assert (options["--workers"], options["--scoring-timeout"], options["--max-queue-ms"]) == ("2", "1.5", "500")
     both = told(replace(SCRIPT, serve_model=True))
+    assert both["--model-files"] == "m=/store/m/3"
     assert (both["--model"], both["--entry-script"]) == ("m:3", "/s/app-1/score.py")
 
 

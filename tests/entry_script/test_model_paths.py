@@ -57,6 +57,23 @@ def test_what_the_server_was_given_comes_first(root):
     assert paths(root, m=folder).find("m") == str(folder)
 
 
+def test_a_version_that_was_given_is_that_version_and_its_only_entry(root):
+    for version in ("1", "2"):
+        put(root / "store" / "m" / version, "model.onnx")
+    put(root / "store" / "s" / "1", "saved_model.pb", "accelserve.toml")
+    put(root / "store" / "lone" / "1", "saved_model.pb")
+    given = paths(root, m=root / "store/m/1", s=root / "store/s/1", lone=root / "store/lone/1")
+    assert given.find("m") == given.find("m", 1) == str(root / "store/m/1/model.onnx")
+    with pytest.raises(ModelPathError, match="version 2 not found"):
+        given.find("m", 2)
+    assert (given.find("s"), given.find("lone")) == (str(root / "store/s/1"), str(root / "store/lone/1"))
+
+
+def test_a_file_alone_in_a_folder_that_is_no_version_leaves_the_folder_the_answer(root):
+    put(root / "words", "words.txt")
+    assert paths(root, words=root / "words").find("words") == str(root / "words")
+
+
 def test_the_model_folder_is_looked_into(root):
     put(root / "models" / "m", "a", "b")
     assert paths(root, model_dir=root / "models").find("m") == str(root / "models" / "m")

@@ -54,7 +54,9 @@ def _script(d: ServiceDefinition) -> str:
 
 
 def _files(d: ServiceDefinition) -> list[tuple[str, str]]:
-    own = [(d.model, image_layout.model_folder(d.model))] if d.model and not d.serve_model else []
+    """As a local replica's: the model in the very version of the service."""
+    wanted = d.model and d.entry_script and d.version is not None
+    own = [(d.model, image_layout.version_folder(d.model, d.version))] if wanted and d.version is not None else []
     return [*own, *((name, image_layout.files_path(name, Path(path))) for name, path in d.model_files)]
 
 

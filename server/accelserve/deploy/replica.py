@@ -74,7 +74,8 @@ def command(definition: ServiceDefinition, slot: int, keys: Path, supervised: Su
 
 
 def _files(d: ServiceDefinition) -> Sequence[tuple[str, str]]:
-    own = ((d.model, str(Path(d.store, d.model, str(d.version)))),) if d.model and not d.serve_model else ()
+    """What a script may look up. Its model is the very version of the service, whatever is registered later."""
+    own = ((d.model, str(Path(d.store, d.model, str(d.version)))),) if d.model and d.entry_script else ()
     return (*own, *d.model_files)
 
 

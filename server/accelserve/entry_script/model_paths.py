@@ -14,8 +14,9 @@ class ModelPathError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class ModelPaths:
-    """named: the models that the server was given. Then `APP_ROOT/azureml-models/NAME`, the model folder's NAME, and
-    NAME in the working directory, as azureml looks.
+    """named: the models that the server was given; `.../NAME/VERSION` is that version and no other.
+
+    Then `APP_ROOT/azureml-models/NAME`, the model folder's NAME, and NAME in the working directory, as azureml looks.
     """
 
     named: Mapping[str, str]
@@ -35,7 +36,11 @@ class ModelPaths:
         if self.model_dir:
             places.append(Path(self.model_dir, name))
         if name in self.named:
-            places.insert(0, Path(self.named[name]))
+            given = Path(self.named[name])
+            if not (given.is_dir() and given.name.isdecimal() and given.parent.name == name):
+                places.insert(0, given)
+            elif version in (None, int(given.name)):
+                return str(_of_version(given))
         for place in places:
             found = _within(place, version)
             if found is not None:
@@ -68,6 +73,12 @@ def _only_entry(folder: Path) -> Path:
     if len(entries) != 1:
         raise ModelPathError(f"Dir {folder} can contain only 1 file or folder. Found {entries}")
     return folder / entries[0]
+
+
+def _of_version(folder: Path) -> Path:
+    """Of a version that was chosen: its only entry, else the folder, as a SavedModel is one."""
+    entries = list(folder.iterdir())
+    return entries[0] if len(entries) == 1 and not _is_model(folder) else folder
 
 
 def _folders(place: Path) -> list[Path]:
