@@ -91,7 +91,10 @@ ARROWS: dict[str, set[str]] = {
     },
     "recipes": {"wire", "convert.unfinished"},
     "supervised": set(),
-    "score_files": {"client", "codecs", "entry_script.framing", "entry_script.heads", "entry_script.messages"},
+    "score_files": {
+        *("client", "codecs"),
+        *("entry_script.framing", "entry_script.heads", "entry_script.launch", "entry_script.messages"),
+    },
     "deploy": {"models", "supervised", "backends.lease"},
     "packaging": {
         *("deploy.image_layout", "deploy.script_folder", "models.manifest", "models.store", "convert.unfinished"),

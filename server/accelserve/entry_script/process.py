@@ -7,7 +7,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Protocol
 from accelserve.clock import Clock
 from accelserve.cpus import give_way
 from accelserve.entry_script.framing import Frame, FrameReader
+from accelserve.entry_script.launch import kill_group, worker_command
 from accelserve.entry_script.output import OutputLines
 from accelserve.entry_script.permits import take_permit
 
@@ -131,7 +131,7 @@ class WorkerProcess:
     def kill(self, why: str) -> None:
         if not self._killed_for:
             self._killed_for = why
-            self._end_all()
+            kill_group(self.pid)
 
     def close(self) -> None:
         with suppress(OSError):  # it has ended
@@ -211,7 +211,7 @@ class WorkerProcess:
         self._loop.remove_writer(self._socket)
         while self._read(1) and _has_more(self._socket):
             pass
-        self._end_all()
+        kill_group(self.pid)
         for stream in self._outputs:
             self._loop.remove_reader(stream)
             for _ in range(_READS_AT_A_TIME):
@@ -223,23 +223,15 @@ class WorkerProcess:
         os.close(self._permits)
         self._owner.worker_ended(self._number, self._killed_for or _ended_with(code))
 
-    def _end_all(self) -> None:
-        """Its process group; as long as it is not waited for, the number is nobody else's."""
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
-
 
 def _start(environ: Mapping[str, str], permits: int) -> tuple[subprocess.Popen[bytes], socket.socket]:
     ours, theirs = socket.socketpair()
     with theirs:
         ours.setblocking(False)
         ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-        # -P: what lies in the working folder must not pass for modules of the standard library.
-        module = ("-P", "-m", "accelserve.entry_script.worker")
-        command = [sys.executable, *module, str(theirs.fileno()), str(os.getpid()), str(permits)]
         try:
             process = subprocess.Popen(
-                command,
+                worker_command(theirs.fileno(), permits),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """Files to an entry script, without a server: its own process, asked as the server asks it."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from contextlib import suppress
 
 from accelserve.entry_script.framing import Frame, FrameReader, frame_buffers
 from accelserve.entry_script.heads import RequestHeads, ResponseHeads, settings_frame, start_of
+from accelserve.entry_script.launch import kill_group, worker_command
 from accelserve.entry_script.messages import ScriptRequest, ScriptResponse, WorkerFailed, WorkerSettings
 from accelserve.errors import Kind, ScoringError
 from accelserve.score_files.asking import FileBody, RefusalError, Reply
@@ -45,7 +47,6 @@ class ScriptAsker:
         started_s = self._now_s()
         response = self._run(request)
         total_ms = (self._now_s() - started_s) * 1000
-        sys.stderr.write(response.report)
         if response.report:
             print(response.report, file=sys.stderr, flush=True)
         if not 200 <= response.status < 300:
@@ -77,15 +78,15 @@ class _Worker:
         self._socket, theirs = socket.socketpair()
         self._reader, self._frames = FrameReader(), list[Frame]()
         self._requests, self._responses = RequestHeads(), ResponseHeads()
-        arguments = [str(theirs.fileno()), str(os.getpid())]
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "accelserve.entry_script.worker", *arguments],
+                worker_command(theirs.fileno()),
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=sys.stderr.fileno(),
                 start_new_session=True,
             )
+        self._ended = os.pidfd_open(self._process.pid)
         try:
             self._begin(settings)
         except BaseException:
@@ -108,10 +109,10 @@ class _Worker:
             self._send(self._requests.frame(1, request))
             return self._responses.response(self._next())
         except TimeoutError as error:
-            self._process.kill()
+            kill_group(self._process.pid)
             raise _EndedError(f"run() did not end within {limit_s:.0f} s") from error
         except ValueError as error:
-            self._process.kill()
+            kill_group(self._process.pid)
             raise _EndedError(f"the worker does not keep to its protocol: {error}") from error
 
     def _send(self, frame: Frame) -> None:
@@ -130,18 +131,32 @@ class _Worker:
         return self._frames.pop(0)
 
     def _how_it_ended(self) -> str:
-        try:
-            status = self._process.wait(_ENDS_S)
-        except subprocess.TimeoutExpired:
+        if not self._ends():
             return "the script closed the connection of its own process"
+        kill_group(self._process.pid)  # what it has started
+        status = self._process.wait()
         if status < 0:
-            return f"the script's process was ended by {signal.Signals(-status).name}"
+            return f"the script's process was ended by {_signal_name(-status)}"
         return f"the script's process ended itself with exit code {status}"
 
     def close(self) -> None:
+        """With all that it has started."""
         self._socket.close()  # which ends the worker
-        try:
-            self._process.wait(_ENDS_S)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
+        if self._process.returncode is None:
+            self._ends()
+            kill_group(self._process.pid)
             self._process.wait()
+        os.close(self._ended)
+
+    def _ends(self) -> bool:
+        """Whether it has ended, after a while in which it may. It is not waited for, so that its group can be ended."""
+        poll = select.poll()
+        poll.register(self._ended, select.POLLIN)
+        return bool(poll.poll(_ENDS_S * 1000))
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one without a name, a real-time signal
+        return f"signal {number}"
