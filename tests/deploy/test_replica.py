@@ -1,6 +1,7 @@
 """How a replica is started: what it is told, what of the environment it sees, which cores it gets."""
 
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from accelserve.deploy.definition import ServiceDefinition
-from accelserve.deploy.replica import command, cores_of, environment, resident_bytes, start
+from accelserve.deploy.replica import Replica, command, cores_of, environment, resident_bytes, start
 from accelserve.supervised import Supervised
 
 PLAIN = ServiceDefinition("numbers", "m", 3, "/store", replicas=2, grpc_port=8500)
@@ -98,6 +99,22 @@ def test_a_started_process_that_cannot_be_watched_does_not_live_on(monkeypatch, 
     (process,) = started
     process.stdin.close()
     assert process.returncode == -signal.SIGKILL
+
+
+def test_a_replica_is_killed_with_what_its_workers_started():
+    worker = "import subprocess, sys; subprocess.Popen(['sleep', '60']); print('up', flush=True); sys.stdin.read()"
+    server = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}], process_group=0)"
+    process = subprocess.Popen([sys.executable, "-c", server], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    line, other = socket.socketpair()
+    replica = Replica(process, line)
+    process.stdout.readline()
+    replica.kill()
+    all_ended, _, _ = select.select([process.stdout], [], [], 10)
+    assert all_ended, "something that could write to it lives on"
+    assert replica.close() == -signal.SIGKILL
+    other.close()
+    process.stdin.close()
+    process.stdout.close()
 
 
 def test_memory_is_that_of_a_process_with_all_that_it_started():

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -115,6 +116,16 @@ class Replica:
             self.is_closed = not answer
         return report
 
+    def kill(self) -> None:
+        """With all that it started: its script workers die with it, but not what these have started."""
+        below = _family(self.pid)[1:]
+        groups = [number for number in below if _leads_a_group(number)]
+        self.process.kill()
+        for end, numbers in ((os.killpg, groups), (os.kill, below)):
+            for number in numbers:
+                with suppress(OSError):  # it has ended
+                    end(number, signal.SIGKILL)
+
     def close(self) -> int:
         """Once it has ended. Returns how: its exit code, or minus the number of a signal."""
         os.close(self.exits)
@@ -156,12 +167,25 @@ def start(
 
 def resident_bytes(pid: int) -> int:
     """Of a process and all that it started."""
-    total, waiting = 0, [pid]
-    page = os.sysconf("SC_PAGE_SIZE")
-    while waiting:
-        number = waiting.pop()
+    total, page = 0, os.sysconf("SC_PAGE_SIZE")
+    for number in _family(pid):
         with suppress(OSError, ValueError, IndexError):
             total += int(Path(f"/proc/{number}/statm").read_text().split()[1]) * page
-            for children in Path(f"/proc/{number}/task").glob("*/children"):
-                waiting += map(int, children.read_text().split())
     return total
+
+
+def _leads_a_group(pid: int) -> bool:
+    try:
+        return os.getpgid(pid) == pid
+    except OSError:
+        return False
+
+
+def _family(pid: int) -> list[int]:
+    """A process, what it started, and so on."""
+    found = [pid]
+    for number in found:
+        with suppress(OSError, ValueError):
+            for children in Path(f"/proc/{number}/task").glob("*/children"):
+                found += map(int, children.read_text().split())
+    return found

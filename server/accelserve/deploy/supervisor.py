@@ -147,7 +147,7 @@ class Supervisor:
             process.process.send_signal(signal.SIGINT if action.at_once else signal.SIGTERM)
         else:
             logger.warning("replica %d %s", self._serial_slots[action.serial], action.why)
-            process.process.kill()
+            process.kill()
 
     def _start(self, action: Start) -> None:
         log_path = logs.replica_log(self._folder.log, action.slot)
