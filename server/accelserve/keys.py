@@ -64,7 +64,7 @@ class Keyring:
 
     def replace(self, keys: Keys) -> None:
         """From now on these are in force, for whoever asks on any thread."""
-        self._digests = (*_digests((keys.primary, keys.secondary)), *self._internal)
+        self._digests = (*digests_of(keys), *self._internal)
         self.version += 1
 
     def accepts(self, authorization: str | None) -> bool:
@@ -82,6 +82,11 @@ class Keyring:
         for known in self._digests:  # all of them, whichever fits
             found |= compare_digest(digest, known)
         return found
+
+
+def digests_of(keys: Keys) -> tuple[bytes, ...]:
+    """What may be kept of them."""
+    return _digests((keys.primary, keys.secondary))
 
 
 def _digests(keys: Iterable[str]) -> tuple[bytes, ...]:

@@ -71,3 +71,9 @@ def test_all_values_of_a_parameter_are_listed():
     assert dict(args.lists()) == args.to_dict(flat=False) == {"a": ["1", "two"], "b": ["x"]}
     assert list(args.items(multi=True)) == [("a", "1"), ("a", "two"), ("b", "x")]
     assert args.to_dict() == {"a": "1", "b": "x"}
+
+
+def test_headers_that_are_printed_show_no_key():
+    headers = Headers([("Authorization", "Bearer secret"), ("Accept", "*/*")])
+    assert repr(headers) == "Headers([('Authorization', '...'), ('Accept', '*/*')])"
+    assert headers["authorization"] == "Bearer secret"

@@ -162,3 +162,10 @@ def test_an_expired_certificate_is_a_warning_and_its_date_a_metric(tmp_path, cap
     assert "has expired" in caplog.text
     told = {gauge.name: gauge.value for gauge in security.gauges()}
     assert told["accelserve_tls_certificate_not_after_seconds"] == 1609459200
+
+
+def test_whoever_follows_the_key_file_keeps_no_key(config):
+    (followed,) = open_security(config).followed
+    kept = repr(vars(followed)) + repr(followed._last)
+    assert not any(key in kept for key in vars_of(KEYS))
+    assert not any(isinstance(value, Keys) for value in vars(followed).values())

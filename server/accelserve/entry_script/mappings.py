@@ -85,7 +85,9 @@ class Headers:
     extend = update
 
     def __repr__(self) -> str:
-        return f"Headers({self._pairs!r})"
+        """Without keys, since what a script prints is logged."""
+        shown = [(name, "..." if name.lower() == "authorization" else value) for name, value in self._pairs]
+        return f"Headers({shown!r})"
 
 
 class MultiDict(dict[str, Any]):

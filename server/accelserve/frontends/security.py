@@ -18,7 +18,7 @@ from accelserve.config import ServerConfig
 from accelserve.config_sources import ConfigError
 from accelserve.frontends.guard import OPEN_GRPC, OPEN_HTTP, Guard
 from accelserve.frontends.tls import Identity, Tls, TlsError, TlsFiles, read_contents, read_identity, validity_problem
-from accelserve.keys import KeyFileError, Keyring, Keys, read_keys, readable_by_others
+from accelserve.keys import KeyFileError, Keyring, Keys, digests_of, read_keys, readable_by_others
 from accelserve.observability.series import Gauge
 
 _LOOK_S = 1.0
@@ -60,12 +60,22 @@ class Followed(Generic[Read]):
     """
 
     def __init__(
-        self, option: str, path: str, first: Read, read: Callable[[], Read], use: Callable[[Read], None]
+        self,
+        option: str,
+        path: str,
+        first: Read,
+        read: Callable[[], Read],
+        use: Callable[[Read], None],
+        mark: Callable[[Read], object] = lambda read: read,
     ) -> None:
-        """option: that names the file, or the first of the files, at `path`; first: what was read at the start."""
+        """option: that names the file, or the first of the files, at `path`; first: what was read at the start.
+
+        mark: what is kept of what was read, to see whether it has changed.
+        """
         self.option = option
         self._what = f"{option} {path}"
-        self._last = first
+        self._mark = mark
+        self._last = mark(first)
         self._read = read
         self._use = use
         self._problem = ""
@@ -87,8 +97,9 @@ class Followed(Generic[Read]):
         if self._told:
             _LOG.warning("%s can be read again", self._what)
         self._problem, self._told = "", False
-        if found != self._last:
-            self._last = found
+        mark = self._mark(found)
+        if mark != self._last:
+            self._last = mark
             self._use(found)
 
     def _troubled(self, problem: str) -> None:
@@ -126,7 +137,9 @@ def open_security(
         ring, path = Keyring(keys, internal_key), Path(config.auth_keys)
         open_paths = (None, None) if config.auth_everywhere else (open_http, OPEN_GRPC)
         guards = Guard(ring, open_paths[0], open_preflight=open_preflight), Guard(ring, open_paths[1])
-        followed.append(Followed("--auth-keys", str(path), keys, lambda: read_keys(path), _new_keys(ring, path)))
+        followed.append(
+            Followed("--auth-keys", str(path), keys, lambda: read_keys(path), _new_keys(ring, path), digests_of)
+        )
     tls = None
     if identity is not None:
         tls = Tls(identity)
