@@ -107,7 +107,7 @@ ARROWS: dict[str, set[str]] = {
     "listing": {"inspection", "models.store"},
     "commands": {
         *("runtime", "azmlinfsrv", "client", "convert", "deploy", "recipes", "demo", "inspection", "listing"),
-        *("packaging", "score_files", "entry_script.check", "entry_script.messages"),
+        *("packaging", "score_files", "entry_script.check", "entry_script.messages", "frontends.tls"),
         "supervised",
         *(
             "models.manifest",

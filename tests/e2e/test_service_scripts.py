@@ -62,6 +62,20 @@ def test_a_script_whose_init_fails_is_refused_with_3_and_the_one_before_serves_o
     assert "no weights here" in said
 
 
+def test_only_the_script_opens_the_model_unless_the_server_is_to_load_it_too(opened, tmp_path):
+    opened.register()
+    script = write(tmp_path / "score.py", HEAR.format(answer="one"))
+    opened.type("deploy scripted --model m " + SERVICE.format(script=script))
+    service = Service(opened, "scripted")
+    assert service.status["definition"]["serve_model"] is False
+    assert ask(service.address, "/score?model=m", b"{}").status == 404
+    said = opened.type(
+        "deploy scripted --model m --serve-model --overwrite --cpu-cores 0.5 " + SERVICE.format(script=script)
+    )
+    assert service.status["definition"]["serve_model"] is True
+    assert "note: cpu_cores 0.5" in said
+
+
 def test_a_folder_goes_with_its_script_and_the_script_is_found_in_it(opened, tmp_path):
     folder = tmp_path / "sources"
     write(folder / "score.py", WITH_NEIGHBOUR)

@@ -79,6 +79,7 @@ def _definition(parsed: argparse.Namespace) -> "ServiceDefinition":
     read = read_service_flags(parsed, typed)
     if "replicas" not in read and "autoscale" not in read:
         read["replicas"] = 1
+    read.setdefault("serve_model", not read.get("entry_script"))
     definition = ServiceDefinition(parsed.name, store=store_of(parsed), target=parsed.target, **read)
     typed.problems += cluster_problems(parsed)
     check_definition(definition, typed)
@@ -89,9 +90,7 @@ def _deploy_new(parsed: argparse.Namespace, services: "Services", definition: "S
     from accelserve.deploy.services import deploy
 
     folder = deploy(services, definition, os.environ)
-    for remark in remarks_of(definition):
-        print(f"accelserve: note: {remark}", file=sys.stderr)
-    return told(parsed, folder, 1)
+    return _told(parsed, folder, 1)
 
 
 def _overwrite(parsed: argparse.Namespace, folder: "ServiceFolder", wanted: "ServiceDefinition") -> ExitCode:
@@ -110,4 +109,10 @@ def _overwrite(parsed: argparse.Namespace, folder: "ServiceFolder", wanted: "Ser
             raise ConfigError([message])
         return replace(definition, **fixed)
 
-    return told(parsed, folder, update(folder, change, os.environ))
+    return _told(parsed, folder, update(folder, change, os.environ))
+
+
+def _told(parsed: argparse.Namespace, folder: "ServiceFolder", revision: int) -> ExitCode:
+    for remark in remarks_of(folder.read()[1]):
+        print(f"accelserve: note: {remark}", file=sys.stderr)
+    return told(parsed, folder, revision)

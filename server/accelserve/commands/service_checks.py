@@ -13,6 +13,7 @@ from accelserve.config_sources import ConfigError
 from accelserve.cpus import usable_cpus
 from accelserve.devices import DeviceRequest, parse_device_request
 from accelserve.errors import Kind, ScoringError
+from accelserve.keys import readable_by_others
 
 if TYPE_CHECKING:
     from accelserve.backends.discovery import BackendPool
@@ -35,14 +36,29 @@ def check_definition(definition: "ServiceDefinition", typed: Typed, script_is_ne
     typed.problems += problems_of(definition)
     if script_is_new:
         typed.problems += source_problems(definition)
-    for field in ("tls_cert", "tls_key"):
-        if (path := getattr(definition, field)) and not os.path.isfile(path):
-            typed.problems.append(f"{field}: there is no file {path}")
+    typed.problems += _tls_problems(definition)
     script = script_problems(Path(definition.entry_script)) if definition.entry_script else ()
     if script and not typed.problems:
         raise ScoringError(Kind.PRECONDITION, "; ".join(script))
     typed.problems += script
     typed.check()
+
+
+def _tls_problems(definition: "ServiceDefinition") -> Iterator[str]:
+    """What a replica would refuse of its certificate and key."""
+    files = {field: Path(path) for field in ("tls_cert", "tls_key") if (path := getattr(definition, field))}
+    missing = [f"{field}: there is no file {path}" for field, path in files.items() if not path.is_file()]
+    if missing or len(files) < 2:
+        yield from missing
+        return
+    from accelserve.frontends.tls import TlsError, TlsFiles, read_identity
+
+    try:
+        read_identity(TlsFiles(files["tls_cert"], files["tls_key"]))
+    except TlsError as error:
+        yield str(error)
+    if definition.target == "local" and readable_by_others(files["tls_key"]):
+        yield f"tls_key: {files['tls_key']} can be read by every user of this machine; chmod 600 it"
 
 
 def pinned(definition: "ServiceDefinition") -> "ServiceDefinition":

@@ -4,16 +4,13 @@ import argparse
 import math
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelserve.commands.stored import REFERENCE_HELP, Typed
 from accelserve.config import BACKENDS_HELP, parse_backends
 from accelserve.devices import DEVICE_FORMS
-
-if TYPE_CHECKING:
-    from accelserve.deploy.definition import ServiceDefinition
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +88,8 @@ def add_service_flags(parser: argparse.ArgumentParser, changes: bool = False) ->
     parser.add_argument(
         "--serve-model",
         action=argparse.BooleanOptionalAction,
-        help="with an entry script: the server loads the model too, for accelserve.score(...); else only the script",
+        help="the server loads the model; with an entry script, for accelserve.score(...) in it (default: only without"
+        " an entry script, which opens the model by itself)",
     )
     parser.add_argument(
         "--model-files",
@@ -175,8 +173,3 @@ def _scale(text: str | None, has_replicas: bool, typed: Typed) -> dict[str, Any]
     except ValueError as error:
         typed.problems.append(f"--autoscale {text!r}: {error}")
         return {}
-
-
-def changes_of(old: "ServiceDefinition", new: "ServiceDefinition") -> list[str]:
-    """The fields in which they differ."""
-    return [field.name for field in fields(old) if getattr(old, field.name) != getattr(new, field.name)]

@@ -166,7 +166,7 @@ def _keys(parsed: argparse.Namespace) -> ExitCode:
     folder = _services().find(parsed.name)
     if parsed.source is not None and parsed.regenerate is None:
         raise ConfigError(["--from: say with --regenerate which key it is to be"])
-    if not folder.keys.exists():
+    if folder.read()[1].auth != "key":  # keys that were asked for before may still be there
         message = f'service "{folder.name}" asks for no keys; accelserve services update {folder.name} --auth key does'
         raise ScoringError(Kind.NOT_FOUND, message)
     try:
