@@ -29,6 +29,7 @@ BASE = {
     "durable_files",
     "keys",
     "lifecycle",
+    "process_ends",
     "observability",
 }
 ARROWS: dict[str, set[str]] = {

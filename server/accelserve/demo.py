@@ -16,6 +16,7 @@ import numpy as np
 from accelserve.builtin import digits_path, pictures
 from accelserve.client import Client, GrpcClient, ServerError
 from accelserve.errors import ExitCode
+from accelserve.process_ends import signal_name
 
 _START_LIMIT_S = 120.0
 _POLL_S = 1.0
@@ -90,7 +91,7 @@ def _end(status: int) -> ExitCode:
         why = f"out of memory, or not ready within {_START_LIMIT_S:.0f} s"
         return _tell(f"the server was killed by SIGKILL ({why})")
     if status < 0:
-        return _tell(f"the server was killed by {signal.Signals(-status).name}")
+        return _tell(f"the server was killed by {signal_name(-status)}")
     return _tell(f"the server ended with {status}")
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -15,6 +14,7 @@ from typing import Any
 
 from accelserve.backends.base import CONVERSION_FAILED, Progress
 from accelserve.errors import ExitCode, Kind, ScoringError
+from accelserve.process_ends import signal_name
 
 COMMAND = (sys.executable, "-m", "accelserve", "convert")
 _OPSETS = range(13, 24)  # what `accelserve convert --opset` takes
@@ -149,7 +149,7 @@ def _progress_of(line: str) -> tuple[str, float] | None:
 def _reason(code: int, last_words: Sequence[str]) -> str:
     """The command's error is its last line, after its name; a crash has more to tell."""
     if code < 0:
-        name = signal.Signals(-code).name
+        name = signal_name(-code)
         hint = "; the machine may be out of memory" if name == "SIGKILL" else ""
         return f"the conversion was ended by {name}{hint}. Its last words: {' | '.join(last_words) or 'none'}"
     if last_words and last_words[-1].startswith("accelserve: "):

@@ -1,9 +1,9 @@
 """How a replica ended, in words, and when it is started again."""
 
-import signal
 from dataclasses import dataclass
 
 from accelserve.errors import ExitCode
+from accelserve.process_ends import signal_name
 
 _S = 1_000_000_000
 _MEANINGS = {
@@ -37,16 +37,9 @@ class Ending:
 
     def __str__(self) -> str:
         if self.status < 0:
-            return f"was killed by {_signal_name(-self.status)}"
+            return f"was killed by {signal_name(-self.status)}"
         meaning = _MEANINGS.get(ExitCode(self.status), "") if self.status in set(ExitCode) else ""
         return f"ended with {self.status}" + (f" ({meaning})" if meaning else "")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
 
 
 @dataclass(frozen=True, slots=True)

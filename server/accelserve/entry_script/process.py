@@ -18,6 +18,7 @@ from accelserve.entry_script.framing import Frame, FrameReader
 from accelserve.entry_script.launch import kill_group, worker_command
 from accelserve.entry_script.output import OutputLines
 from accelserve.entry_script.permits import take_permit
+from accelserve.process_ends import signal_name
 
 logger = logging.getLogger("accelserve.script")
 
@@ -254,9 +255,5 @@ def _has_more(stream: int | socket.socket) -> bool:
 def _ended_with(code: int) -> str:
     if code >= 0:
         return f"it ended with exit code {code}"
-    try:
-        name = signal.Signals(-code).name
-    except ValueError:
-        name = f"signal {-code}"
     hint = " (somebody else's, or the machine had no memory left)" if -code == signal.SIGKILL else ""
-    return f"it was ended by {name}{hint}"
+    return f"it was ended by {signal_name(-code)}{hint}"

@@ -2,7 +2,6 @@
 
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from accelserve.entry_script.heads import RequestHeads, ResponseHeads, settings_
 from accelserve.entry_script.launch import kill_group, worker_command
 from accelserve.entry_script.messages import ScriptRequest, ScriptResponse, WorkerFailed, WorkerSettings
 from accelserve.errors import Kind, ScoringError
+from accelserve.process_ends import signal_name
 from accelserve.score_files.asking import FileBody, RefusalError, Reply
 from accelserve.score_files.ranking import plain_answer
 from accelserve.score_files.results import Spent
@@ -136,7 +136,7 @@ class _Worker:
         kill_group(self._process.pid)  # what it has started
         status = self._process.wait()
         if status < 0:
-            return f"the script's process was ended by {_signal_name(-status)}"
+            return f"the script's process was ended by {signal_name(-status)}"
         return f"the script's process ended itself with exit code {status}"
 
     def close(self) -> None:
@@ -153,10 +153,3 @@ class _Worker:
         poll = select.poll()
         poll.register(self._ended, select.POLLIN)
         return bool(poll.poll(_ENDS_S * 1000))
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:  # one without a name, a real-time signal
-        return f"signal {number}"
