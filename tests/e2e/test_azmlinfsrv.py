@@ -184,6 +184,7 @@ def test_system_exit_in_run_is_an_error_and_the_worker_lives_on(text, tmp_path):
         assert (say(server, system_exit=1).status, json.loads(say(server).body)["pid"]) == (500, pid)
 
 
+@pytest.mark.full
 def test_a_script_that_dies_again_and_again_makes_health_fail_with_the_reason(text, tmp_path):
     with azml_serving(text, log=tmp_path / "log") as server:
         for _ in range(3):
@@ -339,6 +340,7 @@ def test_a_server_that_is_told_to_stop_while_it_starts_stops(tmp_path):
         end(process)
 
 
+@pytest.mark.full
 def test_a_log_that_cannot_be_written_costs_no_answer(text, tmp_path):
     (tmp_path / "log").symlink_to("/dev/full")
     process = start_azml(["--entry_script", text], tmp_path / "log")
@@ -352,6 +354,7 @@ def test_a_log_that_cannot_be_written_costs_no_answer(text, tmp_path):
         end(process)
 
 
+@pytest.mark.full
 def test_a_script_that_eats_all_memory_it_may_have_costs_its_request(tmp_path):
     path = tmp_path / "score.py"
     path.write_text(

@@ -141,6 +141,7 @@ def test_the_image_alone_serves_its_model(context, tmp_path):
     assert "WARNING" not in (tmp_path / "log").read_text()
 
 
+@pytest.mark.full
 def test_the_image_alone_serves_its_script(context, tmp_path):
     made = context(*of_script(tmp_path))
     with container(made, ["serve"], {}, tmp_path / "log") as server:
@@ -150,6 +151,7 @@ def test_the_image_alone_serves_its_script(context, tmp_path):
     assert (words, name, size) == ("words", "helper", len(DIGIT))
 
 
+@pytest.mark.full
 def test_the_image_serves_a_script_that_opens_the_model_itself(context, tmp_path):
     made = context("--no-serve-model", *of_script(tmp_path))
     with container(made, ["serve"], {}, tmp_path / "log") as server:

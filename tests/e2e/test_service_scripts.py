@@ -62,6 +62,7 @@ def test_a_script_whose_init_fails_is_refused_with_3_and_the_one_before_serves_o
     assert "no weights here" in said
 
 
+@pytest.mark.full
 def test_only_the_script_opens_the_model_unless_the_server_is_to_load_it_too(opened, tmp_path):
     opened.register()
     script = write(tmp_path / "score.py", HEAR.format(answer="one"))
@@ -76,6 +77,7 @@ def test_only_the_script_opens_the_model_unless_the_server_is_to_load_it_too(ope
     assert "note: cpu_cores 0.5" in said
 
 
+@pytest.mark.full
 def test_a_folder_goes_with_its_script_and_the_script_is_found_in_it(opened, tmp_path):
     folder = tmp_path / "sources"
     write(folder / "score.py", WITH_NEIGHBOUR)

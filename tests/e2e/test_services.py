@@ -116,6 +116,7 @@ def test_a_killed_supervisor_leaves_nothing_running_is_told_of_and_can_be_starte
     assert opened.type("services start numbers").startswith("numbers: Healthy")
 
 
+@pytest.mark.full
 def test_a_supervisor_that_is_killed_during_an_update_leaves_a_service_that_starts_in_one_of_the_two(opened):
     opened.register("echo", "load_delay_ms = 300.0")
     opened.register("double", "load_delay_ms = 300.0")
@@ -128,6 +129,7 @@ def test_a_supervisor_that_is_killed_during_an_update_leaves_a_service_that_star
     assert ask(service.address, "/v1/models/m:predict", instances((1, 3))).json == {"predictions": [[2, 6]]}
 
 
+@pytest.mark.full
 def test_a_model_that_does_not_load_ends_in_failed_with_its_code_and_the_logs_end(opened):
     opened.register(settings='load_error = "the weights are gone"')
     said = opened.type("deploy numbers --model m --replicas 2 --auth none --wait --timeout 60", code=3)
@@ -171,6 +173,7 @@ def test_what_is_not_there_is_refused_before_anything_starts(opened):
     assert not opened.services.exists()
 
 
+@pytest.mark.full
 def test_a_service_is_deleted_at_once_while_its_replicas_still_start(opened):
     opened.register()
     for _ in range(3):
@@ -180,6 +183,7 @@ def test_a_service_is_deleted_at_once_while_its_replicas_still_start(opened):
         assert time.monotonic() - began < 20, "a replica did not hear that it is to end"
 
 
+@pytest.mark.full
 def test_of_two_who_deploy_one_name_at_once_one_wins(opened):
     opened.register()
     command = [*COMMAND, "deploy", "numbers", "--model", "m", "--auth", "none", "--wait", "--timeout", "60"]
@@ -200,6 +204,7 @@ def test_a_port_that_is_taken_is_refused_and_nothing_is_left(opened, kind):
     assert os.listdir(opened.services) == [] if opened.services.exists() else True
 
 
+@pytest.mark.full
 def test_two_services_cannot_have_one_grpc_port(opened):
     opened.register()
     service = opened.deploy("numbers", "--model m")
@@ -216,6 +221,7 @@ def test_a_folder_that_cannot_be_used_is_told_of(opened, tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELSERVE_SERVICES", str(opened.services))
 
 
+@pytest.mark.full
 def test_damaged_files_stop_no_service_and_are_told_of(opened):
     opened.register()
     service = opened.deploy("numbers", "--model m")
@@ -228,6 +234,7 @@ def test_damaged_files_stop_no_service_and_are_told_of(opened):
     assert opened.type("services delete numbers") == "deleted numbers\n"
 
 
+@pytest.mark.full
 def test_a_supervisor_ignores_a_closed_terminal_and_drains_when_it_is_told_to_end(opened):
     opened.register()
     service = opened.deploy("numbers", "--model m")
@@ -255,6 +262,7 @@ def test_a_changed_number_of_replicas_touches_no_other_replica(opened):
     wait_until(lambda: service.replicas == first)
 
 
+@pytest.mark.full
 def test_the_services_name_is_its_route_on_grpc_too(opened):
     opened.register()
     service = opened.deploy("numbers", "--model m")
