@@ -22,7 +22,7 @@ from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ServerConfig
 from accelserve.cpus import usable_cpus
 from accelserve.entry_script.pool import WorkerPool
-from accelserve.errors import ExitCode, Kind, ScoringError
+from accelserve.errors import ExitCode
 from accelserve.frontends.decode_pool import ONE_CORE_PATIENCE_NS
 from accelserve.frontends.doors import Doors
 from accelserve.frontends.grpc_calls import GrpcCalls
@@ -114,7 +114,7 @@ class Runtime:
         self._clock = clock or MonotonicClock()
         self._lifecycle = Lifecycle()
         self._metrics = Metrics(self._clock)
-        self._policy = HttpConnectionPolicy(http_limits(config), refused=self._count_refusal)
+        self._policy = HttpConnectionPolicy(http_limits(config), refused=self._metrics.refused)
         self._wants_models = bool(config.models or config.store or not config.entry_script)
 
     async def run(self, signals: StopSignals, on_ready: Callable[[Ready], None]) -> ExitCode:
@@ -250,11 +250,6 @@ class Runtime:
             listed = (f"{Path(self._config.entry_script).name} in {count}", *listed)
         scheme = "https" if self._config.tls_cert else "http"
         return Ready(f"{scheme}://{host}:{http_port}", f"{host}:{grpc_port}", listed)
-
-    def _count_refusal(self, kind: Kind) -> None:
-        """A request that the HTTP protocol refused before any handler saw it."""
-        with self._metrics.open("http") as record:
-            record.failed(ScoringError(kind, ""), str(kind.http_status))
 
     # -- life -------------------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from accelserve.azmlinfsrv.config import AzmlConfig
 from accelserve.clock import Clock, MonotonicClock
 from accelserve.entry_script.messages import WorkerSettings
 from accelserve.entry_script.pool import PoolPolicy, WorkerPool
-from accelserve.errors import ExitCode, Kind, ScoringError
+from accelserve.errors import ExitCode
 from accelserve.frontends.azml_cors import Cors
 from accelserve.frontends.azml_dialect import AzmlDialect
 from accelserve.frontends.azml_face import AzmlFace, azml_lane
@@ -63,7 +63,7 @@ class AzmlRuntime:
         self._clock = clock or MonotonicClock()
         self._lifecycle = Lifecycle()
         self._metrics = Metrics(self._clock)
-        self._policy = HttpConnectionPolicy(http_limits(config.server), refused=self._count_refusal)
+        self._policy = HttpConnectionPolicy(http_limits(config.server), refused=self._metrics.refused)
 
     async def run(self, signals: StopSignals, on_ready: Callable[[AzmlReady], None]) -> ExitCode:
         """Until told to stop.
@@ -134,11 +134,6 @@ class AzmlRuntime:
         return AzmlReady(
             urls[0], urls[1] if len(urls) > 1 else "", self._config.entry_script.name, self._config.workers
         )
-
-    def _count_refusal(self, kind: Kind) -> None:
-        """A request that the HTTP protocol refused before any handler saw it."""
-        with self._metrics.open("http") as record:
-            record.failed(ScoringError(kind, ""), str(kind.http_status))
 
     # -- life
 

@@ -177,6 +177,11 @@ class Metrics:
         counts.in_flight += 1
         return RequestRecord(self, protocol, counts, self.now_ns())
 
+    def refused(self, kind: Kind) -> None:
+        """A request has arrived that the HTTP protocol refused before any handler saw it."""
+        with self.open("http") as record:
+            record.failed(ScoringError(kind, ""), str(kind.http_status))
+
     def open_together(self, protocol: str, requests: int) -> TogetherRecord:
         """So many requests have arrived."""
         counts = self.books.protocol(protocol)
