@@ -1,6 +1,7 @@
 """What the command line says of itself, and what it refuses before anything heavy is loaded."""
 
 import os
+import re
 import subprocess
 import sys
 
@@ -25,9 +26,9 @@ def test_the_help_of_serve_names_every_option_and_every_other_source(capsys):
         assert part in text, part
 
 
-def test_the_help_of_serve_says_which_devices_are_only_reserved_names(capsys):
+def test_the_help_of_serve_says_what_a_card_and_an_emulated_one_are(capsys):
     text = " ".join(said_by(capsys, "serve", "--help")[1].split())
-    assert "fpga-emulator is a name reserved" in text
+    assert "fpga-emulator runs a model as such a card would, on the CPU, and every answer says so" in text
     assert "accelserve devices" in text
 
 
@@ -35,15 +36,24 @@ def test_the_help_of_serve_says_which_devices_are_only_reserved_names(capsys):
     "command",
     [
         *("serve", "demo", "show", "devices", "register", "list", "update", "delete", "path", "convert", "verify"),
-        *("deploy", "services"),
+        *("deploy", "package", "score", "azmlinfsrv", "services", "services status", "services logs"),
+        *("services keys", "services update", "services start", "recipes", "recipes build"),
     ],
 )
 def test_every_option_of_every_command_has_a_help_text(capsys, command):
-    lines = said_by(capsys, command, "--help")[1].splitlines()
+    lines = said_by(capsys, *command.split(), "--help")[1].splitlines()
     for number, line in enumerate(lines):
         if line.startswith("  -"):
             below = lines[number + 1] if number + 1 < len(lines) else ""
             assert "  " in line.strip() or below.startswith("     "), f"{line!r} has no help"
+
+
+def test_an_update_has_no_defaults_since_what_is_not_said_stays(capsys):
+    commands = (("deploy",), ("services", "update"))
+    deploy, update = (" ".join(said_by(capsys, *command, "--help")[1].split()) for command in commands)
+    assert "(default: key)" in deploy
+    assert re.findall(r"\(default: .*?\)", update) == ["(default: 600)"]  # of --wait
+    assert "the rest stays as it is" in update
 
 
 @pytest.mark.parametrize(

@@ -394,7 +394,12 @@ OPTIONS: tuple[Option, ...] = (
         "after the grace period: how long accepted requests may take (default: 30, with an entry script at least 2 more"
         " than its scoring timeout)",
     ),
-    Option("strict", _flag, "", "exit as soon as one model fails to load"),
+    Option(
+        "strict",
+        _flag,
+        "",
+        "exit as soon as one model fails to load, and do not start with keys that every user of the machine can read",
+    ),
     Option(
         "entry_script",
         _file,

@@ -36,7 +36,7 @@ which others can see.
 The progress goes to standard error, the answers to standard output. One bad file costs itself alone.
 
 exit codes: 0 all files were scored; 1 some were not, or Ctrl-C; 2 usage, or the key is refused; 3 the entry script
-cannot be loaded; 4 no such file, nobody answers at the address, or the model is not there
+cannot be loaded; 4 no such file, service or model, or nobody answers at the address
 """
 
 
@@ -60,7 +60,10 @@ def add(commands: Commands) -> None:
     )
     whom.add_argument("--script", type=Path, metavar="SCORE.PY", help="run this entry script, without a server")
     whom.add_argument(
-        "--key-file", type=Path, metavar="FILE", help="holds the key (default: ACCELSERVE_KEY, else none)"
+        "--key-file",
+        type=Path,
+        metavar="FILE",
+        help="holds the key (default: a local service's own, else ACCELSERVE_KEY)",
     )
     whom.add_argument("--tls-roots", type=Path, metavar="FILE", help="who may sign the server's certificate (PEM)")
     whom.add_argument(

@@ -32,14 +32,16 @@ A folder of versions and a store are looked at every --poll-interval seconds. Of
 served, unless [models.NAME] in the file says versions = "latest:2", "all" or [1, 3]; a new version takes over when it
 is loaded and checked, and the old one answers what it has accepted. A model that loses its device is loaded again.
 
-fpga runs on a card, or is refused with 6 and every piece that lacks; fpga-emulator is a name reserved for a back end
-that is not part of this version. `accelserve devices` lists what is there.
+fpga runs on a card, or is refused with 6 and every piece that lacks; fpga-emulator runs a model as such a card would,
+on the CPU, and every answer says so (docs/fpga.md). `accelserve devices` lists what is there.
+
+Keys and TLS are in docs/security.md, entry scripts in docs/entry_scripts.md; without --model a script serves alone.
 
 A plug-in of another package runs only if --backends NAME, ACCELSERVE_BACKENDS or [backends] allow = ["NAME"] in the
 file says so.
 
-exit codes: 0 ok, 1 unforeseen, 2 usage or configuration, 3 model failed to load, 4 not found, 5 port in use or
-other conflict, 6 required device missing
+exit codes: 0 ok, 1 unforeseen, 2 usage or configuration, 3 model or entry script failed to load, 4 not found, 5 port
+in use or other conflict, 6 required device missing
 """
 
 

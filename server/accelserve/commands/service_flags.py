@@ -9,19 +9,27 @@ from pathlib import Path
 from typing import Any
 
 from accelserve.commands.stored import REFERENCE_HELP, Typed
-from accelserve.config import BACKENDS_HELP, parse_backends
+from accelserve.config import parse_backends
 from accelserve.devices import DEVICE_FORMS
 
 
 @dataclass(frozen=True, slots=True)
 class _Flag:
-    """One field of the definition. read: from the text as typed; raises ValueError with what is wanted."""
+    """One field of the definition.
+
+    read: from the text as typed; raises ValueError with what is wanted. default: of a new service, in words.
+    """
 
     flag: str
     field: str
     read: Callable[[str], Any]
     metavar: str
     help: str
+    default: str = ""
+
+    def told(self, changes: bool) -> str:
+        """Its help. changes: of a service that is there, where what is not said stays."""
+        return self.help if changes or not self.default else f"{self.help} (default: {self.default})"
 
 
 def read_whole(text: str) -> int:
@@ -58,26 +66,34 @@ def _path(text: str) -> str:
     raise ValueError("want a path")
 
 
+_CONCURRENT_HELP = "requests that a replica is to have at a time: --autoscale goes by it, a script gets no more (503)"
+_BACKENDS_HELP = "plug-ins of other packages that may run; `accelserve devices` names those installed"
 _FLAGS = (
-    _Flag("--device", "device", str, "DEVICE", f"{DEVICE_FORMS}; all but auto are required (default: auto)"),
+    _Flag("--device", "device", str, "DEVICE", f"{DEVICE_FORMS}; all but auto are required", "auto"),
     _Flag("--entry-script", "entry_script", _path, "FILE.py", "init() and run() answer POST /score"),
     _Flag("--source-directory", "source_directory", _path, "DIR", "folder that goes with the script (at most 300 MB)"),
-    _Flag("--replicas", "replicas", read_whole, "N", "server processes (default: 1)"),
-    _Flag("--cpu-cores", "cpu_cores", read_number, "N", "cores that a replica is meant to have"),
-    _Flag("--cpu-cores-limit", "cpu_cores_limit", read_number, "N", "cores that it cannot exceed"),
-    _Flag("--memory-gb", "memory_gb", read_number, "GB", "memory that a replica is meant to have"),
-    _Flag("--memory-gb-limit", "memory_gb_limit", read_number, "GB", "memory that it cannot exceed"),
-    _Flag("--auth", "auth", str, "key|none", "whether requests need one of the service's two keys (default: key)"),
+    _Flag("--replicas", "replicas", read_whole, "N", "server processes", "1"),
+    _Flag("--cpu-cores", "cpu_cores", read_number, "N", "cores for a replica; local: threads of each model session"),
+    _Flag("--cpu-cores-limit", "cpu_cores_limit", read_number, "N", "cores that it cannot exceed; local: whole ones"),
+    _Flag("--memory-gb", "memory_gb", read_number, "GB", "memory for a replica; local: nothing is reserved"),
+    _Flag(
+        "--memory-gb-limit",
+        "memory_gb_limit",
+        read_number,
+        "GB",
+        "memory that it cannot exceed; local: looked at every second",
+    ),
+    _Flag("--auth", "auth", str, "key|none", "whether requests need one of the service's two keys", "key"),
     _Flag("--tls-cert", "tls_cert", _path, "FILE", "certificate (PEM) for HTTP and gRPC"),
     _Flag("--tls-key", "tls_key", _path, "FILE", "its key (PEM)"),
-    _Flag("--host", "host", str, "ADDRESS", "address to listen on; 0.0.0.0 for all (default: 127.0.0.1)"),
-    _Flag("--http-port", "http_port", read_whole, "PORT", "HTTP port (default: a free one, which is kept)"),
-    _Flag("--grpc-port", "grpc_port", read_whole, "PORT", "gRPC port (default: a free one, which is kept)"),
-    _Flag("--workers", "workers", read_whole, "N", "script processes of each replica (default: 1)"),
-    _Flag("--scoring-timeout", "scoring_timeout_ms", _milliseconds, "SECONDS", "of one run() (default: 60)"),
-    _Flag("--max-queue-ms", "max_queue_ms", read_whole, "MS", "longest wait for a script process; then 503"),
-    _Flag("--max-concurrent", "max_concurrent", read_whole, "N", "requests that a replica is meant to have at a time"),
-    _Flag("--backends", "backends", parse_backends, "NAME[,NAME]", BACKENDS_HELP),
+    _Flag("--host", "host", str, "ADDRESS", "address to listen on; 0.0.0.0 for all", "127.0.0.1"),
+    _Flag("--http-port", "http_port", read_whole, "PORT", "HTTP port", "a free one, which is kept"),
+    _Flag("--grpc-port", "grpc_port", read_whole, "PORT", "gRPC port", "a free one, which is kept"),
+    _Flag("--workers", "workers", read_whole, "N", "script processes of each replica", "1"),
+    _Flag("--scoring-timeout", "scoring_timeout_ms", _milliseconds, "SECONDS", "longest run() of the script", "60"),
+    _Flag("--max-queue-ms", "max_queue_ms", read_whole, "MS", "longest wait for a script process; then 503", "none"),
+    _Flag("--max-concurrent", "max_concurrent", read_whole, "N", _CONCURRENT_HELP),
+    _Flag("--backends", "backends", parse_backends, "NAME[,NAME]", _BACKENDS_HELP, "none"),
 )
 _FIXED = ("host", "http_port", "grpc_port")  # as long as a service lives, its clients know where it is
 
@@ -88,8 +104,8 @@ def add_service_flags(parser: argparse.ArgumentParser, changes: bool = False) ->
     parser.add_argument(
         "--serve-model",
         action=argparse.BooleanOptionalAction,
-        help="the server loads the model; with an entry script, for accelserve.score(...) in it (default: only without"
-        " an entry script, which opens the model by itself)",
+        help="the server loads the model; with an entry script, for accelserve.score(...) in it"
+        + ("" if changes else " (default: only without an entry script, which opens the model by itself)"),
     )
     parser.add_argument(
         "--model-files",
@@ -100,8 +116,8 @@ def add_service_flags(parser: argparse.ArgumentParser, changes: bool = False) ->
     parser.add_argument(
         "--autoscale",
         metavar="MIN:MAX[:TARGET[:SECONDS]]|off",
-        help="as many replicas as keep each at TARGET percent (default: 70) of its --max-concurrent, "
-        "looked at every SECONDS (default: 1)",
+        help="as many replicas as keep each at TARGET percent (70 unless said) of its --max-concurrent, "
+        "looked at every SECONDS (1)",
     )
     parser.add_argument(
         "--legacy-tensorflow",
@@ -110,7 +126,7 @@ def add_service_flags(parser: argparse.ArgumentParser, changes: bool = False) ->
     )
     for flag in _FLAGS:
         if not (changes and flag.field in _FIXED):
-            parser.add_argument(flag.flag, dest=flag.field, metavar=flag.metavar, help=flag.help)
+            parser.add_argument(flag.flag, dest=flag.field, metavar=flag.metavar, help=flag.told(changes))
 
 
 def read_service_flags(parsed: argparse.Namespace, typed: Typed) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def add(commands: Commands) -> None:
     status.set_defaults(run=_status)
     _add_logs(actions)
     _add_keys(actions)
-    update = _named(actions, "update", "change what is said, one replica after the other")
+    update = _named(actions, "update", "change what is said, one replica after the other; the rest stays as it is")
     add_service_flags(update, changes=True)
     start = _named(actions, "start", "start a service that nobody supervises")
     for action, run in ((update, _update), (start, _start)):

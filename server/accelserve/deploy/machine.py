@@ -46,7 +46,7 @@ def _resources(d: ServiceDefinition, cores: int, memory_bytes: int) -> Iterator[
     if d.memory_gb_limit is not None:
         yield (
             f"memory_gb_limit {d.memory_gb_limit:g}: looked at every second; a replica that is above it, together with "
-            "its script processes, is drained and started again"
+            "its script processes, is replaced, and one that still starts is ended, as a failed start"
         )
     if d.max_concurrent is not None and not d.entry_script:
         yield f"max_concurrent {d.max_concurrent}: steers autoscaling only; the server batches what comes at a time"
