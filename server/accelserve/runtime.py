@@ -54,10 +54,11 @@ from accelserve.models.resident import VersionLoader
 from accelserve.models.servable import Servable
 from accelserve.models.sources import build_sources
 from accelserve.observability.metrics import Gauge, Metrics
+from accelserve.process_ends import die_with
 from accelserve.scoring import Scorer
 from accelserve.script_service import check_script, private_door, script_pool
 from accelserve.stopping import StopSignals, all_of, first, run_until_stopped, stopped
-from accelserve.supervised import Line, Supervised, die_with
+from accelserve.supervised import Line, Supervised
 
 logger = logging.getLogger("accelserve.runtime")
 _FORCED_CLOSE_S = 1.0

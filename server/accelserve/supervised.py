@@ -1,22 +1,18 @@
-"""A server that a supervisor started: what it inherits, whom it does not outlive, and the line on which it is asked.
+"""A server that a supervisor started: what it inherits, and the line on which it is asked.
 
 The line is one end of a pair of packet sockets. Each packet from the supervisor is a question, whatever is in it; the
 answer is one packet, a JSON object: `ready` (true or false), `reason` (why not), `in_flight` (requests under way).
 """
 
 import asyncio
-import ctypes
 import json
-import os
 import re
-import signal
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 
 MOST_BYTES = 4096  # of an answer
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +36,6 @@ def parse_supervised(text: str) -> Supervised:
     if not found:
         raise ValueError("want three numbers, LINE:HTTP:PARENT, as a supervisor gives them")
     return Supervised(*map(int, found.groups()))
-
-
-def die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, however that happens; at once if it has died already.
-
-    The parent is the thread that started this process.
-    """
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 class Line:

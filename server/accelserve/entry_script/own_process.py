@@ -1,6 +1,5 @@
-"""The worker as a process: it ends with its server, leaves signals to it, and tells of crashes."""
+"""The worker as a process: it leaves signals to its server, and tells of crashes."""
 
-import ctypes
 import faulthandler
 import os
 import signal
@@ -12,19 +11,10 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-_PR_SET_PDEATHSIG = 1  # <sys/prctl.h>
 _SERVERS_SIGNALS: Mapping[signal.Signals, Any] = {
     signal.SIGINT: signal.default_int_handler,
     signal.SIGTERM: signal.SIG_DFL,
 }
-
-
-def die_with(parent: int) -> None:
-    """Be killed when the process that started us ends, whatever a script holds on to; at once if it has ended."""
-    with suppress(OSError, AttributeError):  # elsewhere than on Linux the closed socket has to do
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(0)
 
 
 def leave_signals_to_the_server() -> None:

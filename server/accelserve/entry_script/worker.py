@@ -28,7 +28,6 @@ from accelserve.entry_script.json_answers import JsonEncoder
 from accelserve.entry_script.messages import WorkerFailed, WorkerReady, WorkerSettings
 from accelserve.entry_script.model_paths import ModelPaths
 from accelserve.entry_script.own_process import (
-    die_with,
     keep_to_this_process,
     leave_signals_to_the_server,
     print_line_by_line,
@@ -41,6 +40,7 @@ from accelserve.entry_script.serving import AsyncServing, read_first, send, serv
 from accelserve.entry_script.swagger import ANY_SCHEMAS, Service, swagger_documents
 from accelserve.entry_script.time_limit import TimeLimit, alarm
 from accelserve.entry_script.tracebacks import told
+from accelserve.process_ends import die_with
 
 EXIT_SCRIPT_FAILED = 3
 _TREE_LINES = 200  # of the model folder, when init() failed
