@@ -8,7 +8,7 @@ import pytest
 
 from accelserve.backends.lease import boot_id
 from accelserve.deploy.definition import ServiceDefinition
-from accelserve.deploy.folder import Services
+from accelserve.deploy.registry import Services
 from accelserve.deploy.states import Phase, Refused, ReplicaView, ServiceView, State, view_as_json, view_from_json
 from accelserve.deploy.status import addresses_of, status_of
 

@@ -63,6 +63,17 @@ def test_a_version_can_be_deleted_when_the_last_holder_has_released_it(store):
     assert list((store.root / "m" / ".registry").glob("1.*")) == []
 
 
+def test_a_hold_ends_though_its_name_cannot_be_removed_any_more(store, monkeypatch):
+    def read_only(path, missing_ok=False):
+        raise OSError(30, "Read-only file system", str(path))
+
+    hold = store.hold("m", 1, "first")
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "unlink", read_only)
+        hold.release()
+    store.delete("m", 1)
+
+
 def test_a_hold_lasts_while_tags_change(store):
     hold = store.hold("m", 1, "server")
     store.update("m", 1, {"stage": "production"})

@@ -23,7 +23,7 @@ def add(commands: Commands) -> None:
 
 
 def _delete(parsed: argparse.Namespace) -> ExitCode:
-    from accelserve.deploy.folder import Services, services_root
+    from accelserve.deploy.registry import Services, services_root
 
     typed = Typed()
     name, version = typed.exact_reference(parsed.model)

@@ -17,7 +17,8 @@ from accelserve.errors import ExitCode, Kind, ScoringError
 
 if TYPE_CHECKING:
     from accelserve.deploy.definition import ServiceDefinition
-    from accelserve.deploy.folder import ServiceFolder, Services
+    from accelserve.deploy.folder import ServiceFolder
+    from accelserve.deploy.registry import Services
 
 _EPILOG = """\
 examples:
@@ -55,7 +56,7 @@ def add(commands: Commands) -> None:
 
 
 def _deploy(parsed: argparse.Namespace) -> ExitCode:
-    from accelserve.deploy.folder import Services, services_root
+    from accelserve.deploy.registry import Services, services_root
 
     wanted = _definition(parsed)
     if wanted.target == "kubernetes":

@@ -19,7 +19,7 @@ from accelserve.errors import ExitCode, Kind, ScoringError
 
 if TYPE_CHECKING:
     from accelserve.deploy.definition import ServiceDefinition
-    from accelserve.deploy.folder import Services
+    from accelserve.deploy.registry import Services
     from accelserve.deploy.status import Status
 
 _MOST_LINES = 5000  # as Azure ML's get_logs
@@ -110,7 +110,7 @@ def _lines(text: str) -> int:
 
 
 def _services() -> "Services":
-    from accelserve.deploy.folder import Services, services_root
+    from accelserve.deploy.registry import Services, services_root
 
     return Services(services_root(os.environ))
 

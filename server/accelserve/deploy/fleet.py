@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from accelserve.deploy.definition import ServiceDefinition
+from accelserve.deploy.judging import must_die, must_go
 from accelserve.deploy.processes import Action, Drain, Kill, Patience, Process, Report, Revision, Slot, Start, Table
 from accelserve.deploy.restarts import BackOff, Ending
 from accelserve.deploy.scaling import Autoscaler
@@ -11,7 +12,6 @@ from accelserve.deploy.telling import view_of
 from accelserve.errors import ExitCode
 
 _S = 1_000_000_000
-_GB = 10**9
 _PAUSE_NS = 5 * _S  # between two looks of a supervisor that works
 _PATIENCE = Patience()
 _BACK_OFF = BackOff()
@@ -179,35 +179,12 @@ class Fleet:
         for process in list(self._at.processes.values()):
             if process.is_killed:
                 continue
-            if why := self._must_die(process, now_ns):
+            if why := must_die(process, self._patience, now_ns):
                 process.blamed, process.is_killed = process.blamed or why, True
                 yield Kill(process.serial, why)
-            elif not process.is_outlived and (why := self._must_go(process, now_ns)):
+            elif not process.is_outlived and (why := must_go(process, self._patience, now_ns)):
                 process.blamed, process.is_outlived = why, True
                 self._count_end(process, why, now_ns)
-
-    def _must_die(self, process: Process, now_ns: int) -> str:
-        patience = self._patience
-        if process.stopping_ns is not None:
-            most_s = process.runs.drain_s + patience.ending_s
-            late = now_ns - process.stopping_ns >= most_s * _S
-            return f"was killed: it did not end within {most_s} s" if late else ""
-        if process.ready_ns is None and now_ns - process.started_ns >= patience.start_s * _S:
-            return f"was killed: it did not get ready within {patience.start_s} s"
-        if process.ready_ns is None and (too_much := _above_limit(process)):
-            return f"was killed before it was ready: {too_much}"
-        if process.ready_ns is not None and now_ns - process.answered_ns >= patience.answer_s * _S:
-            return f"was killed: it did not answer for {patience.answer_s} s"
-        return ""
-
-    def _must_go(self, process: Process, now_ns: int) -> str:
-        if process.stopping_ns is not None or process.ready_ns is None:
-            return ""
-        if too_much := _above_limit(process):
-            return f"is replaced: {too_much}"
-        if now_ns - process.ready_until_ns >= self._patience.unready_s * _S:
-            return f"is replaced: it was not ready for {self._patience.unready_s} s ({process.report.reason})"
-        return ""
 
     def _roll(self, now_ns: int) -> Iterator[Action]:
         """One replica after the other gets a process of the wanted revision, and of those that cannot stay."""
@@ -255,11 +232,3 @@ class Fleet:
     def view(self) -> ServiceView:
         """What is told of it now."""
         return view_of(self._at)
-
-
-def _above_limit(process: Process) -> str:
-    """How far a process is above its memory; "" when it is not."""
-    limit_gb, used = process.runs.memory_gb_limit, process.memory_bytes or 0
-    if limit_gb is None or used <= limit_gb * _GB:
-        return ""
-    return f"it uses {used / _GB:.2f} GB of the {limit_gb:g} GB that it may"

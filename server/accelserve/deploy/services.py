@@ -8,9 +8,10 @@ from pathlib import Path
 
 from accelserve.config_sources import ConfigError
 from accelserve.deploy.definition import ServiceDefinition
-from accelserve.deploy.folder import ServiceFolder, Services, services_root
+from accelserve.deploy.folder import ServiceFolder
 from accelserve.deploy.launch import launch, stop
 from accelserve.deploy.ports import Ports, open_ports
+from accelserve.deploy.registry import Services, services_root
 from accelserve.deploy.script_folder import files_to_take
 from accelserve.deploy.states import ServiceView, State
 from accelserve.deploy.status import addresses_of, status_of

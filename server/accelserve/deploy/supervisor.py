@@ -4,7 +4,6 @@ One thread, so that the kernel ties the replicas' lives to this process; a repli
 leave alone is killed by the kernel.
 """
 
-import json
 import logging
 import os
 import selectors
@@ -12,30 +11,26 @@ import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 
-from accelserve.backends.lease import boot_id
 from accelserve.clock import Clock
 from accelserve.deploy import logs, replica
 from accelserve.deploy.definition import ServiceDefinition
 from accelserve.deploy.fleet import Fleet
-from accelserve.deploy.folder import ServiceFolder, replace_soon
+from accelserve.deploy.folder import ServiceFolder
+from accelserve.deploy.keeping import Kept
 from accelserve.deploy.ports import Ports
 from accelserve.deploy.processes import Action, Drain, Start
 from accelserve.deploy.replica import Replica
-from accelserve.deploy.states import ServiceView, State, view_as_json
+from accelserve.deploy.state_file import Told
+from accelserve.deploy.states import State
 from accelserve.errors import ScoringError
-from accelserve.models.store import Hold, ModelStore
 
 logger = logging.getLogger("accelserve.deploy")
 
 _TICK_S = 0.2
 _ASK_NS = 500_000_000
-_TELL_NS = 2_000_000_000
 _HOUSEKEEPING_NS = 1_000_000_000
-
-_Version = tuple[str, str, int]  # store, model, number
 
 
 class Supervisor:
@@ -60,8 +55,8 @@ class Supervisor:
         self._unwritten = 0  # the revision whose writing down has been told of
         self._told = Told(folder.state, clock)
         self._asked_ns = self._kept_ns = 0
-        self._holds: dict[_Version, Hold] = {}
-        self._hold(definition)
+        self._kept = Kept(folder)
+        self._kept.hold(definition)
 
     def run(self, on_begin: Callable[[], None]) -> None:
         """Until the service is stopped or has failed. on_begin: called when the state has been told once."""
@@ -80,8 +75,7 @@ class Supervisor:
             for key, _ in self._selector.select(_TICK_S):
                 key.data()
         self._tell(ended=True)
-        for hold in self._holds.values():
-            hold.release()
+        self._kept.release_all()
 
     def _tell(self, ended: bool = False) -> None:
         """The revision is the one that is written down: an update may take the next number at any time."""
@@ -114,7 +108,7 @@ class Supervisor:
         if revision != self._known:
             logger.info("revision %d is asked for: %s", revision, definition.reference or definition.entry_script)
             self._known = revision
-            self._hold(definition)
+            self._kept.hold(definition)
             self._fleet.revise(revision, definition)
 
     def _write_back(self, revision: int, definition: ServiceDefinition) -> None:
@@ -212,68 +206,8 @@ class Supervisor:
         if definition.memory_gb_limit is not None:
             for serial, process in self._replicas.items():
                 self._fleet.measured(serial, replica.resident_bytes(process.pid))
-        if self._fleet.view().state is State.HEALTHY:
-            self._forget()
-
-    def _hold(self, definition: ServiceDefinition) -> None:
-        """Keep the model's version from being deleted; whoever tries is told the service's name."""
-        version = _version(definition)
-        if version is None or version in self._holds:
-            return
-        store, model, number = version
-        try:
-            self._holds[version] = ModelStore(Path(store)).hold(model, number, f"service {definition.name}")
-        except ScoringError as error:  # the replicas will say the same, and their exit code counts
-            logger.warning("%s", error.message)
-
-    def _forget(self) -> None:
-        """The models and scripts of revisions that nobody runs any more, not even one that drains."""
-        revision, _ = self._fleet.asked_for
-        in_use = self._fleet.in_use
-        for other in self._holds.keys() - {_version(definition) for definition in in_use}:
-            self._holds.pop(other).release()
-        with suppress(OSError, ScoringError), self._folder.changing_if_free() as free:
-            if free and self._folder.read()[0] == revision:
-                self._folder.remove_apps_but(*(Path(definition.entry_script) for definition in in_use))
-
-
-class Told:
-    """The state file: written when something has changed, and every two seconds, so that its age means something."""
-
-    def __init__(self, path: Path, clock: Clock) -> None:
-        self._path = path
-        self._clock = clock
-        self._state: State | None = None
-        self._reason = ""
-        self._since = ""
-        self._key: object = None
-        self._written_ns = 0
-
-    def tell(self, view: ServiceView, ended: bool = False) -> None:
-        now_ns = self._clock.now_ns()
-        key = (view.state, view.reason, view.revision, view.wanted, view.refused, len(view.replicas), ended)
-        if key == self._key and now_ns - self._written_ns < _TELL_NS:
-            return
-        if view.state is not self._state:
-            self._since = datetime.now(UTC).isoformat(timespec="seconds")
-        if (view.state, view.reason) != (self._state, self._reason):
-            logger.info("%s: %s", view.state.value, view.reason)
-        self._state, self._reason, self._written_ns = view.state, view.reason, now_ns
-        about = {"supervisor": os.getpid(), "boot_id": boot_id(), "told_ns": now_ns, "since": self._since}
-        document = {**about, "ended": ended, "view": view_as_json(view)}
-        try:
-            replace_soon(self._path, json.dumps(document).encode())
-            self._key = key
-        except OSError as error:  # a full disk: the service goes on, and the state's age shows
-            if self._key is not None:
-                logger.warning("the state cannot be written: %s", error)
-            self._key = None
-
-
-def _version(definition: ServiceDefinition) -> _Version | None:
-    if not definition.model or definition.version is None:
-        return None
-    return definition.store, definition.model, definition.version
+        if self._fleet.view().state is State.HEALTHY:  # nobody runs other revisions any more, unless one drains
+            self._kept.forget_all_but(self._fleet.asked_for[0], self._fleet.in_use)
 
 
 def _stamp(path: Path) -> tuple[int, int, int] | None:

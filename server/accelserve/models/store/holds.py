@@ -45,7 +45,8 @@ class Entry:
         self._descriptor = descriptor
 
     def remove(self) -> None:
-        self._path.unlink(missing_ok=True)
+        with suppress(OSError):  # the store cannot be written any more; the next holder sweeps it
+            self._path.unlink()
         os.close(self._descriptor)
 
 
