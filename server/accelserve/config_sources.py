@@ -26,11 +26,11 @@ _MODEL_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _BY_KEY = {option.key: option for option in OPTIONS}
 _BY_ENV = {option.env: option for option in OPTIONS}
 _BY_NAME = {option.name: option for option in OPTIONS}
-# ACCELSERVE_OPENVINO_PLUGINS is the back end's: backends.openvino.devices.
+# ACCELSERVE_OPENVINO_PLUGINS is the back end's: backends.openvino.devices. ACCELSERVE_REPLICA: deploy.descendants.
 _OTHER_ENVIRONMENT = frozenset(
     {
         *("ACCELSERVE_MODEL", "ACCELSERVE_CONFIG", "ACCELSERVE_OPENVINO_PLUGINS"),
-        *("ACCELSERVE_KEY", "ACCELSERVE_SERVICES"),
+        *("ACCELSERVE_KEY", "ACCELSERVE_SERVICES", "ACCELSERVE_REPLICA"),
     }
 )
 _MODEL_OPTIONS = ("device", "threads", "instances")  # of the server, that a model may choose for itself

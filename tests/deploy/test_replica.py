@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from accelserve.deploy.definition import ServiceDefinition
-from accelserve.deploy.replica import Replica, command, cores_of, environment, resident_bytes, start
+from accelserve.deploy.descendants import MARK, mark_of
+from accelserve.deploy.replica import Replica, command, cores_of, environment, start
 from accelserve.supervised import Supervised
 
 PLAIN = ServiceDefinition("numbers", "m", 3, "/store", replicas=2, grpc_port=8500)
@@ -95,40 +96,40 @@ def test_a_started_process_that_cannot_be_watched_does_not_live_on(monkeypatch, 
     monkeypatch.setattr(subprocess, "Popen", Sleeper)
     monkeypatch.setattr(os, call, fails)
     with socket.socket() as http, pytest.raises(OSError, match="Too many"):
-        start(PLAIN, 0, Path("/keys.json"), http, 2, {0})
+        start(PLAIN, 0, Path("/keys.json"), http, 2, {0}, "")
     (process,) = started
     process.stdin.close()
     assert process.returncode == -signal.SIGKILL
 
 
-def test_a_replica_is_killed_with_what_its_workers_started():
-    worker = "import subprocess, sys; subprocess.Popen(['sleep', '60']); print('up', flush=True); sys.stdin.read()"
-    server = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {worker!r}], process_group=0)"
-    process = subprocess.Popen([sys.executable, "-c", server], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+WORKER = """
+import subprocess, sys
+sleeper = [sys.executable, '-c', 'import time; time.sleep(60)']
+subprocess.Popen(sleeper)
+subprocess.Popen(sleeper, start_new_session=True)
+print('up', flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("dies_by_itself", [False, True])
+def test_what_a_replicas_workers_started_ends_with_it(dies_by_itself, tmp_path):
+    server = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {WORKER!r}], process_group=0)"
+    mark = mark_of(tmp_path, 1)
+    process = subprocess.Popen(
+        [sys.executable, "-c", server], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, MARK: mark}
+    )
     line, other = socket.socketpair()
-    replica = Replica(process, line)
+    replica = Replica(process, line, mark)
     process.stdout.readline()
-    replica.kill()
+    if dies_by_itself:
+        process.kill()
+        select.select([replica.exits], [], [], 10)
+    else:
+        replica.kill()
+    assert replica.close() == -signal.SIGKILL
     all_ended, _, _ = select.select([process.stdout], [], [], 10)
     assert all_ended, "something that could write to it lives on"
-    assert replica.close() == -signal.SIGKILL
     other.close()
     process.stdin.close()
     process.stdout.close()
-
-
-def test_memory_is_that_of_a_process_with_all_that_it_started():
-    code = "import subprocess, sys; x = bytearray(50_000_000); print(flush=True); sys.stdin.read()"
-    nested = (
-        "import subprocess, sys\n"
-        f"child = subprocess.Popen([sys.executable, '-c', {code!r}], stdin=sys.stdin)\n"
-        "child.wait()\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", nested], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    try:
-        process.stdout.readline()
-        own = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-        assert resident_bytes(process.pid) > own + 50_000_000
-    finally:
-        process.communicate(timeout=30)
-    assert resident_bytes(process.pid) == 0

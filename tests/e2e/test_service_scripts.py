@@ -108,6 +108,33 @@ def test_a_killed_supervisor_takes_the_scripts_processes_with_it_even_busy_ones(
 
 
 @pytest.mark.full
+def test_what_a_script_has_started_ends_with_its_replica_and_with_a_killed_supervisor_at_the_next_start(
+    opened, tmp_path
+):
+    starts = (
+        "import subprocess\ndef init():\n    global started\n"
+        "    started = [subprocess.Popen(['sleep', '600'], start_new_session=own).pid for own in (False, True)]\n"
+        "def run(raw_data): return started\n"
+    )
+    script = write(tmp_path / "score.py", starts)
+    opened.type("deploy scripted " + SERVICE.format(script=script))
+    service = Service(opened, "scripted")
+    first = answer(service)
+    os.kill(service.replicas[0], signal.SIGKILL)
+    wait_until(lambda: not any(map(is_running, first)))
+    wait_until(lambda: service.status["replicas"][0]["restarts"] == 1)
+    service.becomes("Healthy")
+    second = answer(service)
+    os.kill(service.status["supervisor"], signal.SIGKILL)
+    service.becomes("Failed")
+    opened.type("services start scripted --wait --timeout 60")
+    assert not any(map(is_running, second))
+    third = answer(service)
+    opened.type("services delete scripted")
+    assert not any(map(is_running, third))
+
+
+@pytest.mark.full
 def test_a_script_above_its_memory_is_replaced_while_another_answers(opened, tmp_path):
     eats = (
         "import os\nkept = []\ndef init(): pass\n"

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from accelserve.deploy.definition import ServiceDefinition
+from accelserve.deploy.descendants import MARK, kill_left
 from accelserve.deploy.folder import ServiceFolder, folder_errors
 from accelserve.deploy.logs import open_log, supervisor_log
 from accelserve.deploy.ports import Ports
@@ -40,7 +41,7 @@ def launch(folder: ServiceFolder, ports: Ports, environ: Mapping[str, str]) -> N
                 pass_fds=descriptors,
                 start_new_session=True,
                 cwd="/",
-                env=_absolute(environ),
+                env=_environment(environ),
             )
         finally:
             os.close(writing)
@@ -52,11 +53,12 @@ def launch(folder: ServiceFolder, ports: Ports, environ: Mapping[str, str]) -> N
         raise ScoringError(Kind.CONFLICT, f'service "{folder.name}": {why}')
 
 
-def _absolute(environ: Mapping[str, str]) -> dict[str, str]:
-    """For a process that works elsewhere."""
+def _environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """For a process that works elsewhere, and is no replica's that its starter may be of."""
+    environ = {name: value for name, value in environ.items() if name != MARK}
     places = environ.get("PYTHONPATH", "")
     absolute = os.pathsep.join(os.path.abspath(place) for place in places.split(os.pathsep) if place)
-    return {**environ, "PYTHONPATH": absolute} if places else dict(environ)
+    return {**environ, "PYTHONPATH": absolute} if places else environ
 
 
 def _read(descriptor: int) -> bytes:
@@ -77,8 +79,12 @@ def _read(descriptor: int) -> bytes:
 
 def stop(folder: ServiceFolder) -> None:
     """Drain the replicas and end the supervisor; by force if it takes too long. Raises ScoringError."""
-    if folder.supervisor() is None:
-        return
+    if folder.supervisor() is not None:
+        _end(folder)
+    kill_left(folder.path)  # where a supervisor was killed, what scripts have started lives on
+
+
+def _end(folder: ServiceFolder) -> None:
     try:
         folder.stop.touch(mode=0o600)
     except OSError:  # a full disk: who deletes may want to make room

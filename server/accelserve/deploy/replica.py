@@ -1,4 +1,4 @@
-"""A replica as a process: how it is started, asked and measured."""
+"""A replica as a process: how it is started, asked and ended."""
 
 import json
 import math
@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from accelserve.deploy.definition import ServiceDefinition
+from accelserve.deploy.descendants import MARK, family, kill_marked
 from accelserve.deploy.processes import Report
 from accelserve.supervised import MOST_BYTES, Supervised
 
@@ -92,9 +93,11 @@ def cores_of(definition: ServiceDefinition, slot: int, cores: Sequence[int]) -> 
 class Replica:
     """A started process, and the supervisor's end of its line."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", line: socket.socket) -> None:
+    def __init__(self, process: "subprocess.Popen[bytes]", line: socket.socket, mark: str) -> None:
+        """mark: what it and all that it starts carry."""
         self.process = process
         self.line = line
+        self._mark = mark
         self.exits = os.pidfd_open(process.pid)  # readable when it has ended
         self.is_closed = False  # its end of the line
 
@@ -117,26 +120,32 @@ class Replica:
         return report
 
     def kill(self) -> None:
-        """With all that it started: its script workers die with it, but not what these have started."""
-        below = _family(self.pid)[1:]
-        groups = [number for number in below if _leads_a_group(number)]
+        """With all that it has started."""
+        below = family(self.pid)[1:]
         self.process.kill()
-        for end, numbers in ((os.killpg, groups), (os.kill, below)):
-            for number in numbers:
-                with suppress(OSError):  # it has ended
-                    end(number, signal.SIGKILL)
+        for number in below:
+            with suppress(OSError):  # it has ended
+                os.kill(number, signal.SIGKILL)
+        kill_marked(self._mark)
 
     def close(self) -> int:
-        """Once it has ended. Returns how: its exit code, or minus the number of a signal."""
+        """Once it has ended: so does all that it has left. Returns how: its exit code, or minus a signal's number."""
+        kill_marked(self._mark)
         os.close(self.exits)
         self.line.close()
         return self.process.wait()
 
 
 def start(
-    definition: ServiceDefinition, slot: int, keys: Path, http: socket.socket, log: int, cores: Iterable[int] | None
+    definition: ServiceDefinition,
+    slot: int,
+    keys: Path,
+    http: socket.socket,
+    log: int,
+    cores: Iterable[int] | None,
+    mark: str,
 ) -> Replica:
-    """From a single-threaded process, whose death kills it. Raises OSError."""
+    """From a single-threaded process, whose death kills it. mark: for what it starts. Raises OSError."""
     line, its_line = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with its_line:
         line.setblocking(False)
@@ -149,7 +158,7 @@ def start(
                 stderr=log,
                 pass_fds=(its_line.fileno(), http.fileno()),
                 cwd="/",
-                env=environment(os.environ),
+                env={**environment(os.environ), MARK: mark},
             )
         except BaseException:
             line.close()
@@ -157,35 +166,9 @@ def start(
     try:
         if cores is not None:
             os.sched_setaffinity(process.pid, cores)
-        return Replica(process, line)
+        return Replica(process, line, mark)
     except BaseException:  # it would serve on, known to nobody
         process.kill()
         process.wait()
         line.close()
         raise
-
-
-def resident_bytes(pid: int) -> int:
-    """Of a process and all that it started."""
-    total, page = 0, os.sysconf("SC_PAGE_SIZE")
-    for number in _family(pid):
-        with suppress(OSError, ValueError, IndexError):
-            total += int(Path(f"/proc/{number}/statm").read_text().split()[1]) * page
-    return total
-
-
-def _leads_a_group(pid: int) -> bool:
-    try:
-        return os.getpgid(pid) == pid
-    except OSError:
-        return False
-
-
-def _family(pid: int) -> list[int]:
-    """A process, what it started, and so on."""
-    found = [pid]
-    for number in found:
-        with suppress(OSError, ValueError):
-            for children in Path(f"/proc/{number}/task").glob("*/children"):
-                found += map(int, children.read_text().split())
-    return found

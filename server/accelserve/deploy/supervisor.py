@@ -16,6 +16,7 @@ from pathlib import Path
 from accelserve.clock import Clock
 from accelserve.deploy import logs, replica
 from accelserve.deploy.definition import ServiceDefinition
+from accelserve.deploy.descendants import kill_left, mark_of, resident_bytes
 from accelserve.deploy.fleet import Fleet
 from accelserve.deploy.folder import ServiceFolder
 from accelserve.deploy.keeping import Kept
@@ -63,6 +64,7 @@ class Supervisor:
         for ignored in (signal.SIGHUP, signal.SIGINT):  # not SIG_IGN, which the replicas would inherit
             signal.signal(ignored, lambda *_: None)
         signal.signal(signal.SIGTERM, lambda *_: self._fleet.stop("the supervisor was told to stop", failed=True))
+        kill_left(self._folder.path)  # of a supervisor that was killed; before replicas of our own carry its marks
         self._tell()
         on_begin()
         while not self._fleet.ended:
@@ -148,7 +150,8 @@ class Supervisor:
         cores = replica.cores_of(action.runs, action.slot, self._cores)
         log = _open_log(log_path)
         try:
-            started = replica.start(action.runs, action.slot, self._folder.keys, self._ports.http, log, cores)
+            mark = mark_of(self._folder.path, action.serial)
+            started = replica.start(action.runs, action.slot, self._folder.keys, self._ports.http, log, cores, mark)
         except OSError as error:
             logger.error("replica %d cannot be started: %s", action.slot, error)
             self._fleet.exited(action.serial, 1, self._clock.now_ns())
@@ -205,7 +208,7 @@ class Supervisor:
         _, definition = self._fleet.asked_for
         if definition.memory_gb_limit is not None:
             for serial, process in self._replicas.items():
-                self._fleet.measured(serial, replica.resident_bytes(process.pid))
+                self._fleet.measured(serial, resident_bytes(process.pid))
         if self._fleet.view().state is State.HEALTHY:  # nobody runs other revisions any more, unless one drains
             self._kept.forget_all_but(self._fleet.asked_for[0], self._fleet.in_use)
 
