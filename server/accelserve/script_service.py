@@ -2,20 +2,23 @@
 
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from accelserve.clock import Clock
 from accelserve.config import ServerConfig
+from accelserve.durable_files import lock_if_free
 from accelserve.entry_script.check import script_problems
 from accelserve.entry_script.messages import WorkerSettings
 from accelserve.entry_script.pool import PoolPolicy, WorkerPool
 from accelserve.errors import Kind, ScoringError
 
 _MOST_SOCKET_PATH = 100  # the kernel takes 107 bytes
+_DOOR = "accelserve-door-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +36,38 @@ class PrivateDoor:
 
 @contextmanager
 def private_door() -> Iterator[PrivateDoor]:
-    """In a folder of mode 0700, which is gone at the end."""
-    place = None if len(tempfile.gettempdir()) < _MOST_SOCKET_PATH // 2 else "/tmp"
-    with tempfile.TemporaryDirectory(prefix="accelserve-", dir=place, ignore_cleanup_errors=True) as folder:
-        yield PrivateDoor(Path(folder) / "grpc", secrets.token_urlsafe(32))
+    """In a folder of mode 0700, which is gone at the end; one of a server that was killed, when the next one begins."""
+    parent = Path("/tmp" if len(tempfile.gettempdir()) > _MOST_SOCKET_PATH // 2 else tempfile.gettempdir())
+    _sweep(parent)
+    folder, lock = _own_folder(parent)
+    try:
+        yield PrivateDoor(folder / "grpc", secrets.token_urlsafe(32))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+        os.close(lock)
+
+
+def _own_folder(parent: Path) -> tuple[Path, int]:
+    """And its lock, which tells others that it is in use. Raises OSError."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_DOOR, dir=parent))
+        with suppress(FileNotFoundError):  # somebody swept it before it was locked
+            lock = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
+            if lock_if_free(lock) and folder.is_dir():
+                return folder, lock
+            os.close(lock)
+
+
+def _sweep(parent: Path) -> None:
+    """The folders of servers of ours that are no more."""
+    for left in parent.glob(f"{_DOOR}*"):
+        with suppress(OSError):
+            lock = os.open(left, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if os.fstat(lock).st_uid == os.geteuid() and lock_if_free(lock):
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def check_script(path: str) -> None:
