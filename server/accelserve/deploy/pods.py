@@ -1,63 +1,43 @@
 """What a pod of a service is: its command line, probes, devices, files and rights."""
 
-import math
 from pathlib import Path
 from typing import Any
 
 from accelserve.deploy import image_layout
 from accelserve.deploy.definition import ServiceDefinition
+from accelserve.deploy.serve_options import START_S, Place, serve_words
 from accelserve.devices import DeviceKind, DeviceRequest, parse_device_request
 
 HTTP_PORT = 8501
 GRPC_PORT = 8500
 _GRACE_S = 5  # a pod that ends still gets requests until all nodes know
 _ROOM_S = 10  # between the server's own end and the cluster's patience
-_START_S = 600  # to load, warm and, on a card, to program
 _GPU_RESOURCE = "nvidia.com/gpu"
 
 
 def serve_arguments(d: ServiceDefinition) -> list[str]:
     """What follows `accelserve` in the container; no secret is among it."""
-    options: dict[str, object] = {
-        "--service": d.name,
-        "--device": device_in_pod(d),
-        "--grace-period": _GRACE_S,
-        "--drain-timeout": d.drain_s,
-        "--poll-interval": 0,  # an image does not change
-        "--threads": math.ceil(d.cpu_cores) if d.cpu_cores is not None else None,
-        "--backends": ",".join(d.backends) or None,
-        "--auth-keys": f"{image_layout.KEYS}/keys.json" if d.auth == "key" else None,
-        "--tls-cert": f"{image_layout.TLS}/tls.crt" if d.tls_cert else None,
-        "--tls-key": f"{image_layout.TLS}/tls.key" if d.tls_cert else None,
-    }
-    if d.model and d.serve_model:
-        options["--model"] = f"{d.model}={image_layout.model_folder(d.model)}"
-    if d.entry_script:
-        options |= {
-            "--entry-script": _script(d),
-            "--workers": d.workers,
-            "--scoring-timeout": f"{d.scoring_timeout_ms / 1000:g}",
-            "--script-start-timeout": _START_S,
-            "--max-queue-ms": d.max_queue_ms,
-            "--max-concurrent": d.max_concurrent,
-        }
-    told = ["serve", "--strict"]
-    told += [word for flag, value in options.items() if value is not None for word in (flag, str(value))]
-    told += ["--legacy-tensorflow"] if d.legacy_tensorflow else []
-    for name, path in _files(d):
-        told += ["--model-files", f"{name}={path}"]
-    return told
+    return serve_words(d, _in_image(d))
 
 
-def _script(d: ServiceDefinition) -> str:
-    return image_layout.script_path(Path(d.entry_script), Path(d.source_directory) if d.source_directory else None)
+def _in_image(d: ServiceDefinition) -> Place:
+    return Place(
+        device=device_in_pod(d),
+        grace_s=_GRACE_S,
+        keys=f"{image_layout.KEYS}/keys.json",
+        tls_cert=f"{image_layout.TLS}/tls.crt",
+        tls_key=f"{image_layout.TLS}/tls.key",
+        model={"--model": f"{d.model}={image_layout.model_folder(d.model)}"},
+        entry_script=image_layout.script_path(
+            Path(d.entry_script), Path(d.source_directory) if d.source_directory else None
+        ),
+        version_folder=_version_folder(d),
+        files=tuple([(name, image_layout.files_path(name, Path(path))) for name, path in d.model_files]),
+    )
 
 
-def _files(d: ServiceDefinition) -> list[tuple[str, str]]:
-    """As a local replica's: the model in the very version of the service."""
-    wanted = d.model and d.entry_script and d.version is not None
-    own = [(d.model, image_layout.version_folder(d.model, d.version))] if wanted and d.version is not None else []
-    return [*own, *((name, image_layout.files_path(name, Path(path))) for name, path in d.model_files)]
+def _version_folder(d: ServiceDefinition) -> str:
+    return image_layout.version_folder(d.model, d.version) if d.model and d.version is not None else ""
 
 
 def device_in_pod(d: ServiceDefinition) -> str | None:
@@ -123,8 +103,8 @@ def _container(d: ServiceDefinition, image: str, mounts: list[dict[str, Any]], f
     }
     if not (d.model and d.serve_model):  # the image itself would serve its model, or look for TF Serving's
         environment |= dict.fromkeys(("ACCELSERVE_MODEL", "MODEL_NAME", "MODEL_BASE_PATH"), "")
-    if d.entry_script and d.model and d.version is not None:
-        environment["AZUREML_MODEL_DIR"] = image_layout.version_folder(d.model, d.version)
+    if d.entry_script and d.model:
+        environment["AZUREML_MODEL_DIR"] = _version_folder(d)
     return {
         "name": "accelserve",
         "image": image,
@@ -133,7 +113,7 @@ def _container(d: ServiceDefinition, image: str, mounts: list[dict[str, Any]], f
         "ports": [{"name": name, "containerPort": port, "protocol": "TCP"} for name, port in ports.items()],
         "resources": _resources(d, fpga_resource),
         "securityContext": _CONTAINER_SECURITY,
-        "startupProbe": _probe(d, "/readyz", period_s=5, failures=_START_S // 5),
+        "startupProbe": _probe(d, "/readyz", period_s=5, failures=START_S // 5),
         "readinessProbe": _probe(d, "/readyz", period_s=2, failures=2),
         "livenessProbe": _probe(d, "/healthz", period_s=10, failures=3),
         "volumeMounts": mounts,

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field, replace
 
 from accelserve.deploy.definition import ServiceDefinition
+from accelserve.deploy.serve_options import START_S
 from accelserve.deploy.states import Refused
 from accelserve.devices import parse_device_request
 from accelserve.errors import ExitCode
@@ -54,7 +55,7 @@ class Patience:
     attempts: short lives of a revision that was never ready, until it is given up.
     """
 
-    start_s: int = 600
+    start_s: int = START_S
     silent_s: int = 5
     answer_s: int = 30
     unready_s: int = 60

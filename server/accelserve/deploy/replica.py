@@ -14,6 +14,7 @@ from pathlib import Path
 from accelserve.deploy.definition import ServiceDefinition
 from accelserve.deploy.descendants import MARK, family, kill_marked
 from accelserve.deploy.processes import Report
+from accelserve.deploy.serve_options import Place, serve_words
 from accelserve.supervised import MOST_BYTES, Supervised
 
 GRACE_S = 2  # after SIGTERM: clients that keep their connections are told to open others
@@ -42,43 +43,23 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 
 def command(definition: ServiceDefinition, slot: int, keys: Path, supervised: Supervised) -> list[str]:
     """`accelserve serve` with all that it has to know; no secret is among it."""
-    d = definition
-    options: dict[str, object] = {
-        "--service": d.name,
-        "--host": d.host,
-        "--grpc-port": d.grpc_port,
-        "--device": d.device_of(slot),
-        "--grace-period": GRACE_S,
-        "--drain-timeout": d.drain_s,
-        "--threads": math.ceil(d.cpu_cores) if d.cpu_cores is not None else None,
-        "--backends": ",".join(d.backends) or None,
-        "--auth-keys": keys if d.auth == "key" else None,
-        "--tls-cert": d.tls_cert or None,
-        "--tls-key": d.tls_key or None,
-        "--max-concurrent": d.max_concurrent if d.entry_script else None,
-    }
-    if d.model and d.serve_model:
-        # This version and no other: one that cannot be loaded ends the process, and so is told.
-        options |= {"--store": d.store, "--model": d.reference, "--poll-interval": 0}
-    if d.entry_script:
-        options |= {
-            "--entry-script": d.entry_script,
-            "--workers": d.workers,
-            "--scoring-timeout": d.scoring_timeout_ms / 1000,
-            "--max-queue-ms": d.max_queue_ms,
-        }
-    told = [word for flag, value in options.items() if value is not None for word in (flag, str(value))]
-    told += ["--strict"]
-    told += ["--legacy-tensorflow"] if d.legacy_tensorflow else []
-    for name, path in _files(d):
-        told += ["--model-files", f"{name}={path}"]
-    return [sys.executable, "-m", "accelserve", "serve", "--supervised", str(supervised), *told]
+    ours = ("--supervised", supervised, "--host", definition.host, "--grpc-port", definition.grpc_port)
+    words = serve_words(definition, _here(definition, slot, keys))
+    return [sys.executable, "-m", "accelserve", *words, *map(str, ours)]
 
 
-def _files(d: ServiceDefinition) -> Sequence[tuple[str, str]]:
-    """What a script may look up. Its model is the very version of the service, whatever is registered later."""
-    own = ((d.model, str(Path(d.store, d.model, str(d.version)))),) if d.model and d.entry_script else ()
-    return (*own, *d.model_files)
+def _here(d: ServiceDefinition, slot: int, keys: Path) -> Place:
+    return Place(
+        device=d.device_of(slot),
+        grace_s=GRACE_S,
+        keys=str(keys),
+        tls_cert=d.tls_cert,
+        tls_key=d.tls_key,
+        model={"--store": d.store, "--model": d.reference},
+        entry_script=d.entry_script,
+        version_folder=str(Path(d.store, d.model, str(d.version))),
+        files=d.model_files,
+    )
 
 
 def cores_of(definition: ServiceDefinition, slot: int, cores: Sequence[int]) -> set[int] | None:
