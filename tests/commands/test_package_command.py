@@ -96,11 +96,15 @@ def test_on_the_fpga_image_a_scripts_tensorflow_is_installed(shop):
     assert stage.base == "accelserve:fpga"
 
 
-def test_the_script_alone_opens_the_model_on_request(shop):
-    assert package("digits", "--entry-script", "score.py", "--no-serve-model", "--out", "c") == 0
+def test_the_script_alone_opens_the_model_unless_the_server_is_to_load_it_too(shop):
+    assert package("digits", "--entry-script", "score.py", "--out", "c") == 0
     told = environment(shop / "c")
     assert "ACCELSERVE_MODEL" not in told
     assert told["ACCELSERVE_MODEL_FILES"] == "'digits=/models/digits'"
+    assert package("digits", "--entry-script", "score.py", "--serve-model", "--out", "both") == 0
+    told = environment(shop / "both")
+    assert told["ACCELSERVE_MODEL"] == "digits=/models/digits"
+    assert "ACCELSERVE_MODEL_FILES" not in told
 
 
 def test_a_folder_goes_with_the_script_and_files_with_names(shop):

@@ -143,8 +143,9 @@ def test_the_image_alone_serves_its_model(context, tmp_path):
 
 @pytest.mark.full
 def test_the_image_alone_serves_its_script(context, tmp_path):
-    made = context(*of_script(tmp_path))
+    made = context("--serve-model", *of_script(tmp_path))
     with container(made, ["serve"], {}, tmp_path / "log") as server:
+        assert ask(server, "/readyz/digits").status == 200
         model, folder, words, name, size = ask(server, "/score", DIGIT).json
     assert model.startswith(str(made / "models" / "digits"))
     assert folder == str(made / "models" / "digits" / "1")
@@ -153,7 +154,7 @@ def test_the_image_alone_serves_its_script(context, tmp_path):
 
 @pytest.mark.full
 def test_the_image_serves_a_script_that_opens_the_model_itself(context, tmp_path):
-    made = context("--no-serve-model", *of_script(tmp_path))
+    made = context(*of_script(tmp_path))
     with container(made, ["serve"], {}, tmp_path / "log") as server:
         assert ask(server, "/score", DIGIT).json[0].startswith(str(made / "models" / "digits"))
         assert ask(server, "/readyz/digits").status == 404

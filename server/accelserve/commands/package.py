@@ -63,8 +63,8 @@ def add(commands: Commands) -> None:
     package.add_argument(
         "--serve-model",
         action=argparse.BooleanOptionalAction,
-        default=True,
-        help="whether the server loads the model too, or the script alone opens it",
+        help="the server loads the model; with an entry script, for accelserve.score(...) in it (default: only without"
+        " an entry script, which opens the model by itself)",
     )
     package.add_argument("--legacy-tensorflow", action="store_true", help="`tensorflow` is TensorFlow 1 for the script")
     package.add_argument("--base", default="", metavar="IMAGE", help="start from this image of accelserve")
@@ -132,7 +132,7 @@ def _wish(parsed: argparse.Namespace) -> "Wish":
     wish = Wish(
         target=parsed.target,
         model=model,
-        serve_model=parsed.serve_model,
+        serve_model=script is None if parsed.serve_model is None else parsed.serve_model,
         script=script,
         source_directory=folder,
         model_files=files,
@@ -168,7 +168,7 @@ def _script(parsed: argparse.Namespace, typed: Typed) -> tuple[Path | None, Path
             flag for flag in ("source_directory", "model_files", "conda", "legacy_tensorflow") if getattr(parsed, flag)
         ]
         typed.problems += [f"--{flag.replace('_', '-')} is for an --entry-script" for flag in given]
-        if not parsed.serve_model:
+        if parsed.serve_model is False:
             typed.problems.append("--no-serve-model: without an entry script nobody but the server can answer")
         return None, None
     script, folder = parsed.entry_script.absolute(), None

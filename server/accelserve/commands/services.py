@@ -4,10 +4,10 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accelserve.commands.parsing import Commands, WholeFlags, add_json, argument
 from accelserve.commands.service_checks import check_definition, check_device, pinned, remarks_of
@@ -206,7 +206,7 @@ def _update(parsed: argparse.Namespace) -> ExitCode:
     read = read_service_flags(parsed, typed)
 
     def change(old: "ServiceDefinition") -> "ServiceDefinition":
-        new = replace(old, **read)
+        new = _changed(old, read)
         check_definition(new, typed, script_is_new="entry_script" in read)
         if "model" in read:
             new = pinned(new)
@@ -219,6 +219,12 @@ def _update(parsed: argparse.Namespace) -> ExitCode:
     for remark in remarks_of(folder.read()[1]):
         print(f"accelserve: note: {remark}", file=sys.stderr)
     return told(parsed, folder, revision)
+
+
+def _changed(old: "ServiceDefinition", read: Mapping[str, Any]) -> "ServiceDefinition":
+    """A script where there was none opens the model by itself, as at deploying."""
+    is_first = "entry_script" in read and not old.entry_script
+    return replace(old, **({"serve_model": False, **read} if is_first else read))
 
 
 def _start(parsed: argparse.Namespace) -> ExitCode:
