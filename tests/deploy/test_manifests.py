@@ -12,8 +12,9 @@ import pytest
 import yaml
 from kubernetes_validate.utils import all_versions
 
-from accelserve.deploy.definition import Autoscale, ServiceDefinition, problems_of
+from accelserve.deploy.definition import Autoscale, ServiceDefinition
 from accelserve.deploy.manifests import Cluster, manifests
+from accelserve.deploy.rules import problems_of
 from accelserve.errors import ScoringError
 from accelserve.keys import new_keys
 

@@ -9,10 +9,11 @@ import pytest
 from accelserve.cli import _parser
 from accelserve.commands.serve import _load
 from accelserve.config import ServerConfig
-from accelserve.deploy.definition import ServiceDefinition, problems_of
+from accelserve.deploy.definition import ServiceDefinition
 from accelserve.deploy.pods import serve_arguments
 from accelserve.deploy.processes import Patience
 from accelserve.deploy.replica import command
+from accelserve.deploy.rules import problems_of
 from accelserve.supervised import Supervised
 
 PLAIN = ServiceDefinition("numbers", "m", 3, "/store", replicas=2)

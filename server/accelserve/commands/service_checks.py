@@ -29,7 +29,7 @@ def check_definition(definition: "ServiceDefinition", typed: Typed, script_is_ne
 
     script_is_new: its files are to be copied; the copy that runs is the script's own, whatever it has put there.
     """
-    from accelserve.deploy.definition import problems_of
+    from accelserve.deploy.rules import problems_of
     from accelserve.deploy.services import source_problems
     from accelserve.entry_script.check import script_problems
 

@@ -1,30 +1,18 @@
-"""What a service is asked to be: one frozen value, all that is wrong with it at once, and its JSON.
+"""What a service is asked to be: one frozen value.
 
 The names and rules are those of Azure ML's AksWebservice, so that a configuration from there can be read across.
 """
 
 import math
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, get_args, get_type_hints
+from dataclasses import dataclass
 
-from accelserve.config import OPTIONS
 from accelserve.devices import DeviceKind, DeviceRequest, parse_device_request
-from accelserve.models.store import is_model_name
 
-TARGETS = ("local", "kubernetes")
-AUTHS = ("key", "none")
-NAME_RULE = (
-    "3 to 32 lower-case letters, digits and dashes, a letter first and no dash last, for example resnet50-service"
-)
 _NAME = re.compile(r"[a-z][a-z0-9-]{1,30}[a-z0-9]")
-_MOST_REPLICAS = 1000
-_MOST_REFRESH_S = 3600
 _DRAIN_S = 30
 _RUN_ENDS_S = 5  # after its timeout: a run() that does not heed it is killed a second later
 _BUSY_WITHOUT_SCRIPT = 16  # requests that a replica without a script is meant to have at a time: it batches them
-_PARSE = {option.name: option.parse for option in OPTIONS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,111 +112,8 @@ class ServiceDefinition:
         return max(1, len(request.ids)) if request.kind is DeviceKind.GPU else 0
 
 
-def problems_of(definition: ServiceDefinition) -> list[str]:
-    """All that is wrong with it, each in words that name the field and the remedy; [] when nothing is."""
-    return [problem for rule in _RULES for problem in rule(definition)]
-
-
 def is_service_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
-
-
-def _name(d: ServiceDefinition) -> Iterator[str]:
-    if not is_service_name(d.name):
-        yield f"service name: want {NAME_RULE}, got {_shown(d.name)}"
-
-
-def _model(d: ServiceDefinition) -> Iterator[str]:
-    if not d.model and not d.entry_script:
-        yield "model: want NAME or NAME:VERSION of a registered model, or an entry script that needs none"
-    if d.model and not is_model_name(d.model):
-        yield f"model: {_shown(d.model)} is no model's name"
-    if d.version is not None and (not d.model or d.version < 1):
-        yield f"version: want a number above 0, of a model, got {d.version}"
-    if d.model and not d.serve_model and not d.entry_script:
-        yield "serve_model: without an entry script nobody but the server can answer, so it has to load the model"
-
-
-def _script(d: ServiceDefinition) -> Iterator[str]:
-    if d.entry_script and not d.entry_script.endswith(".py"):
-        yield f"entry_script: want a Python file (.py), got {_shown(d.entry_script)}"
-    only_with_one = {
-        "source_directory": bool(d.source_directory),
-        "model_files": bool(d.model_files),
-        "workers": d.workers != 1,
-        "legacy_tensorflow": d.legacy_tensorflow,
-        "max_queue_ms": d.max_queue_ms is not None,
-    }
-    for field, given in only_with_one.items():
-        if given and not d.entry_script:
-            yield f"{field}: is of entry scripts, and there is no entry_script"
-    names = [name for name, _ in d.model_files]
-    for name in sorted({name for name in names if names.count(name) > 1 or name == d.model}):
-        yield f"model_files: {name} is given twice; names must differ, also from the model's"
-
-
-def _replicas(d: ServiceDefinition) -> Iterator[str]:
-    if d.autoscale is not None:
-        if d.replicas is not None:
-            yield "replicas: cannot be given with autoscale, which says by itself how many there are"
-        yield from _autoscale(d.autoscale)
-    elif d.replicas is None:
-        yield "replicas: has to be given when autoscale is off"
-    elif not 1 <= d.replicas <= _MOST_REPLICAS:
-        yield f"replicas: want a whole number from 1 to {_MOST_REPLICAS}, got {d.replicas}"
-
-
-def _autoscale(a: Autoscale) -> Iterator[str]:
-    for field, number in (("min", a.min), ("max", a.max)):
-        if not 1 <= number <= _MOST_REPLICAS:
-            yield f"autoscale {field}: want a whole number from 1 to {_MOST_REPLICAS}, got {number}"
-    if a.max < a.min:
-        yield f"autoscale: max {a.max} is below min {a.min}"
-    if not 1 <= a.target_percent <= 100:
-        yield f"autoscale target_percent: want a percentage from 1 to 100, got {a.target_percent}"
-    if not 1 <= a.refresh_s <= _MOST_REFRESH_S:
-        yield f"autoscale refresh_s: want a whole number of seconds from 1 to {_MOST_REFRESH_S}, got {a.refresh_s}"
-
-
-def _numbers(d: ServiceDefinition) -> Iterator[str]:
-    for field in (
-        *("cpu_cores", "cpu_cores_limit", "memory_gb", "memory_gb_limit"),
-        *("workers", "scoring_timeout_ms", "max_queue_ms", "max_concurrent"),
-    ):
-        number = getattr(d, field)
-        if number is not None and not 0 < number < float("inf"):  # not a number is neither
-            yield f"{field}: want a number above 0, got {number}"
-    for field in ("cpu_cores", "memory_gb"):
-        wanted, limit = getattr(d, field), getattr(d, f"{field}_limit")
-        if wanted is not None and limit is not None and limit < wanted:
-            yield f"{field}_limit: {limit:g} is below {field} {wanted:g}"
-
-
-def _place(d: ServiceDefinition) -> Iterator[str]:
-    for field in ("device", "host", "http_port", "grpc_port"):
-        value = getattr(d, field)
-        if said := _refusal(_PARSE[field], str(value)):
-            yield f"{field}: {said}, got {_shown(value)}"
-    if d.http_port and d.http_port == d.grpc_port:
-        yield f"http_port and grpc_port are both {d.http_port}; they must differ"
-    if d.target not in TARGETS:
-        yield f"target: want {' or '.join(TARGETS)}, got {_shown(d.target)}"
-    if not _refusal(_PARSE["device"], d.device):
-        ids = parse_device_request(d.device).ids
-        if d.target == "local" and d.has_exclusive_device and d.most > max(1, len(ids)):
-            yield f"device: {d.device.partition(':')[0]} serves one replica, and {d.most} are wanted on one machine"
-
-
-def _secrets(d: ServiceDefinition) -> Iterator[str]:
-    if d.auth not in AUTHS:
-        yield f"auth: want {' or '.join(AUTHS)}, got {_shown(d.auth)}"
-    if bool(d.tls_cert) != bool(d.tls_key):
-        yield f"tls_cert and tls_key: want both or none; {'tls_key' if d.tls_cert else 'tls_cert'} is missing"
-
-
-_RULES: tuple[Callable[[ServiceDefinition], Iterator[str]], ...] = (
-    *(_name, _model, _script, _replicas, _numbers, _place, _secrets),
-)
 
 
 def parse_autoscale(text: str) -> Autoscale:
@@ -237,59 +122,3 @@ def parse_autoscale(text: str) -> Autoscale:
     if not 2 <= len(parts) <= 4 or not all(re.fullmatch("-?[0-9]{1,9}%?", part) for part in parts):
         raise ValueError("want MIN:MAX, MIN:MAX:TARGET or MIN:MAX:TARGET:SECONDS, for example 1:4:70")
     return Autoscale(*(int(part.removesuffix("%")) for part in parts))
-
-
-def as_json(definition: ServiceDefinition) -> dict[str, Any]:
-    """The definition as JSON's values; `from_json` reads it back."""
-    return {**asdict(definition), "model_files": dict(definition.model_files), "backends": list(definition.backends)}
-
-
-def from_json(document: object) -> ServiceDefinition:
-    """Raises ValueError naming the first key that cannot be read; what the values mean is `problems_of`'s."""
-    if not isinstance(document, dict):
-        raise ValueError(f"want an object, got {_shown(document)}")
-    values = {"name": "", **document}
-    readers = {"autoscale": _read_autoscale, "model_files": _read_files, "backends": _read_names}
-    read: dict[str, Any] = {key: reader(values.pop(key)) for key, reader in readers.items() if key in values}
-    return ServiceDefinition(**_plain(values, ServiceDefinition), **read)
-
-
-def _plain(document: object, kind: type) -> dict[str, Any]:
-    """An object whose values are of the kinds that the class names."""
-    if not isinstance(document, dict):
-        raise ValueError(f"want an object, got {_shown(document)}")
-    hints = get_type_hints(kind)
-    for key, value in document.items():
-        wanted = get_args(hints[key]) or (hints[key],) if key in hints else ()
-        if type(value) not in wanted and not (type(value) is int and float in wanted):
-            raise ValueError(f"{_shown(key)}: {'got ' + _shown(value) if wanted else 'unknown key'}")
-    return document
-
-
-def _read_autoscale(value: object) -> Autoscale | None:
-    return None if value is None else Autoscale(**_plain(value, Autoscale))
-
-
-def _read_files(value: object) -> tuple[tuple[str, str], ...]:
-    if not isinstance(value, dict) or not all(isinstance(path, str) for path in value.values()):
-        raise ValueError(f"'model_files': want an object of names and paths, got {_shown(value)}")
-    return tuple(sorted(value.items()))
-
-
-def _read_names(value: object) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"'backends': want a list of names, got {_shown(value)}")
-    return tuple(value)
-
-
-def _refusal(parse: Callable[[str], Any], text: str) -> str:
-    try:
-        parse(text)
-    except ValueError as error:
-        return str(error)
-    return ""
-
-
-def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:60]}..."

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from accelserve.deploy.definition import ServiceDefinition, as_json, from_json
+from accelserve.deploy.definition import ServiceDefinition
+from accelserve.deploy.definition_json import as_json, from_json
 from accelserve.durable_files import lock_if_free, locked, write_whole
 from accelserve.errors import Kind, ScoringError
 

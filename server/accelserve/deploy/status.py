@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from accelserve.backends.lease import boot_id
-from accelserve.deploy.definition import ServiceDefinition, as_json
+from accelserve.deploy.definition import ServiceDefinition
+from accelserve.deploy.definition_json import as_json
 from accelserve.deploy.folder import ServiceFolder, read_json
 from accelserve.deploy.logs import read_together
 from accelserve.deploy.states import ServiceView, State, view_as_json, view_from_json
