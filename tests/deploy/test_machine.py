@@ -1,9 +1,9 @@
-"""What is told of resources that this machine cannot give or does not enforce."""
+"""What is told of a right definition: what this machine or a cluster cannot give, or does not enforce."""
 
 from dataclasses import replace
 
-from accelserve.deploy.definition import ServiceDefinition
-from accelserve.deploy.machine import remarks
+from accelserve.deploy.definition import Autoscale, ServiceDefinition
+from accelserve.deploy.machine import cluster_remarks, remarks
 
 NUMBERS = ServiceDefinition("numbers", "m", 1, replicas=2)
 
@@ -36,3 +36,22 @@ def test_a_service_that_others_can_reach_is_told_what_protects_it_not():
     assert told(host="0.0.0.0") == ["host 0.0.0.0"]
     assert told(host="0.0.0.0", auth="none") == ["host 0.0.0.0"] * 2
     assert told(host="0.0.0.0", tls_cert="/c.pem", tls_key="/k.pem") == []
+
+
+def told_of_a_cluster(**changes):
+    definition = replace(NUMBERS, target="kubernetes", tls_cert="/c.pem", tls_key="/k.pem")
+    return list(cluster_remarks(replace(definition, **changes)))
+
+
+def test_on_a_cluster_it_is_told_what_protects_a_service_not_and_what_is_otherwise_there():
+    assert told_of_a_cluster() == []
+    assert "no key is asked for" in told_of_a_cluster(auth="none")[0]
+    (clear,) = told_of_a_cluster(tls_cert="", tls_key="")
+    assert clear == "without --tls-cert and --tls-key keys and requests travel in clear text within the cluster"
+    assert told_of_a_cluster(host="0.0.0.0") == ["host 0.0.0.0: a pod listens on all its addresses"]
+    assert told_of_a_cluster(http_port=443)[0].startswith("http_port 443: the pods have no root")
+    assert told_of_a_cluster(http_port=8443) == []
+    assert told_of_a_cluster(cpu_cores=1.5) == ["cpu_cores 1.5: each model session gets 2 threads"]
+    assert told_of_a_cluster(replicas=None, autoscale=Autoscale(1, 4)) == []
+    assert "the cluster's to say" in told_of_a_cluster(replicas=None, autoscale=Autoscale(1, 4, 70, 5))[0]
+    assert "steers autoscaling only" in told_of_a_cluster(max_concurrent=4)[0]

@@ -245,6 +245,11 @@ def test_all_that_is_missing_is_told_at_once():
         manifests(wanted, "no image", Cluster(autoscale_by="cpu"))
     for word in ("image", "version", "fpga_resource", "cpu_cores"):
         assert word in refused.value.message
+    odd = Cluster(namespace="Not a name", fpga_resource="card")
+    with pytest.raises(ScoringError) as refused:
+        manifests(replace(PLAIN, device="fpga", http_port=8500), IMAGE, odd)
+    for word in ("namespace: want at most", "fpga_resource: want VENDOR.DOMAIN/NAME", "both 8500 (8501 and 8500 by"):
+        assert word in refused.value.message
     with pytest.raises(ScoringError, match="autoscale_by"):
         manifests(PLAIN, IMAGE, Cluster(autoscale_by="luck"))
 

@@ -2,13 +2,12 @@
 
 import argparse
 import os
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from accelserve.commands.cluster_files import add_cluster_flags, cluster_problems, write_manifests
 from accelserve.commands.parsing import Commands, add_json
-from accelserve.commands.service_checks import check_definition, check_device, pinned, remarks_of, store_of
+from accelserve.commands.service_checks import check_definition, check_device, pinned, store_of, tell_remarks
 from accelserve.commands.service_flags import add_service_flags, read_service_flags
 from accelserve.commands.service_telling import add_wait, told
 from accelserve.commands.stored import Typed, add_store
@@ -60,7 +59,10 @@ def _deploy(parsed: argparse.Namespace) -> ExitCode:
 
     wanted = _definition(parsed)
     if wanted.target == "kubernetes":
-        return write_manifests(parsed, pinned(wanted))
+        definition = pinned(wanted)
+        code = write_manifests(parsed, definition)
+        tell_remarks(definition)
+        return code
     services = Services(services_root(os.environ))
     if wanted.name in services.names():
         if not parsed.overwrite:
@@ -114,6 +116,5 @@ def _overwrite(parsed: argparse.Namespace, folder: "ServiceFolder", wanted: "Ser
 
 
 def _told(parsed: argparse.Namespace, folder: "ServiceFolder", revision: int) -> ExitCode:
-    for remark in remarks_of(folder.read()[1]):
-        print(f"accelserve: note: {remark}", file=sys.stderr)
+    tell_remarks(folder.read()[1])
     return told(parsed, folder, revision)

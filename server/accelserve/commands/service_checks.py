@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -110,8 +111,15 @@ def _check_there(backends: "BackendPool", request: DeviceRequest) -> None:
 
 
 def remarks_of(definition: "ServiceDefinition") -> Iterator[str]:
-    """What this machine makes of the resources that are asked for."""
-    from accelserve.deploy.machine import remarks
+    """What this machine, or a cluster, makes of what is asked for."""
+    from accelserve.deploy.machine import cluster_remarks, remarks
 
+    if definition.target == "kubernetes":
+        return cluster_remarks(definition)
     memory_bytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return remarks(definition, usable_cpus(), memory_bytes)
+
+
+def tell_remarks(definition: "ServiceDefinition") -> None:
+    for remark in remarks_of(definition):
+        print(f"accelserve: note: {remark}", file=sys.stderr)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from accelserve.commands.parsing import Commands, WholeFlags, add_json, argument
-from accelserve.commands.service_checks import check_definition, check_device, pinned, remarks_of
+from accelserve.commands.service_checks import check_definition, check_device, pinned, tell_remarks
 from accelserve.commands.service_flags import add_service_flags, read_service_flags, read_whole
 from accelserve.commands.service_telling import add_wait, status_lines, told
 from accelserve.commands.stored import Typed
@@ -216,8 +216,7 @@ def _update(parsed: argparse.Namespace) -> ExitCode:
     if not read and not typed.problems:
         raise ConfigError(["say what is to change; accelserve services update --help lists what can"])
     revision = update(folder, change, os.environ)
-    for remark in remarks_of(folder.read()[1]):
-        print(f"accelserve: note: {remark}", file=sys.stderr)
+    tell_remarks(folder.read()[1])
     return told(parsed, folder, revision)
 
 

@@ -5,6 +5,7 @@ The image is one that `accelserve package` describes: it holds the model and the
 
 import json
 import math
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 import yaml
 
 from accelserve.deploy.definition import ServiceDefinition
-from accelserve.deploy.pods import GRPC_PORT, HTTP_PORT, pod_template
+from accelserve.deploy.pods import GRPC_PORT, HTTP_PORT, grpc_port, http_port, pod_template
 from accelserve.errors import Kind, ScoringError
 from accelserve.keys import KeyFileError, Keys, parse_keys
 
@@ -23,6 +24,8 @@ FILES = tuple(f"{name}.yaml" for name in _NAMES)  # all that there may be
 _MANAGED_BY = ("app.kubernetes.io/managed-by", "accelserve")
 _SCALE_DOWN_S = 300  # a new replica has to load its model first
 AUTOSCALE_BY = ("requests", "cpu")
+_NAMESPACE = re.compile("[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_RESOURCE = re.compile(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9._-]{0,61}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +62,13 @@ def _problems(d: ServiceDefinition, image: str, cluster: Cluster) -> Iterator[st
         yield f"version: an image holds one version of {d.model}; say which"
     if d.device.partition(":")[0] == "fpga" and not cluster.fpga_resource:
         yield "fpga_resource: want the name that the cluster's device plugin gives its cards (kubectl describe node)"
+    if cluster.fpga_resource and not _RESOURCE.fullmatch(cluster.fpga_resource):
+        yield f"fpga_resource: want VENDOR.DOMAIN/NAME, got {cluster.fpga_resource!r}"
+    if cluster.namespace and not _NAMESPACE.fullmatch(cluster.namespace):
+        yield f"namespace: want at most 63 lower-case letters, digits and dashes, got {cluster.namespace!r}"
+    if http_port(d) == grpc_port(d):
+        default = f"{HTTP_PORT} and {GRPC_PORT} by default"
+        yield f"http_port and grpc_port are both {http_port(d)} ({default}); they must differ"
     if cluster.autoscale_by not in AUTOSCALE_BY:
         yield f"autoscale_by: want {' or '.join(AUTOSCALE_BY)}, got {cluster.autoscale_by!r}"
     if d.autoscale and cluster.autoscale_by == "cpu" and d.cpu_cores is None:
@@ -146,8 +156,8 @@ def _rolling(d: ServiceDefinition) -> dict[str, int]:
 def _service(d: ServiceDefinition, cluster: Cluster) -> dict[str, Any]:
     secure = bool(d.tls_cert)
     ports = [
-        _port("http", d.http_port or HTTP_PORT, "https" if secure else "http"),
-        _port("grpc", d.grpc_port or GRPC_PORT, "https" if secure else "kubernetes.io/h2c"),
+        _port("http", http_port(d), "https" if secure else "http"),
+        _port("grpc", grpc_port(d), "https" if secure else "kubernetes.io/h2c"),
     ]
     spec = {"type": "ClusterIP", "selector": _selector(d), "ports": ports}
     return {**_head("Service", "v1", d.name, d, cluster), "spec": spec}
@@ -155,7 +165,7 @@ def _service(d: ServiceDefinition, cluster: Cluster) -> dict[str, Any]:
 
 def _headless(d: ServiceDefinition, cluster: Cluster) -> dict[str, Any]:
     """gRPC keeps one connection, which a Service with an address would pin to one replica: docs/kubernetes.md."""
-    port = _port("grpc", d.grpc_port or GRPC_PORT, "https" if d.tls_cert else "kubernetes.io/h2c")
+    port = _port("grpc", grpc_port(d), "https" if d.tls_cert else "kubernetes.io/h2c")
     spec = {"clusterIP": "None", "selector": _selector(d), "ports": [port]}
     return {**_head("Service", "v1", f"{d.name}-grpc", d, cluster), "spec": spec}
 

@@ -56,7 +56,7 @@ def pod_template(
     d: ServiceDefinition, image: str, labels: dict[str, str], keys_secret: str, tls_secret: str, *, fpga_resource: str
 ) -> dict[str, Any]:
     """The Deployment's template. fpga_resource: the device plugin's name, used only where the device is a card."""
-    scrape = {"prometheus.io/scrape": "true", "prometheus.io/port": str(_http(d)), "prometheus.io/path": "/metrics"}
+    scrape = {"prometheus.io/scrape": "true", "prometheus.io/port": str(http_port(d)), "prometheus.io/path": "/metrics"}
     if d.tls_cert:
         scrape["prometheus.io/scheme"] = "https"
     mounts = _mounts(d, keys_secret, tls_secret)
@@ -95,7 +95,7 @@ _GPU_TOLERATIONS = [  # of NVIDIA's plugin, and of AKS' GPU pools
 
 def _container(d: ServiceDefinition, image: str, mounts: list[dict[str, Any]], fpga_resource: str) -> dict[str, Any]:
     """Ports are set by environment, since the image's own health check reads them there."""
-    ports = {"http": _http(d), "grpc": _grpc(d)}
+    ports = {"http": http_port(d), "grpc": grpc_port(d)}
     environment = {
         "ACCELSERVE_HOST": "0.0.0.0",
         "ACCELSERVE_HTTP_PORT": str(ports["http"]),
@@ -120,11 +120,11 @@ def _container(d: ServiceDefinition, image: str, mounts: list[dict[str, Any]], f
     }
 
 
-def _http(d: ServiceDefinition) -> int:
+def http_port(d: ServiceDefinition) -> int:
     return d.http_port or HTTP_PORT
 
 
-def _grpc(d: ServiceDefinition) -> int:
+def grpc_port(d: ServiceDefinition) -> int:
     return d.grpc_port or GRPC_PORT
 
 
