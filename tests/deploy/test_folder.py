@@ -33,7 +33,10 @@ def refused(kind, call, *arguments):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"null", b'{"revision": 1}', b'{"revision": "x", "definition": {}}', b"\xff\xfe", b"1" * 9999],
+    [
+        *(b"", b"{", b"[]", b"null", b"\xff\xfe", b"1" * 9999, b"[" * 99999),
+        *(b'{"revision": 1}', b'{"revision": "x", "definition": {}}'),
+    ],
 )
 def test_a_damaged_definition_is_told_of_with_the_remedy(services, content):
     folder = make(services)
@@ -88,6 +91,32 @@ def test_a_supervisor_sees_whether_the_folder_still_is_its_own(services):
     assert (anew.is_locked_by(second), anew.is_locked_by(lock)) == (True, False)
     os.close(lock)
     os.close(second)
+
+
+@pytest.mark.parametrize(
+    ("about", "told"),
+    [
+        ({"revision": 0}, "'revision': got 0"),
+        ({"revision": 1.5}, "'revision': got 1.5"),
+        ({"revision": True}, "'revision': got True"),
+        ({"definition": {"name": "others"}}, "it is of service 'others'"),
+        ({"definition": {"name": "numbers", "colour": "red"}}, "'colour': unknown key"),
+        ({"definition": {"name": "numbers", "model": "m", "replicas": 1, "http_port": -1}}, "http_port: want a port"),
+    ],
+)
+def test_a_definition_that_says_what_cannot_be_is_damaged(services, about, told):
+    folder = make(services)
+    document = json.loads(folder.definition_file.read_bytes())
+    folder.definition_file.write_text(json.dumps({**document, **about}))
+    assert told in refused(Kind.CONFLICT, folder.read)
+
+
+def test_a_service_that_was_deleted_meanwhile_cannot_be_changed(services):
+    folder = make(services)
+    services.remove(folder, lambda _: None)
+    with pytest.raises(ScoringError, match='there is no service "numbers"') as raised, folder.changing():
+        pass
+    assert raised.value.kind is Kind.NOT_FOUND
 
 
 def test_who_changes_keeps_others_from_changing(services):

@@ -56,6 +56,26 @@ def test_a_state_that_cannot_be_read_hides_no_living_service(alive, content):
     assert status_of(alive).view.state is State.TRANSITIONING
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"exit_code": "3"},
+        {"exit_code": 99},
+        {"wanted": None},
+        {"reason": 5},
+        {"replicas": [{**view_as_json(HEALTHY)["replicas"][0], "pid": "77"}]},
+        {"refused": {"revision": 2, "reason": "x", "exit_code": 99}},
+        {"colour": "red"},
+    ],
+)
+def test_a_state_that_says_what_cannot_be_is_as_one_that_cannot_be_read(alive, changes):
+    tell(alive, told_ns="long ago")
+    document = json.loads(alive.state.read_bytes())
+    assert "the state cannot be written since" in status_of(alive).view.reason
+    alive.state.write_text(json.dumps({**document, "view": {**document["view"], **changes}}))
+    assert status_of(alive).view.state is State.TRANSITIONING
+
+
 def test_a_state_that_is_old_says_so(alive):
     tell(alive)
     reason = status_of(alive, time.monotonic_ns() + 20_000_000_000).view.reason

@@ -24,7 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from accelserve.deploy.definition import ServiceDefinition
-from accelserve.deploy.definition_json import as_json, from_json
+from accelserve.deploy.definition_json import as_json, from_json, shown
+from accelserve.deploy.rules import problems_of
 from accelserve.durable_files import lock_if_free, locked, write_whole
 from accelserve.errors import Kind, ScoringError
 
@@ -56,6 +57,14 @@ class ServiceFolder:
         return self.path / "stop"
 
     @property
+    def is_to_stop(self) -> bool:
+        """Not where that cannot be seen."""
+        try:
+            return self.stop.exists()
+        except OSError:
+            return False
+
+    @property
     def log(self) -> Path:
         return self.path / "log"
 
@@ -69,14 +78,27 @@ class ServiceFolder:
     def read(self) -> tuple[int, ServiceDefinition]:
         """The revision and the definition. Raises ScoringError: NOT_FOUND; CONFLICT when the file is damaged."""
         try:
-            document = json.loads(self.definition_file.read_bytes())
-            return int(document["revision"]), from_json(document["definition"])
+            return self._read()
         except FileNotFoundError:
-            raise ScoringError(Kind.NOT_FOUND, f'there is no service "{self.name}"') from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise self._not_there() from None
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             why = getattr(error, "strerror", None) or str(error) or type(error).__name__
             message = f"{self.definition_file} cannot be read: {why}; delete the service, or put the file back"
             raise ScoringError(Kind.CONFLICT, message) from error
+
+    def _read(self) -> tuple[int, ServiceDefinition]:
+        document = json.loads(self.definition_file.read_bytes())
+        revision, definition = document["revision"], from_json(document["definition"])
+        if type(revision) is not int or revision < 1:
+            raise ValueError(f"'revision': got {shown(revision)}")
+        if definition.name != self.name:
+            raise ValueError(f"it is of service {shown(definition.name)}")
+        if problems := problems_of(definition):
+            raise ValueError("; ".join(problems))
+        return revision, definition
+
+    def _not_there(self) -> ScoringError:
+        return ScoringError(Kind.NOT_FOUND, f'there is no service "{self.name}"')
 
     def write(self, revision: int, definition: ServiceDefinition) -> None:
         """To be called with the change lock held, or while the folder is being made. Raises OSError."""
@@ -85,7 +107,9 @@ class ServiceFolder:
 
     @contextmanager
     def changing(self) -> Iterator[None]:
-        """Keep others from changing the definition meanwhile. Raises ScoringError."""
+        """Keep others from changing the definition meanwhile. Raises ScoringError: NOT_FOUND, CONFLICT."""
+        if not self.path.is_dir():
+            raise self._not_there()
         with folder_errors(self.path), locked(self.path / "change.lock"):
             yield
 
@@ -164,7 +188,7 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """None when it is not there, is damaged, or is no object."""
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     return document if isinstance(document, dict) else None
 

@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from accelserve.config_sources import ConfigError
 from accelserve.deploy.definition import ServiceDefinition
 from accelserve.deploy.folder import ServiceFolder
 from accelserve.deploy.launch import launch, stop
-from accelserve.deploy.ports import Ports, open_ports
+from accelserve.deploy.ports import open_ports
 from accelserve.deploy.registry import Services, services_root
 from accelserve.deploy.script_folder import files_to_take
 from accelserve.deploy.states import ServiceView, State
@@ -31,8 +32,7 @@ def deploy(services: Services, definition: ServiceDefinition, environ: Mapping[s
     definition: without problems, its model's version known. Raises ScoringError(CONFLICT), and nothing is left: a port
     or the name is taken, the folder cannot be written.
     """
-    ports = open_ports(definition)
-    try:
+    with closing(open_ports(definition)) as ports:
         numbered = ports.written_into(definition)
 
         def fill(made: ServiceFolder) -> ServiceDefinition:
@@ -47,30 +47,25 @@ def deploy(services: Services, definition: ServiceDefinition, environ: Mapping[s
             delete(services, folder)
             raise
         return folder
-    finally:
-        ports.close()
 
 
 def start(folder: ServiceFolder, environ: Mapping[str, str]) -> None:
-    """A service that nobody supervises. Raises ScoringError(CONFLICT)."""
+    """A service that nobody supervises; another who starts it in the same moment may win.
+
+    Replicas whose supervisor was killed a moment ago may still have its ports. Raises ScoringError(CONFLICT).
+    """
     _, definition = folder.read()
-    ports = _its_ports(definition)
-    try:
-        launch(folder, ports, environ)
-    finally:
-        ports.close()
-
-
-def _its_ports(definition: ServiceDefinition) -> Ports:
-    """Replicas whose supervisor was killed a moment ago may still have them."""
     deadline = time.monotonic() + _PORTS_S
-    while True:
+    while folder.supervisor() is None:
         try:
-            return open_ports(definition)
+            ports = open_ports(definition, remedy="a service keeps its address: end who has it, or delete the service")
         except ScoringError:
             if time.monotonic() > deadline:
                 raise
-        time.sleep(_LOOK_S)
+            time.sleep(_LOOK_S)
+            continue
+        with closing(ports):
+            return launch(folder, ports, environ)
 
 
 def update(folder: ServiceFolder, change: Change, environ: Mapping[str, str]) -> int:
@@ -201,6 +196,9 @@ def watch(folder: ServiceFolder, revision: int, timeout_s: float, tell: Callable
             return Outcome(ExitCode(refused.exit_code), message)
         if view.revision < revision and view.state is not State.FAILED:
             continue  # told before the supervisor has seen it
+        if view.revision > revision:
+            message = f"revision {revision} was overtaken by {view.revision}, which somebody else has asked for"
+            return Outcome(ExitCode.CONFLICT, message)
         tell(view)
         if view.state is State.HEALTHY:
             return Outcome(ExitCode.OK)

@@ -3,7 +3,11 @@
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, TypeVar, get_origin, get_type_hints
+
+from accelserve.errors import ExitCode
+
+_T = TypeVar("_T")
 
 
 class State(Enum):
@@ -83,6 +87,19 @@ def view_from_json(document: Mapping[str, Any]) -> ServiceView:
     """Raises ValueError, KeyError or TypeError for what `view_as_json` did not make."""
     told = dict(document)
     told["state"] = State(told["state"])
-    told["replicas"] = tuple(ReplicaView(**{**each, "phase": Phase(each["phase"])}) for each in told["replicas"])
-    told["refused"] = Refused(**told["refused"]) if told["refused"] is not None else None
-    return ServiceView(**told)
+    told["replicas"] = tuple(_made(ReplicaView, {**each, "phase": Phase(each["phase"])}) for each in told["replicas"])
+    told["refused"] = _made(Refused, told["refused"]) if told["refused"] is not None else None
+    view = _made(ServiceView, told)
+    for code in (view.exit_code, view.refused.exit_code if view.refused is not None else 0):
+        ExitCode(code)
+    return view
+
+
+def _made(kind: type[_T], values: Mapping[str, Any]) -> _T:
+    """Of values whose types are those that the class names. Raises KeyError, TypeError."""
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        wanted = tuple if get_origin(hints[name]) is tuple else hints[name]
+        if not isinstance(value, wanted):
+            raise TypeError(f"{name}: got {value!r}")
+    return kind(**values)

@@ -84,7 +84,7 @@ def status_of(folder: ServiceFolder, now_ns: int | None = None) -> Status:
     view = last or ServiceView(State.TRANSITIONING, "it starts", revision, wanted)
     if supervisor is None:
         view = _of_a_dead_one(folder, told, view, damage)
-    elif (age_ns := (now_ns or time.monotonic_ns()) - int(told.get("told_ns", 0))) > _OLD_NS and told:
+    elif last is not None and (age_ns := (now_ns or time.monotonic_ns()) - _told_ns(told)) > _OLD_NS:
         old = f"told {age_ns // 1_000_000_000} s ago; the state cannot be written since, see the log"
         view = replace(view, reason=f"{view.reason} ({old})")
     wrong = view.state in (State.FAILED, State.UNHEALTHY)
@@ -98,6 +98,12 @@ def _view_in(told: dict[str, Any]) -> ServiceView | None:
         return view_from_json(told["view"])
     except (KeyError, TypeError, ValueError):
         return None
+
+
+def _told_ns(told: dict[str, Any]) -> int:
+    """0, long ago, where it is no time."""
+    when = told.get("told_ns")
+    return when if isinstance(when, int) else 0
 
 
 def _of_a_dead_one(folder: ServiceFolder, told: dict[str, Any], view: ServiceView, damage: str) -> ServiceView:

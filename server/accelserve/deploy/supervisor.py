@@ -91,7 +91,7 @@ class Supervisor:
             self._is_gone = True
             self._fleet.stop("its folder is gone")
             return
-        if self._folder.stop.exists():
+        if self._folder.is_to_stop:
             self._fleet.stop("it is stopped")
         stamp = _stamp(self._folder.definition_file)
         if stamp != self._seen:
