@@ -3,6 +3,7 @@
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,29 @@ def test_a_script_above_its_memory_is_replaced_while_another_answers(opened, tmp
     service.becomes("Healthy")
     assert service.status["replicas"][0]["restarts"] == 1
     assert "GB of the 0.6 GB that it may" in opened.type("services logs scripted")
+
+
+@pytest.mark.full
+def test_an_update_waits_for_a_run_that_takes_longer_than_a_plain_model_may(opened, tmp_path):
+    long = (
+        "import time\ndef init(): pass\n"
+        "def run(raw_data):\n    time.sleep(33 if raw_data == 'long' else 0)\n    return ['one']\n"
+    )
+    script = write(tmp_path / "score.py", long)
+    opened.type("deploy scripted --workers 2 " + SERVICE.format(script=script))
+    service = Service(opened, "scripted")
+    connection = HTTPConnection("127.0.0.1", service.address.http_port, timeout=90)
+    connection.request("POST", "/score", b"long")
+    wait_until(lambda: service.status["replicas"][0]["in_flight"] == 1)
+    two = write(tmp_path / "two.py", HEAR.format(answer="two"))
+    opened.type(f"services update scripted --entry-script {two} --wait --timeout 60")
+    wait_until(lambda: answer(service)[0] == "two")
+    assert [replica["phase"] for replica in service.status["replicas"]] == ["stopping", "ready"]
+    said = connection.getresponse()
+    assert (said.status, said.read()) == (200, b'["one"]')
+    connection.close()
+    wait_until(lambda: len(service.replicas) == 1)
+    assert service.state == "Healthy"
 
 
 @pytest.mark.full
