@@ -3,6 +3,7 @@
 import pytest
 
 from accelserve.deploy import services
+from accelserve.deploy.folder import ServiceFolder
 from accelserve.deploy.services import watch
 from accelserve.deploy.states import Refused, ServiceView, State
 from accelserve.errors import ExitCode
@@ -13,13 +14,13 @@ def view(state: State, revision: int, refused: Refused | None = None, exit_code:
 
 
 @pytest.fixture
-def ends(monkeypatch):
+def ends(tmp_path, monkeypatch):
     """The outcome of a wait for revision 2 that sees these, and what was told on the way."""
 
     def wait(*seen: ServiceView) -> tuple[ExitCode, str, list[State]]:
         told = []
         monkeypatch.setattr(services, "_states", lambda *_: iter(seen))
-        outcome = watch(None, 2, 1, lambda view: told.append(view.state))
+        outcome = watch(ServiceFolder(tmp_path), 2, 1, lambda view: told.append(view.state))
         return outcome.exit_code, outcome.message, told
 
     return wait
@@ -44,3 +45,8 @@ def test_the_health_of_a_revision_that_came_later_is_not_taken_for_its_own(ends,
     code, message, told = ends(view(State.TRANSITIONING, 2), view(State.HEALTHY, 4, refused))
     assert (code, told) == (ExitCode.CONFLICT, [State.TRANSITIONING])
     assert message == "revision 2 was overtaken by 4, which somebody else has asked for"
+
+
+def test_a_service_that_is_deleted_meanwhile_is_told_as_such(ends, tmp_path):
+    tmp_path.rmdir()
+    assert ends(view(State.FAILED, 0))[:2] == (ExitCode.NOT_FOUND, "somebody has deleted it")

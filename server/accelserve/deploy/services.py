@@ -202,6 +202,8 @@ def watch(folder: ServiceFolder, revision: int, timeout_s: float, tell: Callable
         tell(view)
         if view.state is State.HEALTHY:
             return Outcome(ExitCode.OK)
+        if view.state is State.FAILED and not folder.path.exists():
+            return Outcome(ExitCode.NOT_FOUND, "somebody has deleted it")
         if view.state is State.FAILED:
             return Outcome(ExitCode(view.exit_code or ExitCode.UNFORESEEN), view.reason)
     return Outcome(
