@@ -92,17 +92,18 @@ def script_pool(config: ServerConfig, door: PrivateDoor, clock: Clock, environ: 
 
 
 def worker_settings(config: ServerConfig, door: PrivateDoor, environ: Mapping[str, str]) -> WorkerSettings:
-    """environ: AZUREML_MODEL_DIR names the model folder; else it is that of the only version, or only model."""
+    """environ: AML_APP_ROOT is the app root, where the script then starts, as in Azure ML's images; else its folder is.
+
+    AZUREML_MODEL_DIR names the model folder; else `_model_folder` does.
+    """
     script = Path(config.entry_script).absolute()
+    app_root = environ.get("AML_APP_ROOT", "")
     paths = _model_paths(config)
-    pinned = {path for name, path in paths.items() if path.name.isdecimal() and path.parent.name == name}
-    candidates = pinned or set(paths.values())
-    only = next(iter(candidates)) if len(candidates) == 1 else None
-    folder = "" if only is None else str(only if only.is_dir() else only.parent)
     return WorkerSettings(
         script=str(script),
-        app_root=str(script.parent),
-        model_dir=environ.get("AZUREML_MODEL_DIR", "") or folder,
+        app_root=os.path.abspath(app_root) if app_root else str(script.parent),
+        working_directory=os.path.abspath(app_root) if app_root else "",
+        model_dir=environ.get("AZUREML_MODEL_DIR", "") or _model_folder(paths),
         models={name: str(path) for name, path in paths.items()},
         legacy_tensorflow=config.legacy_tensorflow,
         service=config.service or "ML service",
@@ -111,6 +112,19 @@ def worker_settings(config: ServerConfig, door: PrivateDoor, environ: Mapping[st
         timeout_ms=int(config.scoring_timeout_s * 1000),
         nan=config.script_nan,
     )
+
+
+def _model_folder(paths: Mapping[str, Path]) -> str:
+    """Of the only version, or the only model; of several the folder that has them all as NAME/VERSION; "" for none."""
+    pinned = {path for name, path in paths.items() if path.name.isdecimal() and path.parent.name == name}
+    candidates = pinned or set(paths.values())
+    if len(candidates) == 1:
+        only = next(iter(candidates))
+        return str(only if only.is_dir() else only.parent)
+    names = {path.parent for path in pinned} or {path for name, path in paths.items() if path.name == name}
+    homes = {path.parent for path in names}
+    together = len(homes) == 1 and len(names) == len(candidates) and all(path.is_dir() for path in names)
+    return str(next(iter(homes))) if together else ""
 
 
 def _model_paths(config: ServerConfig) -> dict[str, Path]:

@@ -133,6 +133,17 @@ def test_what_has_no_effect_and_what_nobody_knows_is_warned_of(tmp_path):
     assert "a-secret" not in "".join(warnings)
 
 
+def test_what_of_the_originals_is_not_done_here_is_warned_of(tmp_path):
+    (tmp_path / "logging.json").write_text("{}")
+    environ = {"AML_MODEL_DC_STORAGE_ENABLED": "true", "AZUREML_DEBUG_PORT": "5678"}
+    warnings = loaded(tmp_path, environ, insights=True).warnings
+    assert [warning.partition(" ")[0] for warning in warnings] == [
+        *("AML_MODEL_DC_STORAGE_ENABLED", "AZUREML_DEBUG_PORT", "--appinsights_instrumentation_key"),
+        str(tmp_path / "logging.json"),
+    ]
+    assert loaded(tmp_path / "elsewhere").warnings == ()
+
+
 def test_origins_time_limits_and_levels_are_read(tmp_path):
     environ = {"AML_CORS_ORIGINS": "a.example, https://b.example,", "SCORING_TIMEOUT_MS": "1500"}
     config = load(tmp_path, {**environ, "AZUREML_LOG_LEVEL": "WARN"})
@@ -155,6 +166,7 @@ def test_workers_are_told_what_scripts_look_for(tmp_path):
     settings = worker_settings(config)
     assert (settings.service, settings.service_version, settings.path_prefix) == ("mine", "2.1", "/pre")
     assert (settings.model_dir, settings.app_root) == (str(tmp_path / "models"), str(tmp_path))
+    assert settings.source_directory == str(tmp_path / "src")
     assert (settings.strict_compat, settings.nan) == (True, "NaN")
     assert worker_settings(load(tmp_path)).nan == "null"
     told = worker_environ(config)

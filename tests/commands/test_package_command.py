@@ -84,6 +84,7 @@ def test_a_script_and_a_conda_file_and_what_became_of_it(shop, capsys):
     told = environment(shop / "c")
     assert told["ACCELSERVE_ENTRY_SCRIPT"] == "/var/azureml-app/score.py"
     assert told["AZUREML_MODEL_DIR"] == "/models/digits/1"
+    assert told["AML_APP_ROOT"] == "/var/azureml-app"
     document = json.loads((shop / "c" / "accelserve-package.json").read_text())
     assert document["base"] == "accelserve:cpu-tensorflow"
     assert [entry["text"] for entry in document["translated"]][:2] == ["python=3.6.2", "tensorflow-gpu=1.12"]

@@ -77,8 +77,14 @@ def test_what_would_configure_a_server_is_kept_from_it():
         *("WORKSPACE_NAME", "SCORING_TIMEOUT_MS", "WORKER_COUNT"),
         *("PATH", "HOME", "LD_LIBRARY_PATH", "ACCELSERVE_LEASE_DIR", "ACCELSERVE_OPENVINO_PLUGINS"),
     }
-    seen = environment(dict.fromkeys(environ, "x"))
+    seen = environment(dict.fromkeys(environ, "x"), PLAIN)
     assert seen.keys() == {"PATH", "HOME", "LD_LIBRARY_PATH", "ACCELSERVE_LEASE_DIR", "ACCELSERVE_OPENVINO_PLUGINS"}
+
+
+def test_a_script_is_at_home_where_its_source_directory_begins():
+    assert environment({}, SCRIPT) == {"AML_APP_ROOT": "/s/app-1"}
+    deep = replace(SCRIPT, entry_script="/s/app-1/code/score.py", source_directory="/s/app-1")
+    assert environment({"AML_APP_ROOT": "/of/the/terminal"}, deep) == {"AML_APP_ROOT": "/s/app-1"}
 
 
 @pytest.mark.parametrize("call", ["sched_setaffinity", "pidfd_open"])

@@ -37,6 +37,7 @@ import helper
 def init():
     global found
     words = open(Model.get_model_path("words")).read()
+    assert open("helper.py").read()
     found = [Model.get_model_path("digits"), os.environ["AZUREML_MODEL_DIR"], words, helper.NAME]
 
 @rawhttp
@@ -53,8 +54,8 @@ def context(tmp_path, monkeypatch):
     monkeypatch.setenv("ACCELSERVE_STORE", str(tmp_path / "store"))
     ModelStore(tmp_path / "store").register("digits", digits_path())
     app = tmp_path / "source"
-    app.mkdir()
-    (app / "score.py").write_text(SCRIPT)
+    (app / "code").mkdir(parents=True)
+    (app / "code" / "score.py").write_text(SCRIPT)
     (app / "helper.py").write_text("NAME = 'helper'\n")
     (tmp_path / "words.txt").write_text("words")
 
@@ -67,14 +68,14 @@ def context(tmp_path, monkeypatch):
 
 
 def of_script(tmp_path: Path) -> list[str]:
-    source = ["--entry-script", "score.py", "--source-directory", str(tmp_path / "source")]
+    source = ["--entry-script", "code/score.py", "--source-directory", str(tmp_path / "source")]
     return [*source, "--model-files", f"words={tmp_path}/words.txt"]
 
 
 def script_service(tmp_path: Path) -> ServiceDefinition:
     return replace(
         SERVICE,
-        entry_script=str(tmp_path / "source" / "score.py"),
+        entry_script=str(tmp_path / "source" / "code" / "score.py"),
         source_directory=str(tmp_path / "source"),
         model_files=(("words", str(tmp_path / "words.txt")),),
         max_concurrent=4,
@@ -199,4 +200,4 @@ def test_the_deployments_command_line_serves_the_script(context, tmp_path, serve
 def test_the_manifest_of_the_package_says_what_was_run(context, tmp_path):
     document = json.loads((context(*of_script(tmp_path)) / "accelserve-package.json").read_text())
     assert document["model"]["name"] == "digits"
-    assert document["entry_script"] == "/var/azureml-app/score.py"
+    assert document["entry_script"] == "/var/azureml-app/code/score.py"

@@ -316,6 +316,22 @@ def test_a_script_finds_its_models_and_its_neighbours(tmp_path):
         assert body(made.ask(post("x"))) == expected
 
 
+def test_a_script_in_a_folder_of_its_source_directory_finds_what_lies_above_it(tmp_path):
+    (tmp_path / "code" / "deep").mkdir(parents=True)
+    (tmp_path / "code" / "words.py").write_text("word = 'above'\n")
+    (tmp_path / "code" / "labels.txt").write_text("labels")
+    script = tmp_path / "code" / "deep" / "score.py"
+    script.write_text(
+        "import words\ndef init():\n    global labels\n    labels = open('labels.txt').read()\n"
+        "def run(data):\n    return [words.word, labels]\n"
+    )
+    places = {"source_directory": str(tmp_path / "code")}, {"working_directory": str(tmp_path / "code")}
+    with worker(tmp_path, script, **places[0]) as made:
+        assert "labels.txt" in made.failed.message
+    with worker(tmp_path, script, **places[1]) as made:
+        assert body(made.ask(post("x"))) == ["above", "labels"]
+
+
 def test_a_model_that_is_not_there_is_said_to_the_operator(tmp_path):
     script = (
         "from azureml.core.model import Model\ndef init():\n    Model.get_model_path('resnet50')\ndef run(x): pass\n"

@@ -96,6 +96,17 @@ def test_a_folder_goes_with_its_script_and_the_script_is_found_in_it(opened, tmp
     assert "is not within source_directory" in said
 
 
+@pytest.mark.full
+def test_a_script_below_its_source_directory_starts_where_that_begins(opened, tmp_path):
+    folder = tmp_path / "sources"
+    script = "from words import ANSWER\nimport os\ndef init(): open('words.py').close()\n"
+    write(folder / "code" / "score.py", script + "def run(raw_data): return [ANSWER, os.environ['AML_APP_ROOT']]\n")
+    write(folder / "words.py", "ANSWER = 'from above'\n")
+    opened.type(f"deploy scripted --source-directory {folder} " + SERVICE.format(script="code/score.py"))
+    service = Service(opened, "scripted")
+    assert answer(service) == ["from above", str(service.folder / "app-1")]
+
+
 def test_a_killed_supervisor_takes_the_scripts_processes_with_it_even_busy_ones(opened, tmp_path):
     busy = "import os, time\ndef init(): pass\ndef run(raw_data):\n    return os.getpid()\n"
     script = write(tmp_path / "score.py", busy)

@@ -33,19 +33,21 @@ OWN_OPTIONS = (
     "script_nan",
     "log_format",
 )
-APP_ROOT = "/var/azureml-app"  # of the original's images
 _LOG_LEVELS = {"DEBUG": "debug", "INFO": "info", "WARNING": "warning", "WARN": "warning", "ERROR": "error"}
 _LOG_LEVELS |= {"CRITICAL": "error", "FATAL": "error", "NOTSET": "debug"}
 # Names that the original knows too, and what becomes of them here.
+_NO_INSIGHTS = "nothing is sent to Application Insights: scrape /metrics"
 _WITHOUT_EFFECT = {
-    "AML_APP_INSIGHTS_ENABLED": "nothing is sent to Application Insights: scrape /metrics",
+    "AML_APP_INSIGHTS_ENABLED": _NO_INSIGHTS,
+    "AML_MODEL_DC_STORAGE_ENABLED": "no inputs and predictions are collected",
     "AZUREML_DEBUG_PORT": "no debugger is attached",
 }
+_LOGGING = "logging.json"
 _KNOWN_QUIETLY = frozenset(
     {
         *("AML_APP_ROOT", "AZUREML_SOURCE_DIRECTORY", "AZUREML_ENTRY_SCRIPT", "AZUREML_MODEL_DIR", "SERVICE_NAME"),
         *("WORKSPACE_NAME", "SERVICE_PATH_PREFIX", "SERVICE_VERSION", "SCORING_TIMEOUT_MS", "AZUREML_LOG_LEVEL"),
-        *("AML_APP_INSIGHTS_KEY", "AML_MODEL_DC_STORAGE_ENABLED", "APP_INSIGHTS_LOG_RESPONSE_ENABLED"),
+        *("AML_APP_INSIGHTS_KEY", "APP_INSIGHTS_LOG_RESPONSE_ENABLED"),
         *("AML_CORS_ORIGINS", "HOSTNAME", "AZUREML_CONFIG_FILE", "WORKER_COUNT", "WORKER_TIMEOUT", "WORKER_PRELOAD"),
         *("SEPERATE_HEALTH_ENDPOINT", "SERVER_VERSION_LOG_RESPONSE_ENABLED", "SERVER_PORT", "HEALTH_PORT"),
     }
@@ -63,6 +65,7 @@ class AzmlFlags:
     worker_count: str | None = None
     access_control_allow_origins: str | None = None
     config_file: str | None = None
+    insights: bool = False  # --appinsights_instrumentation_key, whose value nobody needs
     own: Mapping[str, str] = field(default_factory=dict)  # of OWN_OPTIONS, by name
     strict: bool = False
 
@@ -122,9 +125,9 @@ class _Reader:
 
     def config(self) -> AzmlConfig:
         flags = self._flags
-        self._tell_what_has_no_effect()
         own = self._own()
         script = self._script()
+        self._tell_what_has_no_effect(script)
         worker_timeout_s = self._whole("WORKER_TIMEOUT", None, 300, least=1)
         scoring_timeout_ms = self._whole("SCORING_TIMEOUT_MS", None, 3_600_000, least=1)
         separate = self._text("SEPERATE_HEALTH_ENDPOINT") == "true"
@@ -252,10 +255,15 @@ class _Reader:
             self.problems.append(f"{source}: {text[:60]!r}: {error}")
             return None
 
-    def _tell_what_has_no_effect(self) -> None:
+    def _tell_what_has_no_effect(self, script: Path) -> None:
         for name, why in _WITHOUT_EFFECT.items():
             if self._text(name).lower() not in ("", "false"):
                 self.warnings.append(f"{name} has no effect here: {why}")
+        if self._flags.insights:
+            self.warnings.append(f"--appinsights_instrumentation_key has no effect here: {_NO_INSIGHTS}")
+        for folder in dict.fromkeys((self._app_root, script.parent)):
+            if (folder / _LOGGING).is_file():
+                self.warnings.append(f"{folder / _LOGGING} is not read: say --log-format and AZUREML_LOG_LEVEL")
 
 
 def own_options() -> tuple[Option, ...]:

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from pathlib import Path
 
 from accelserve import __version__
 from accelserve.allocator import raise_malloc_thresholds
@@ -162,6 +163,7 @@ def worker_settings(config: AzmlConfig) -> WorkerSettings:
         script=str(config.entry_script),
         app_root=str(config.app_root),
         model_dir=config.model_dir,
+        source_directory=str(Path(config.app_root, config.source_directory)) if config.source_directory else "",
         legacy_tensorflow=config.server.legacy_tensorflow,
         strict_compat=config.strict,
         service=config.service,

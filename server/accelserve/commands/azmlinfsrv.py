@@ -70,7 +70,8 @@ def _run(parsed: argparse.Namespace) -> ExitCode:
 def _flags(parsed: argparse.Namespace) -> AzmlFlags:
     own = {option.name: text for option in own_options() if (text := getattr(parsed, option.name)) is not None}
     named = {name: getattr(parsed, name) for name in _ORIGINALS if name != "appinsights_instrumentation_key"}
-    return AzmlFlags(**named, own=own, strict=parsed.strict_compat)
+    insights = parsed.appinsights_instrumentation_key is not None
+    return AzmlFlags(**named, insights=insights, own=own, strict=parsed.strict_compat)
 
 
 def _serve(loaded: AzmlLoaded) -> ExitCode:

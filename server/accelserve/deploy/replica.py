@@ -32,13 +32,16 @@ _AZURES = frozenset(
 _FOREIGN = ("AZUREML_", "AML_", "SERVICE_")
 
 
-def environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """A replica's: that of the supervisor without what would configure a server."""
-    return {
+def environment(environ: Mapping[str, str], definition: ServiceDefinition) -> dict[str, str]:
+    """A replica's: that of the supervisor without what would configure a server, and where its script is at home."""
+    kept = {
         name: value
         for name, value in environ.items()
         if name in _KEPT or not (name in _TF_SERVINGS | _AZURES or name.startswith(("ACCELSERVE_", *_FOREIGN)))
     }
+    if not definition.entry_script:
+        return kept
+    return {**kept, "AML_APP_ROOT": definition.source_directory or str(Path(definition.entry_script).parent)}
 
 
 def command(definition: ServiceDefinition, slot: int, keys: Path, supervised: Supervised) -> list[str]:
@@ -139,7 +142,7 @@ def start(
                 stderr=log,
                 pass_fds=(its_line.fileno(), http.fileno()),
                 cwd="/",
-                env={**environment(os.environ), MARK: mark},
+                env={**environment(os.environ, definition), MARK: mark},
             )
         except BaseException:
             line.close()

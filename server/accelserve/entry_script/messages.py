@@ -47,6 +47,7 @@ class WorkerSettings:
     """Everything that a worker is told.
 
     script, app_root, model_dir (AZUREML_MODEL_DIR, "" for none): paths. models: name -> path, for `get_model_path`.
+    source_directory: one more folder to import from, "" for none. working_directory: "" for the server's own.
     service, service_version, path_prefix: for the swagger documents.
     score_address: what gRPC's clients connect to, "" for none; score_key: the key they show, "" for none.
     timeout_ms: for one run(). nan: what becomes of a number that JSON does not have.
@@ -55,6 +56,8 @@ class WorkerSettings:
     script: str
     app_root: str
     model_dir: str = ""
+    source_directory: str = ""
+    working_directory: str = ""
     models: Mapping[str, str] = field(default_factory=dict)
     legacy_tensorflow: bool = False
     strict_compat: bool = False

@@ -111,9 +111,12 @@ def _set_up_imports(settings: WorkerSettings, rawhttp: stand_ins.RawHttp, encode
     if settings.model_dir:
         os.environ["AZUREML_MODEL_DIR"] = settings.model_dir
     sys.argv = [settings.script]
+    if settings.working_directory:
+        os.chdir(settings.working_directory)
     if os.getcwd() not in sys.path[:1]:  # the pool starts us with -P, lest a script's email.py be ours
         sys.path.insert(0, os.getcwd())
-    sys.path += [place for place in (settings.app_root, os.path.dirname(settings.script)) if place not in sys.path]
+    places = (settings.app_root, settings.source_directory, os.path.dirname(settings.script))
+    sys.path += [place for place in places if place and place not in sys.path]
 
 
 def _initialise(script: Script, loop: asyncio.Runner) -> None:

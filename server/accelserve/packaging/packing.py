@@ -149,6 +149,7 @@ def environment(wish: Wish) -> dict[str, str]:
         files[wish.model.name] = image_layout.model_folder(wish.model.name)
     if wish.script is not None:
         told["ACCELSERVE_ENTRY_SCRIPT"] = image_layout.script_path(wish.script, wish.source_directory)
+        told["AML_APP_ROOT"] = image_layout.APP
         if files:
             told["ACCELSERVE_MODEL_FILES"] = " ".join(f"'{name}={path}'" for name, path in sorted(files.items()))
         if wish.model is not None:
