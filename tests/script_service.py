@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from accelserve.entry_script.framing import FrameKind, FrameReader
 from accelserve.entry_script.heads import RequestHeads, ResponseHeads, ready_frame
 from accelserve.entry_script.messages import ScriptRequest, ScriptResponse, WorkerReady, WorkerSettings
-from accelserve.entry_script.pool import PoolPolicy, WorkerPool
+from accelserve.entry_script.pool import WorkerPool
+from accelserve.entry_script.pool_policy import PoolPolicy
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.azml_cors import Cors
 from accelserve.frontends.azml_dialect import AzmlDialect
@@ -82,7 +83,12 @@ class ScriptService(Service):
 
 @asynccontextmanager
 async def azml_serving(
-    lane: str, script: Script = echo, *, strict: bool = False, origins: Sequence[str] = (), version: str = "face/1"
+    lane: str,
+    script: Script = echo,
+    *,
+    strict: bool = False,
+    origins: Sequence[str] = (),
+    version: str = "face/1",
 ) -> AsyncIterator[ScriptService]:
     """azmlinfsrv's face."""
     clock, lifecycle, told = FrozenClock(), Lifecycle(), []
@@ -104,9 +110,8 @@ async def azml_serving(
             asked = (pool, metrics, clock, dialect, offload, LIMITS.max_body_bytes, "ML service")
             exchange = ScriptExchange(*asked, unpacks=not strict)
             face = AzmlFace(exchange, pool, dialect, lifecycle, metrics)
-            policy = HttpConnectionPolicy(
-                LIMITS, refused=refused, lane=azml_lane(exchange) if lane == FAST else HttpLane(())
-            )
+            fast = azml_lane(exchange) if lane == FAST else HttpLane(())
+            policy = HttpConnectionPolicy(LIMITS, refused=refused, lane=fast)
             app = AnyMethod(face.handle)
             yield ScriptService(lane, policy, app, AlwaysIdle(), metrics, told, pool, lifecycle)
     finally:

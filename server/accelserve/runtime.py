@@ -57,7 +57,7 @@ from accelserve.observability.metrics import Gauge, Metrics
 from accelserve.process_ends import die_with
 from accelserve.scoring import Scorer
 from accelserve.script_service import check_script, private_door, script_pool
-from accelserve.stopping import StopSignals, all_of, first, run_until_stopped, stopped
+from accelserve.stopping import StopSignals, all_of, answer_on, first, run_until_stopped, stopped
 from accelserve.supervised import Line, Supervised
 
 logger = logging.getLogger("accelserve.runtime")
@@ -281,18 +281,15 @@ class Runtime:
             if models.ready():
                 tell()
         if not goes_on or not await first(models.changed(models.exhausted), stop):
-            await self._say_goodbye(models, signals)
+            await answer_on(signals, self._config.grace_period_s, lambda: self._leave(models))
             return ExitCode.OK
         return _why_it_ends(models)
 
-    async def _say_goodbye(self, models: ModelManager, signals: StopSignals) -> None:
-        """Readiness off, and answer on for the grace period: endpoints learn late that this one is going."""
-        grace_s = 0.0 if signals.interactive else self._config.grace_period_s
-        logger.info("told to stop: answering on for %.1f s, then draining", grace_s)
+    async def _leave(self, models: ModelManager) -> None:
+        """Readiness off, and no connection is kept."""
         self._lifecycle.stopping = True
         self._policy.draining = True
         await models.announce()
-        await asyncio.sleep(grace_s)
 
     async def _report(self, readiness: Readiness, doors: Doors) -> dict[str, object]:
         """What a supervisor is told."""

@@ -14,7 +14,8 @@ from accelserve.config import ServerConfig
 from accelserve.durable_files import lock_if_free
 from accelserve.entry_script.check import script_problems
 from accelserve.entry_script.messages import WorkerSettings
-from accelserve.entry_script.pool import PoolPolicy, WorkerPool
+from accelserve.entry_script.pool import WorkerPool
+from accelserve.entry_script.pool_policy import pool_policy
 from accelserve.errors import Kind, ScoringError
 
 _MOST_SOCKET_PATH = 100  # the kernel takes 107 bytes
@@ -80,14 +81,7 @@ def check_script(path: str) -> None:
 
 def script_pool(config: ServerConfig, door: PrivateDoor, clock: Clock, environ: Mapping[str, str]) -> WorkerPool:
     """The workers of a configuration that has an entry script; nothing starts yet."""
-    max_wait_ns = None if config.max_queue_ms is None else config.max_queue_ms * 10**6
-    policy = PoolPolicy(
-        workers=config.workers,
-        timeout_ns=int(config.scoring_timeout_s * 1e9),
-        max_wait_ns=max_wait_ns,
-        max_concurrent=config.max_concurrent,
-        start_limit_ns=int(config.script_start_timeout_s * 1e9),
-    )
+    policy = pool_policy(config, config.workers, int(config.scoring_timeout_s * 1000))
     return WorkerPool(worker_settings(config, door, environ), policy, clock)
 
 

@@ -60,6 +60,16 @@ async def stopped(signals: StopSignals, http_task: "asyncio.Task[None]") -> None
         asked.cancel()
 
 
+async def answer_on(
+    signals: StopSignals, grace_period_s: float, leave: Callable[[], Coroutine[Any, Any, None]]
+) -> None:
+    """Let health say that the server goes (`leave`), and answer on for the grace period: endpoints learn it late."""
+    grace_s = 0.0 if signals.interactive else grace_period_s
+    logger.info("told to stop: answering on for %.1f s, then draining", grace_s)
+    await leave()
+    await asyncio.sleep(grace_s)
+
+
 async def first(wanted: Coroutine[Any, Any, None], stop: "asyncio.Task[Any]") -> bool:
     """Whether `wanted` came before the order to stop; what either raises is raised here."""
     waiting = asyncio.create_task(wanted)

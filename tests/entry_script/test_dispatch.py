@@ -10,8 +10,8 @@ from accelserve.entry_script.dispatch import (
     RECALL_AFTER_NS,
     SHORT_RUN_NS,
     Dispatch,
-    PoolPolicy,
 )
+from accelserve.entry_script.pool_policy import PoolPolicy
 from accelserve.errors import Kind, ScoringError
 
 SECOND = 10**9

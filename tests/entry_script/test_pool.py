@@ -9,7 +9,8 @@ from fake_workers import SWAGGER, FakeClock, Workers
 
 from accelserve.entry_script.heads import request_head
 from accelserve.entry_script.messages import WorkerSettings
-from accelserve.entry_script.pool import PoolPolicy, WorkerPool
+from accelserve.entry_script.pool import WorkerPool
+from accelserve.entry_script.pool_policy import PoolPolicy
 from accelserve.errors import Kind, ScoringError
 
 SECOND = 10**9
@@ -373,6 +374,29 @@ async def test_init_that_fails_at_a_restart_is_tried_again_later(made, caplog):
 async def test_whoever_watches_readiness_is_woken_when_it_may_have_changed(made):
     made.pool.moved.clear()
     made.workers[0].ends("it ended with exit code 9")
+    assert made.pool.moved.is_set()
+
+
+@with_pool()
+async def test_looking_again_and_again_wakes_nobody_while_nothing_changes(made):
+    made.pool.look()
+    made.pool.moved.clear()
+    for _ in range(100):
+        made.passes(0.02)
+    assert not made.pool.moved.is_set()
+
+
+@with_pool()
+async def test_a_script_that_lives_on_after_dying_again_and_again_wakes_them_when_it_counts_as_steady(made):
+    for _ in range(3):
+        made.workers[0].ends("it ended with exit code 9")
+        made.passes(5)
+        made.workers[0].ready()
+    made.passes(1)
+    assert not made.pool.ready()
+    made.pool.moved.clear()
+    made.passes(29.5)
+    assert made.pool.ready()
     assert made.pool.moved.is_set()
 
 

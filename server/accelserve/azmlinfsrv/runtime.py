@@ -1,7 +1,6 @@
 """The composition root of azmlinfsrv: workers first, then the sockets open, as with the original."""
 
 import asyncio
-import logging
 import re
 import socket
 from collections.abc import Callable, Mapping
@@ -14,7 +13,8 @@ from accelserve.allocator import raise_malloc_thresholds
 from accelserve.azmlinfsrv.config import AzmlConfig
 from accelserve.clock import Clock, MonotonicClock
 from accelserve.entry_script.messages import WorkerSettings
-from accelserve.entry_script.pool import PoolPolicy, WorkerPool
+from accelserve.entry_script.pool import WorkerPool
+from accelserve.entry_script.pool_policy import pool_policy
 from accelserve.errors import ExitCode
 from accelserve.frontends.azml_cors import Cors
 from accelserve.frontends.azml_dialect import AzmlDialect
@@ -30,9 +30,7 @@ from accelserve.frontends.security import open_security
 from accelserve.frontends.tls import Tls
 from accelserve.lifecycle import Lifecycle
 from accelserve.observability.metrics import Metrics
-from accelserve.stopping import StopSignals, first, run_until_stopped, stopped
-
-logger = logging.getLogger("accelserve.runtime")
+from accelserve.stopping import StopSignals, answer_on, first, run_until_stopped, stopped
 
 _ORIGINAL = "azmlinfsrv/1.5.1"
 _FORCED_CLOSE_S = 1.0
@@ -100,20 +98,14 @@ class AzmlRuntime:
             stack.push_async_callback(self._close, http, serving)
             on_ready(self._ready(sockets))
             await stopped(signals, serving)
-            await self._say_goodbye(signals)
+            await answer_on(signals, config.server.grace_period_s, self._leave)
             return ExitCode.OK
 
     # -- parts
 
     def _pool(self) -> WorkerPool:
-        config, own = self._config, self._config.server
-        policy = PoolPolicy(
-            workers=config.workers,
-            timeout_ns=config.timeout_ms * 10**6,
-            max_wait_ns=None if own.max_queue_ms is None else own.max_queue_ms * 10**6,
-            max_concurrent=own.max_concurrent,
-            start_limit_ns=int(own.script_start_timeout_s * 1e9),
-        )
+        config = self._config
+        policy = pool_policy(config.server, config.workers, config.timeout_ms)
         return WorkerPool(worker_settings(config), policy, self._clock, worker_environ(config))
 
     def _http(self, pool: WorkerPool, offload: Offload, tls: Tls | None) -> HttpServer:
@@ -138,18 +130,14 @@ class AzmlRuntime:
 
     # -- life
 
-    async def _say_goodbye(self, signals: StopSignals) -> None:
-        """Health off, and answer on for the grace period: endpoints learn late that this one is going."""
-        grace_s = 0.0 if signals.interactive else self._config.server.grace_period_s
-        logger.info("told to stop: answering on for %.1f s, then draining", grace_s)
+    async def _leave(self) -> None:
+        """Health off, and no connection is kept."""
         self._lifecycle.stopping = True
         self._policy.draining = True
-        await asyncio.sleep(grace_s)
 
     async def _close(self, http: HttpServer, serving: "asyncio.Task[None]") -> None:
         """The sockets; what was accepted is answered within the drain timeout."""
-        self._lifecycle.stopping = True
-        self._policy.draining = True
+        await self._leave()
         http.should_exit = True
         await asyncio.wait({serving}, timeout=self._config.server.drain_timeout_s + _FORCED_CLOSE_S)
 

@@ -9,9 +9,9 @@ before them, for whichever worker is free, and no longer than their wait for a w
 
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
+from accelserve.entry_script.pool_policy import PoolPolicy
 from accelserve.errors import Kind, ScoringError
 
 KILL_AFTER_NS = 10**9  # a run over its limit is interrupted by its worker; one that is not is killed so much later
@@ -22,24 +22,6 @@ _AHEAD_NS = 1_000_000
 _MOST_AHEAD = 7
 _MOST_CONCURRENT = 64  # requests that an asynchronous run() gets at a time
 _MOST_IDS = 2**32
-
-
-@dataclass(frozen=True, slots=True)
-class PoolPolicy:
-    """How many workers, and how long everything may take.
-
-    timeout_ns: of one run. max_wait_ns: of a request for a worker, None for as long as it takes. max_concurrent:
-    requests that run or wait, None for max_queue waiting ones. max_queue_bytes: of bodies that wait; one always may.
-    start_limit_ns: from a worker's start to its readiness.
-    """
-
-    workers: int = 1
-    timeout_ns: int = 60 * 10**9
-    max_wait_ns: int | None = None
-    max_concurrent: int | None = None
-    max_queue: int = 1024
-    max_queue_bytes: int = 2**30
-    start_limit_ns: int = 300 * 10**9
 
 
 class Job(Protocol):

@@ -1,6 +1,6 @@
 """The workers of one entry script: started together, given requests, watched, replaced, ended.
 
-What is decided is decided in `dispatch` and `restarts`; this is the part that the event loop calls.
+What is decided is decided in `dispatch` and `standing`; this is the part that the event loop calls.
 """
 
 import asyncio
@@ -10,18 +10,18 @@ from types import TracebackType
 
 from accelserve.clock import Clock
 from accelserve.cpus import take_short_turns
-from accelserve.entry_script.dispatch import KILL_AFTER_NS, RECALL_AFTER_NS, Dispatch, Loss, PoolPolicy
+from accelserve.entry_script.dispatch import KILL_AFTER_NS, RECALL_AFTER_NS, Dispatch, Loss
 from accelserve.entry_script.failures import Failures
 from accelserve.entry_script.framing import Frame, FrameKind, frame_buffers
 from accelserve.entry_script.heads import ResponseHeads, settings_frame, start_of
-from accelserve.entry_script.messages import ScriptResponse, WorkerFailed, WorkerReady, WorkerSettings
+from accelserve.entry_script.messages import WorkerFailed, WorkerReady, WorkerSettings
+from accelserve.entry_script.pool_policy import PoolPolicy
 from accelserve.entry_script.process import Worker, WorkerOwner, WorkerProcess
-from accelserve.entry_script.restarts import Restarts
+from accelserve.entry_script.script_run import ScriptRun
+from accelserve.entry_script.standing import Standing
+from accelserve.entry_script.wake_up import WakeUp
 from accelserve.errors import Kind, ScoringError
 from accelserve.observability.metrics import Gauge
-from accelserve.ticket import Ticket
-
-__all__ = ["PoolPolicy", "ScriptRun", "WorkerPool"]
 
 logger = logging.getLogger("accelserve.script")
 
@@ -29,49 +29,6 @@ Launch = Callable[[int, Mapping[str, str], WorkerOwner, Clock], Worker]
 
 _TURN_NS = 100_000  # of the event loop, on a core that the workers fill
 _CLOSING_S = 2.0  # for workers to end by themselves
-_LEAST_WAIT_S = 0.01  # to the next look at what takes too long
-
-
-class ScriptRun(Ticket[ScriptResponse]):
-    """A request of the script, and what waits for its answer; a `dispatch.Job`."""
-
-    __slots__ = (
-        "_pool",
-        "arrived_ns",
-        "began_ns",
-        "body",
-        "deadline_ns",
-        "expires_ns",
-        "head",
-        "number",
-        "request_id",
-        "size_bytes",
-        "unwanted",
-    )
-
-    def __init__(
-        self,
-        pool: "WorkerPool",
-        loop: asyncio.AbstractEventLoop,
-        head: bytes,
-        body: bytes,
-        arrived_ns: int,
-        deadline_ns: int | None,
-        request_id: str,
-    ) -> None:
-        super().__init__(loop)
-        self._pool = pool
-        self.head = head
-        self.body = body
-        self.request_id = request_id
-        self.size_bytes = len(body)
-        self.arrived_ns = arrived_ns
-        self.deadline_ns = self.expires_ns = deadline_ns
-        self.number = self.began_ns = 0
-        self.unwanted = False
-
-    def withdrawn(self) -> None:
-        self._pool.withdraw(self)
 
 
 class WorkerPool:
@@ -97,15 +54,12 @@ class WorkerPool:
         self._responses = ResponseHeads()
         self._failures_of_run = Failures(clock.now_ns)
         self._workers: list[Worker | None] = [None] * policy.workers
-        self._restarts = [Restarts() for _ in range(policy.workers)]
+        self._standing = Standing(policy.workers)
+        self._was_ready = False
         self._failures: dict[int, WorkerFailed] = {}
         self._killed: set[int] = set()  # and not ended yet
-        self._first: WorkerReady | None = None
-        self._unready = set(range(policy.workers))  # of the first workers
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ns = 0
+        self._wake_up = WakeUp(clock, self.look)
         self._timeouts = self._crashes = 0
-        self._down = False  # no worker is there, and those who were died again and again
         self._gave_up = False  # one of the first workers did not start
         self._closing = False
 
@@ -132,8 +86,7 @@ class WorkerPool:
     ) -> None:
         """Who is in run() is not waited for longer than a moment: the sockets have closed, so nobody waits for it."""
         self._closing = True
-        if self._timer is not None:
-            self._timer.cancel()
+        self._wake_up.close()
         if not self._begun.done():
             self._begun.cancel()
         elif not self._begun.cancelled():
@@ -167,16 +120,14 @@ class WorkerPool:
         or reason "script_timeout"), INTERNAL (reason "script_crashed") and DRAINING.
         """
         now_ns = self._now_ns()
-        if self._down:
-            retry_after_s = max(1, round(min(each.wait_ns(now_ns) for each in self._restarts) / 1e9))
-            why = self.why_not_ready()
-            raise ScoringError(Kind.OVERLOADED, why, reason="script_down", retry_after_s=retry_after_s)
+        if self._standing.is_down:
+            raise self._down(now_ns)
         run = ScriptRun(self, self._loop, head, body, now_ns, deadline_ns, request_id)
         number = self._dispatch.submit(run, now_ns)
         if number is not None:
             self._send(run, number, now_ns)
         elif run.expires_ns is not None:
-            self._wake_by(run.expires_ns)
+            self._wake_up.by(run.expires_ns)
         return run
 
     def withdraw(self, run: ScriptRun) -> None:
@@ -187,11 +138,11 @@ class WorkerPool:
         assert worker is not None
         if run.began_ns:
             worker.send(frame_buffers(Frame(FrameKind.REQUEST, run.number, run.head, run.body)))
-            self._wake_by(now_ns + self._dispatch.limit_ns)
+            self._wake_up.by(now_ns + self._dispatch.limit_ns)
         else:
             worker.permit()
             worker.send(frame_buffers(Frame(FrameKind.AHEAD, run.number, run.head, run.body)))
-            self._wake_by(now_ns + RECALL_AFTER_NS)
+            self._wake_up.by(now_ns + RECALL_AFTER_NS)
 
     def _send_waiting(self) -> None:
         now_ns = self._now_ns()
@@ -203,19 +154,14 @@ class WorkerPool:
     @property
     def swagger(self) -> Mapping[str, str]:
         """Version "2", "3", "3.1" -> JSON text; {} before the script is ready."""
-        return self._first.swagger if self._first is not None else {}
+        return self._standing.first.swagger if self._standing.first is not None else {}
 
     def ready(self) -> bool:
         """Whether a worker is there that can be expected to stay."""
-        now_ns = self._now_ns()
-        return any(each.is_steady(now_ns) for each in self._restarts)
+        return self._standing.is_ready(self._now_ns())
 
     def why_not_ready(self) -> str:
-        if self._first is None:
-            return "the entry script is being started"
-        now_ns = self._now_ns()
-        told = [each.told(now_ns) for each in self._restarts if each.why]
-        return f"the entry script's worker: {told[0]}" if told else ""
+        return self._standing.why_not_ready(self._now_ns())
 
     def gauges(self) -> Iterator[Gauge]:
         states = list(self._dispatch.states())
@@ -223,7 +169,7 @@ class WorkerPool:
             told = "Workers of the entry script by what they do."
             yield Gauge("accelserve_script_workers", told, {"state": state}, states.count(state))
         yield Gauge("accelserve_script_waiting", "Requests that wait for a worker.", {}, self._dispatch.waiting)
-        restarts = sum(each.count for each in self._restarts)
+        restarts = self._standing.restarts
         yield Gauge("accelserve_script_worker_restarts", "Workers started in the place of another.", {}, restarts)
         yield Gauge("accelserve_script_timeouts", "Workers killed because run() took too long.", {}, self._timeouts)
         yield Gauge("accelserve_script_crashes", "Requests whose worker died in run().", {}, self._crashes)
@@ -255,12 +201,9 @@ class WorkerPool:
 
     def _ready(self, number: int, ready: WorkerReady) -> None:
         self._dispatch.started(number, ready.concurrent)
-        self._restarts[number].ready(self._now_ns())
-        self._unready.discard(number)
-        self._first = self._first or ready
-        if not self._unready and not self._begun.done():
+        self._standing.ready(number, ready, self._now_ns())
+        if self._standing.has_begun and not self._begun.done():
             self._begun.set_result(ready)
-        self._down = False
         self.moved.set()
         self._send_waiting()
 
@@ -274,9 +217,9 @@ class WorkerPool:
             self._note_end(number, worker.pid if worker is not None else 0, why, now_ns)
         for loss in losses:
             loss.job.fail(self._error_of(loss, why))
-        if self._down:
+        if self._standing.is_down:
             for run in self._dispatch.give_up():
-                run.fail(ScoringError(Kind.OVERLOADED, self.why_not_ready(), reason="script_down", retry_after_s=1))
+                run.fail(self._down(now_ns))
         elif not self._closing:
             self._send_waiting()
 
@@ -288,9 +231,8 @@ class WorkerPool:
             return
         if self._begun.done():
             logger.error("a worker of the entry script is gone: %s%s", why, traceback, extra={"pid": pid})
-            self._restarts[number].died(why, now_ns)
-            self._wake_by(self._restarts[number].next_ns or now_ns)
-            self._down = not any(each.has_hope for each in self._restarts)
+            self._standing.died(number, why, now_ns)
+            self._wake_up.by(self._standing.wake_at_ns(now_ns) or now_ns)
             self.moved.set()
             return
         message = f"the entry script {self._settings.script} does not start: {why}"
@@ -321,16 +263,14 @@ class WorkerPool:
             self._send_waiting()
         for number in self._dispatch.to_kill(now_ns):
             self._kill(number)
-        for number, each in enumerate(self._restarts):
-            if each.next_ns is not None and each.next_ns <= now_ns:
-                each.begun()
-                self._start(number)
-        self.moved.set()
-        moments = [at for each in self._restarts if (at := each.wake_at_ns(now_ns)) is not None]
-        if (at_ns := self._dispatch.wake_at_ns()) is not None:
-            moments.append(at_ns)
-        if moments:
-            self._wake_by(min(moments))
+        for number in self._standing.to_start(now_ns):
+            self._start(number)
+        if self.ready() is not self._was_ready:
+            self._was_ready = not self._was_ready
+            self.moved.set()
+        for at_ns in (self._standing.wake_at_ns(now_ns), self._dispatch.wake_at_ns()):
+            if at_ns is not None:
+                self._wake_up.by(at_ns)
 
     def _recall(self, number: int) -> None:
         worker = self._workers[number]
@@ -348,6 +288,10 @@ class WorkerPool:
             self._timeouts += 1
             worker.kill(f"run() did not end {KILL_AFTER_NS / 1e9:g} s after its time limit")
 
+    def _down(self, now_ns: int) -> ScoringError:
+        retry_after_s = self._standing.retry_after_s(now_ns)
+        return ScoringError(Kind.OVERLOADED, self.why_not_ready(), reason="script_down", retry_after_s=retry_after_s)
+
     def _late(self, run: ScriptRun, now_ns: int) -> ScoringError:
         if run.deadline_ns is not None and run.deadline_ns <= now_ns:
             return ScoringError(Kind.DEADLINE, "the deadline passed before a worker of the script was free")
@@ -355,20 +299,6 @@ class WorkerPool:
         why = "" if self.ready() else f"; {self.why_not_ready()}"
         retry_after_s = self._dispatch.retry_after_s()
         return ScoringError(Kind.OVERLOADED, waited + why, reason="queue_wait", retry_after_s=retry_after_s)
-
-    def _wake_by(self, at_ns: int) -> None:
-        """Let `look` be called then, or before."""
-        if self._timer is not None:
-            if self._timer_ns <= at_ns:
-                return
-            self._timer.cancel()
-        self._timer_ns = at_ns
-        self._timer = self._loop.call_later(max(_LEAST_WAIT_S, (at_ns - self._now_ns()) / 1e9), self._ring)
-
-    def _ring(self) -> None:
-        self._timer = None
-        if not self._closing:
-            self.look()
 
     # -- parts
 
@@ -382,7 +312,7 @@ class WorkerPool:
         self._workers[number] = worker
         self._dispatch.starts(number, now_ns)
         worker.send(frame_buffers(settings_frame(self._settings)))
-        self._wake_by(now_ns + self._policy.start_limit_ns)
+        self._wake_up.by(now_ns + self._policy.start_limit_ns)
 
     def _there(self) -> list[Worker]:
         return [worker for worker in self._workers if worker is not None]

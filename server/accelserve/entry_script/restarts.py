@@ -30,6 +30,10 @@ class Restarts:
         delay_ns = 0 if self._strikes == 1 else min(_FIRST_DELAY_NS << min(self._strikes - 2, 10), _MOST_DELAY_NS)
         self.next_ns = now_ns + delay_ns
 
+    def is_due(self, now_ns: int) -> bool:
+        """Whether the next one is to start."""
+        return self.next_ns is not None and self.next_ns <= now_ns
+
     def begun(self) -> None:
         """The next one starts."""
         self.next_ns = None

@@ -7,7 +7,8 @@ from typing import Protocol
 from accelserve.clock import Clock
 from accelserve.entry_script.heads import request_head
 from accelserve.entry_script.messages import ScriptResponse
-from accelserve.entry_script.pool import ScriptRun, WorkerPool
+from accelserve.entry_script.pool import WorkerPool
+from accelserve.entry_script.script_run import ScriptRun
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.exchange import note_internal, unforeseen
 from accelserve.frontends.http_coding import unpacked
