@@ -46,8 +46,9 @@ class FakeWorker:
     def permit(self) -> None:
         self.permits += 1
 
-    def recall(self) -> int:
-        count, self.permits = self.permits, 0
+    def recall(self, most: int) -> int:
+        count = min(most, self.permits)
+        self.permits -= count
         if count:
             del self.asked[-count:]
         return count

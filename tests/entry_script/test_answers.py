@@ -80,6 +80,15 @@ def test_a_response_that_http_cannot_carry_is_an_error(made):
         ANSWERS.response(made, 5)
 
 
+def test_a_response_whose_data_are_no_bytes_is_an_error():
+    class OfText(FlaskLike):
+        def get_data(self):
+            return "text"
+
+    with pytest.raises(UnencodableAnswer, match="whose data is str"):
+        ANSWERS.response(OfText(), 5)
+
+
 @pytest.mark.parametrize("status", [204, 304])
 def test_an_answer_without_a_body_has_none(status):
     assert ANSWERS.response(AMLResponse("text", status), 5).body == b""

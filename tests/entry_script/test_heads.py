@@ -55,6 +55,42 @@ def test_settings_and_both_beginnings_arrive_as_they_were():
     assert start_of(failed_frame(failed)) == failed
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"{",
+        b"7",
+        b'{"shape":"text"}',
+        b'{"shape":"text","concurrent":false,"swagger":[]}',
+        b'{"shape":"text","concurrent":false,"swagger":{"2":7}}',
+        b'{"message":7,"traceback":""}',
+        b'{"message":"m","traceback":[]}',
+    ],
+)
+@pytest.mark.parametrize("kind", [FrameKind.READY, FrameKind.FAILED, FrameKind.REQUEST])
+def test_a_beginning_of_another_shape_is_none(kind, head):
+    with pytest.raises(ValueError, match="the worker began with"):
+        start_of(Frame(kind, 0, head))
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b'[200,"text/plain",[],false]',
+        b'["200","text/plain",[],false,""]',
+        b'[200,7,[],false,""]',
+        b'[200,"text/plain",7,false,""]',
+        b'[200,"text/plain",["a"],false,""]',
+        b'[200,"text/plain",[["a",7]],false,""]',
+        b'[200,"text/plain",[],1,""]',
+        b'[200,"text/plain",[],false,["report"]]',
+    ],
+)
+def test_a_response_of_another_shape_is_none(head):
+    with pytest.raises(ValueError, match=r"not (the head|header lines)"):
+        ResponseHeads().response(Frame(FrameKind.RESPONSE, 1, head, b""))
+
+
 def test_no_repr_shows_the_key():
     assert "hidden" not in repr(SETTINGS)
 

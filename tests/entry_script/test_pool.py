@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 from fake_workers import SWAGGER, FakeClock, Workers
 
+from accelserve.entry_script.framing import Frame, FrameKind
 from accelserve.entry_script.heads import request_head
 from accelserve.entry_script.messages import WorkerSettings
 from accelserve.entry_script.pool import WorkerPool
@@ -400,7 +401,33 @@ async def test_a_script_that_lives_on_after_dying_again_and_again_wakes_them_whe
     assert made.pool.moved.is_set()
 
 
-@with_pool(settings=SETTINGS)
+# --- workers that say what no worker says
+
+
+@with_pool()
+async def test_an_answer_that_is_none_takes_no_request_off_the_list(made):
+    run = made.submit()
+    number, _ = made.workers[0].asked[0]
+    for head in (b"{", b"[]", b'[200,"text/plain",7,false,""]', b'[200,"text/plain",[],false,7]', b'["a",1,[],0,""]'):
+        with pytest.raises(ValueError, match=r"not (the head|header lines)"):
+            made.pool.worker_told(0, Frame(FrameKind.RESPONSE, number, head, b"forged"))
+    made.workers[0].ends("it sent what is no answer")
+    assert (await failure_of(run)).reason == "script_crashed"
+
+
+@with_pool()
+async def test_a_worker_starts_once(made):
+    with pytest.raises(ValueError, match="once more"):
+        made.workers[0].ready()
+    with pytest.raises(ValueError, match="once more"):
+        made.workers[0].failed("it does not")
+    made.submit()
+    second = made.submit()
+    assert len(made.workers[0].asked) == 1
+    second.cancel()
+
+
+@with_pool(ready=False, settings=SETTINGS)
 async def test_the_key_is_in_no_log_and_no_repr(made, caplog):
     made.workers[0].failed("init() failed")
     made.workers[0].ends("it ended with exit code 3")

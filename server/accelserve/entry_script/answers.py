@@ -70,6 +70,8 @@ def _passed_on(response: Any, run_ns: int) -> ScriptResponse:
         response.direct_passthrough = False  # a file that Flask would send by itself
         headers = _checked(headers)
     body = response.get_data()
+    if not isinstance(body, bytes):
+        raise UnencodableAnswer(f"run() returned a response whose data is {type(body).__name__}")
     status = int(response.status_code)
     if not 200 <= status <= 599:
         raise UnencodableAnswer(f"run() returned the status {status}")

@@ -217,6 +217,10 @@ class Dispatch(Generic[AnyJob]):
         """Workers whose run takes so long that what they have ahead is better off elsewhere."""
         return [slot.number for slot in self._slots if (at := _recall_at(slot)) is not None and at <= now_ns]
 
+    def given(self, number: int) -> int:
+        """How many requests it has been given and has not answered."""
+        return len(self._slots[number].running)
+
     def recalled(self, number: int, count: int) -> None:
         """So many of its requests, the last ones, it will not begin. They wait again, before all others."""
         slot = self._slots[number]

@@ -87,8 +87,7 @@ class ResponseHeads:
         """Raises ValueError."""
         said = self._read.get(frame.head)
         if said is None:
-            status, content_type, headers, failed, report = _parts(frame.head, 5)
-            said = (status, content_type, _headers(headers), failed, report)
+            said = _response_said(frame.head)
             if len(frame.head) <= _KEPT_BYTES:
                 self._read.keep(frame.head, said)
         status, content_type, known_headers, failed, report = said
@@ -118,10 +117,17 @@ def failed_frame(failed: WorkerFailed) -> Frame:
 
 def start_of(frame: Frame) -> WorkerReady | WorkerFailed:
     """What a worker says first. Raises ValueError if that is neither."""
-    if frame.kind is FrameKind.READY:
-        return WorkerReady(**orjson.loads(frame.head))
-    if frame.kind is FrameKind.FAILED:
-        return WorkerFailed(**orjson.loads(frame.head))
+    try:
+        if frame.kind is FrameKind.READY:
+            ready = WorkerReady(**orjson.loads(frame.head))
+            if _are_texts(ready.shape, *ready.swagger.values()):
+                return ready
+        elif frame.kind is FrameKind.FAILED:
+            failed = WorkerFailed(**orjson.loads(frame.head))
+            if _are_texts(failed.message, failed.traceback):
+                return failed
+    except (TypeError, AttributeError, orjson.JSONDecodeError) as error:
+        raise ValueError(f"the worker began with a frame of another shape: {error}") from error
     raise ValueError(f"the worker began with a frame of kind {frame.kind.name}")
 
 
@@ -134,8 +140,27 @@ def _parts(head: bytes, number: int) -> list[Any]:
     return parts
 
 
-def _headers(pairs: list[list[str]]) -> Headers:
-    return tuple((name, value) for name, value in pairs)
+def _response_said(head: bytes) -> tuple[int, str, Headers, bool, str]:
+    """Raises ValueError. A script can write what it likes onto its worker's socket, so nothing is taken on trust."""
+    status, content_type, headers, failed, report = _parts(head, 5)
+    if not (isinstance(status, int) and isinstance(failed, bool) and _are_texts(content_type, report)):
+        raise ValueError(f"not the head of a response: {head[:100]!r}")
+    return status, content_type, _headers(headers), failed, report
+
+
+def _headers(pairs: Any) -> Headers:
+    """Raises ValueError."""
+    try:
+        headers = tuple([(name, value) for name, value in pairs])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"not header lines: {error}") from error
+    if not all(_are_texts(name, value) for name, value in headers):
+        raise ValueError("not header lines: they are not text")
+    return headers
+
+
+def _are_texts(*values: object) -> bool:
+    return all(isinstance(value, str) for value in values)
 
 
 def _json(value: Any) -> bytes:

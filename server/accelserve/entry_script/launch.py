@@ -14,6 +14,9 @@ def worker_command(descriptor: int, *permits: int) -> list[str]:
 
 
 def kill_group(pid: int) -> None:
-    """The worker's process group. As long as nobody has waited for the worker, the number is nobody else's."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
+    """The worker, and its process group, which a script may have left: as long as nobody has waited for the worker,
+    the number is nobody else's.
+    """
+    for kill in (os.killpg, os.kill):
+        with suppress(ProcessLookupError, PermissionError):
+            kill(pid, signal.SIGKILL)

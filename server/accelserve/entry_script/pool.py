@@ -182,17 +182,19 @@ class WorkerPool:
             self._answered(number, frame)
             return
         start = start_of(frame)
+        if not self._dispatch.is_starting(number):
+            raise ValueError("it told once more that it has started")
         if isinstance(start, WorkerReady):
             self._ready(number, start)
         else:
             self._failures[number] = start
 
     def _answered(self, number: int, frame: Frame) -> None:
+        response = self._responses.response(frame)  # first: what is none must not take a request off the list
         run = self._dispatch.answered(number, frame.request_id, frame.run_ns, self._now_ns())
-        self._send_waiting()  # first, so that the worker runs on while we answer
+        self._send_waiting()  # so that the worker runs on while we answer
         if run is None:
             return
-        response = self._responses.response(frame)
         if response.report:
             worker = self._workers[number]
             self._failures_of_run.log(response.report, run.request_id, worker.pid if worker is not None else 0)
@@ -275,7 +277,7 @@ class WorkerPool:
     def _recall(self, number: int) -> None:
         worker = self._workers[number]
         assert worker is not None
-        self._dispatch.recalled(number, worker.recall())
+        self._dispatch.recalled(number, worker.recall(self._dispatch.given(number)))
 
     def _kill(self, number: int) -> None:
         worker = self._workers[number]

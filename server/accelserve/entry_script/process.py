@@ -51,8 +51,11 @@ class Worker(Protocol):
         """One of the requests ahead, which it takes in order, may be begun."""
         ...
 
-    def recall(self) -> int:
-        """Take back the permissions that it has not made use of: so many of its requests, the last, it passes over."""
+    def recall(self, most: int) -> int:
+        """Take back the permissions that it has not made use of: so many of its requests, the last, it passes over.
+
+        most: it has been given; a script that has got hold of the counter may have written more.
+        """
         ...
 
     def kill(self, why: str) -> None:
@@ -79,6 +82,7 @@ class WorkerProcess:
         self._reader = FrameReader()
         self._unsent: deque[memoryview] = deque()
         self._killed_for = ""
+        self._is_garbled = False  # it sent what is no answer, and nothing behind that can be read
         self._outgoing: list[bytes] = []
         self._permits = os.eventfd(0, os.EFD_SEMAPHORE | os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         try:
@@ -107,9 +111,9 @@ class WorkerProcess:
     def permit(self) -> None:
         os.eventfd_write(self._permits, 1)
 
-    def recall(self) -> int:
+    def recall(self, most: int) -> int:
         count = 0
-        while take_permit(self._permits):
+        while count < most and take_permit(self._permits):
             count += 1
         return count
 
@@ -165,6 +169,8 @@ class WorkerProcess:
 
     def _read(self, most: int) -> bool:
         """Hand on what has come. False when nothing comes any more."""
+        if self._is_garbled:
+            return False
         for _ in range(most):
             try:
                 size = max(_READ_BYTES, min(self._reader.wanted, _MOST_READ_BYTES))
@@ -178,6 +184,7 @@ class WorkerProcess:
             except OSError:
                 return False
             except ValueError as error:
+                self._is_garbled = True
                 self.kill(f"it sent what is no answer ({error})")
                 return False
             if len(data) < size:
