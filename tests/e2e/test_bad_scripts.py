@@ -11,6 +11,8 @@ import pytest
 from script_worker import LIMIT_S, post, worker
 from server_process import wait_until
 
+from accelserve.entry_script.launch import kill_group
+
 INIT = "def init():\n    pass\n\n"
 RUN = "def run(data):\n    return data\n"
 ECHO = INIT + RUN
@@ -262,6 +264,57 @@ def test_a_signal_does_not_break_a_large_answer(tmp_path):
             os.kill(made.process.pid, signal.SIGTERM)
         _, answer = made.receive()
         assert len(answer.body) == 30_000_002
+
+
+@pytest.mark.parametrize(
+    "does",
+    [
+        "asyncio.current_task().cancel(); await asyncio.sleep(60)",
+        "raise asyncio.CancelledError",
+        "raise SystemExit",
+        "raise KeyboardInterrupt",
+        "async with asyncio.timeout(0.01): await asyncio.sleep(60)",
+    ],
+)
+def test_an_async_run_that_ends_itself_is_answered_and_the_others_go_on(tmp_path, does):
+    script = (
+        "import asyncio\n" + INIT + f"async def run(data):\n    if data == 'bad':\n        {does}\n    return data\n"
+    )
+    with worker(tmp_path, script) as made:
+        sent = {made.send(post(body)): body for body in ("a", "bad", "b")}
+        answers = {sent[number]: answer for number, answer in (made.receive() for _ in range(3))}
+        assert {body: answer.status for body, answer in answers.items()} == {"a": 200, "bad": 500, "b": 200}
+        assert (answers["a"].body, json.loads(answers["bad"].body)) == (b'"a"', UNEXPECTED)
+
+
+def test_an_answer_is_whole_though_its_task_is_cancelled_while_it_is_sent(tmp_path):
+    script = (
+        "import asyncio\n" + INIT + "async def run(data):\n    if data == 'large':\n"
+        "        asyncio.get_running_loop().call_soon(asyncio.current_task().cancel)\n"
+        "        asyncio.current_task().cancel()\n        return 'x' * 20_000_000\n    return data\n"
+    )
+    with worker(tmp_path, script) as made:
+        sent = {made.send(post(body)): body for body in ("large", "a", "large", "b")}
+        bodies = {sent[number]: answer.body for number, answer in (made.receive() for _ in range(4))}
+        assert (bodies["a"], bodies["b"], len(bodies["large"])) == (b'"a"', b'"b"', 20_000_002)
+
+
+def test_a_child_that_comes_back_from_an_async_run_leaves_its_parents_loop_alone(tmp_path):
+    script = (
+        "import asyncio, os\n" + INIT + "async def run(data):\n    child = os.fork()\n"
+        "    if child:\n        os.waitpid(child, 0)\n    return [child == 0, await asyncio.to_thread(len, data)]\n"
+    )
+    with worker(tmp_path, script) as made:
+        for _ in range(3):
+            assert made.ask(post("four")).body == b"[false,4]"
+    assert made.process.returncode == 0
+
+
+def test_a_worker_that_is_in_another_process_group_is_killed_all_the_same(tmp_path):
+    with worker(tmp_path, ECHO) as made:
+        made.ready  # noqa: B018
+        kill_group(made.process.pid)
+        assert made.process.wait(LIMIT_S) == -signal.SIGKILL
 
 
 PARENT = """

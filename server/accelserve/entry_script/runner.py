@@ -35,6 +35,7 @@ class Runner:
             finally:
                 self.limit.end()
         except RunTimeout as timeout:
+            self.limit.end()  # it may have come before the other did it
             return self._timed_out(timeout)
 
     def _answer(self, request: ScriptRequest) -> ScriptResponse:
@@ -55,7 +56,10 @@ class Runner:
             return self._failed(error)
 
     async def answer_async(self, request: ScriptRequest) -> ScriptResponse:
-        """The same of an async run(); one that blocks the loop is not interrupted."""
+        """The same of an async run(); one that blocks the loop is not interrupted.
+
+        Whoever cancels the task, a script that has got hold of it too, it has an answer.
+        """
         try:
             arguments = self.inputs.arguments(request)
         except InputRefused as refused:
@@ -68,8 +72,6 @@ class Runner:
         except BaseException as error:
             if isinstance(error, TimeoutError) and scope.expired():
                 return self._timed_out(error)
-            if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
-                raise
             return self._failed(error)
 
     def _timed_out(self, error: BaseException) -> ScriptResponse:
@@ -91,11 +93,6 @@ class Runner:
 
 async def _finished(returned: Any) -> Any:
     return await returned if isinstance(returned, Awaitable) else returned
-
-
-def _is_being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _refusal(refused: InputRefused) -> ScriptResponse:
