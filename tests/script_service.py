@@ -12,8 +12,9 @@ from accelserve.entry_script.pool import WorkerPool
 from accelserve.entry_script.pool_policy import PoolPolicy
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.azml_cors import Cors
-from accelserve.frontends.azml_dialect import AzmlDialect
+from accelserve.frontends.azml_dialect import AzmlDialect, refused_by_connection
 from accelserve.frontends.azml_face import AzmlFace, azml_lane
+from accelserve.frontends.guard import Guard
 from accelserve.frontends.http_asgi import AnyMethod
 from accelserve.frontends.http_ids import AzmlIds
 from accelserve.frontends.http_lane import HttpLane
@@ -89,6 +90,7 @@ async def azml_serving(
     strict: bool = False,
     origins: Sequence[str] = (),
     version: str = "face/1",
+    guard: Guard | None = None,
 ) -> AsyncIterator[ScriptService]:
     """azmlinfsrv's face."""
     clock, lifecycle, told = FrozenClock(), Lifecycle(), []
@@ -111,7 +113,7 @@ async def azml_serving(
             exchange = ScriptExchange(*asked, unpacks=not strict)
             face = AzmlFace(exchange, pool, dialect, lifecycle, metrics)
             fast = azml_lane(exchange) if lane == FAST else HttpLane(())
-            policy = HttpConnectionPolicy(LIMITS, refused=refused, lane=fast)
+            policy = HttpConnectionPolicy(LIMITS, refused=refused, tell=refused_by_connection, lane=fast, guard=guard)
             app = AnyMethod(face.handle)
             yield ScriptService(lane, policy, app, AlwaysIdle(), metrics, told, pool, lifecycle)
     finally:

@@ -10,6 +10,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from accelserve.entry_script.messages import ScriptRequest, ScriptResponse
+from accelserve.frontends.guard import Guard
+from accelserve.keys import Keyring, Keys
 from http_cases import MOST_BODY_BYTES, Case
 from http_replay import compare
 from http_service import LANES, Answer
@@ -54,6 +56,47 @@ def message(answer: Answer) -> str:
 
 def ends(service: ScriptService) -> dict[tuple[str, str, str], int]:
     return dict(service.metrics.books.request("ML service", "", "http").ends)
+
+
+# --- what no route is asked
+
+REFUSED = {
+    400: b"no HTTP at all\r\n\r\n",
+    413: Case("", "POST", "/score", bytes(MOST_BODY_BYTES + 1)).bytes(),
+    414: b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nhost: x\r\n\r\n",
+    431: b"GET / HTTP/1.1\r\n" + b"x: y\r\n" * 200 + b"\r\n",
+    501: b"POST /score HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("strict", [False, True])
+@pytest.mark.parametrize("status", REFUSED)
+@pytest.mark.parametrize("lane", LANES)
+def test_what_the_connection_refuses_is_told_as_all_other_errors(lane, status, strict):
+    async def main() -> None:
+        async with azml_serving(lane, strict=strict) as service:
+            answer = Answer.parse(await service.connect().send(REFUSED[status]))
+            assert (answer.status, bool(message(answer))) == (status, True)
+            assert answer.headers["x-ms-run-function-failed"] == "False"
+            assert len(answer.headers["x-request-id"]) > 8
+
+    asyncio.run(main())
+
+
+@with_face(guard=Guard(Keyring(Keys("primary-primary-primary", "secondary-secondary-secondary")), None))
+async def test_a_request_without_a_key_is_told_as_all_other_errors(service):
+    answer = await ask(service, "POST", "/score", b"{}")
+    assert (answer.status, "a key is wanted here" in message(answer)) == (401, True)
+    assert answer.headers["www-authenticate"] == "Bearer"
+
+
+@with_face()
+async def test_a_body_that_stops_coming_is_told_as_all_other_errors(service):
+    connection = service.connect()
+    await connection.send(b"POST /score HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc")
+    await connection.advance(60)
+    answer = Answer.parse(connection.heard().written)
+    assert (answer.status, "did not come in time" in message(answer)) == (408, True)
 
 
 # --- routes

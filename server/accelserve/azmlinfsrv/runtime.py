@@ -17,7 +17,7 @@ from accelserve.entry_script.pool import WorkerPool
 from accelserve.entry_script.pool_policy import pool_policy
 from accelserve.errors import ExitCode
 from accelserve.frontends.azml_cors import Cors
-from accelserve.frontends.azml_dialect import AzmlDialect
+from accelserve.frontends.azml_dialect import AzmlDialect, refused_by_connection
 from accelserve.frontends.azml_face import AzmlFace, azml_lane
 from accelserve.frontends.guard import OPEN_HTTP
 from accelserve.frontends.http_asgi import AnyMethod
@@ -62,7 +62,8 @@ class AzmlRuntime:
         self._clock = clock or MonotonicClock()
         self._lifecycle = Lifecycle()
         self._metrics = Metrics(self._clock)
-        self._policy = HttpConnectionPolicy(http_limits(config.server), refused=self._metrics.refused)
+        limits = http_limits(config.server)
+        self._policy = HttpConnectionPolicy(limits, refused=self._metrics.refused, tell=refused_by_connection)
 
     async def run(self, signals: StopSignals, on_ready: Callable[[AzmlReady], None]) -> ExitCode:
         """Until told to stop.

@@ -1,11 +1,12 @@
 """What azmlinfsrv says around a script's own words: ids, CORS, errors as `{"message": ...}`."""
 
 import json
+from collections.abc import Mapping
 
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.azml_cors import Cors
 from accelserve.frontends.http_ids import AzmlIds
-from accelserve.frontends.http_messages import Head, HttpResponse
+from accelserve.frontends.http_messages import Head, HttpResponse, error_lines
 from accelserve.frontends.script_answer import THE_SCRIPTS_FAULT
 
 # What each path takes. HEAD is answered as GET, OPTIONS by the server, unless the original's ways are asked for.
@@ -62,6 +63,12 @@ class AzmlDialect:
 
     def _is_matched(self, head: Head) -> bool:
         return head.method in METHODS.get(head.path, ()) and head.path not in _NOT_THE_ORIGINALS
+
+
+def refused_by_connection(error: ScoringError, headers: Mapping[str, str]) -> HttpResponse:
+    """What no route was asked: a `HttpConnectionPolicy.tell`. (The original's pages are gunicorn's.)"""
+    lines = error_lines(error, {"x-ms-run-function-failed": "False", **headers})
+    return message_answer(error.kind.http_status, error.message, lines.decode("latin-1"))
 
 
 def message_answer(status: int, message: str, lines: str) -> HttpResponse:

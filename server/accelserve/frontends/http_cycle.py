@@ -8,7 +8,7 @@ from uvicorn.protocols.http.flow_control import HIGH_WATER_LIMIT
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends.http_policy import refusal
+from accelserve.frontends.http_messages import HttpResponse, wire_headers
 
 
 class Connection(Protocol):
@@ -16,6 +16,10 @@ class Connection(Protocol):
 
     def closes_after(self, cycle: "Cycle") -> bool:
         """Whether the answer that is about to start is the connection's last."""
+        ...
+
+    def refusal(self, error: ScoringError) -> HttpResponse:
+        """What tells a client about `error`, where the application does not."""
         ...
 
     def ready_to_read(self) -> None:
@@ -72,9 +76,9 @@ class Cycle(RequestResponseCycle):
             self.disconnected = True
             self.transport.close()
             return
-        status, headers, body = refusal(ScoringError(Kind.DRAINING, "the server is stopping", retry_after_s=1))
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": body, "more_body": False})
+        answer = self.connection.refusal(ScoringError(Kind.DRAINING, "the server is stopping", retry_after_s=1))
+        await self.send({"type": "http.response.start", "status": answer.status, "headers": wire_headers(answer)})
+        await self.send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
     async def receive(self) -> ASGIReceiveEvent:
         if self.flow.read_paused or self.waiting_for_100_continue:

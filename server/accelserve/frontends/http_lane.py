@@ -16,8 +16,7 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_body import LARGE_BODY_BYTES
 from accelserve.frontends.http_convoy import MOST_TOGETHER, Convoy, Together
 from accelserve.frontends.http_exchange import RecordedHandle, unforeseen_response
-from accelserve.frontends.http_messages import Head, Header, HttpRequest, HttpResponse, error_response, head_of
-from accelserve.observability.logs import new_request_id
+from accelserve.frontends.http_messages import Head, Header, HttpRequest, HttpResponse, head_of
 from accelserve.observability.metrics import RequestRecord
 from accelserve.ticket import Errand
 
@@ -160,12 +159,21 @@ def is_brief(headers: Sequence[Header]) -> bool:
     return True
 
 
-def turned_away(scope: Mapping[str, Any], error: ScoringError, refused: Callable[[Kind], None]) -> PlainHead:
-    """A head whose request is answered with an error, once its body is read. refused: counts it."""
+class Refusing(Protocol):
+    """A `http_policy.HttpConnectionPolicy`: it counts what no application does, and has the words for it."""
+
+    @property
+    def refused(self) -> Callable[[Kind], None]: ...
+
+    def refusal(self, error: ScoringError) -> HttpResponse: ...
+
+
+def turned_away(scope: Mapping[str, Any], policy: Refusing, error: ScoringError) -> PlainHead:
+    """A head whose request is answered with an error, once its body is read."""
 
     async def handle(request: HttpRequest, record: RequestRecord | None = None) -> HttpResponse:
-        refused(error.kind)
-        return error_response(error, {"x-request-id": new_request_id()})
+        policy.refused(error.kind)
+        return policy.refusal(error)
 
     head = Head(scope["method"], scope["path"], {}, {})
     return PlainHead(head, LaneRoute(lambda _: True, handle), 0, error)
@@ -176,6 +184,10 @@ class Answering(Protocol):
 
     def answer(self, cycle: "HotCycle", answer: HttpResponse) -> None:
         """The answer is there."""
+        ...
+
+    def refusal(self, error: ScoringError) -> HttpResponse:
+        """What tells a client about `error`, where no handler does."""
         ...
 
 
@@ -264,4 +276,4 @@ class HotCycle(Errand):
         """The server ends before the answer is there."""
         self.abandon()
         stopping = ScoringError(Kind.DRAINING, "the server is stopping", retry_after_s=1)
-        self._connection.answer(self, error_response(stopping, {"x-request-id": new_request_id()}))
+        self._connection.answer(self, self._connection.refusal(stopping))

@@ -97,13 +97,18 @@ def asgi_request(scope: Mapping[str, Any], body: bytes) -> HttpRequest:
 
 
 def error_response(error: ScoringError, headers: Mapping[str, str] | None = None) -> HttpResponse:
-    """`{"error": message}` with the kind's status, the reason, and `Retry-After` where trying again may help."""
+    """`{"error": message}` with the kind's status and `error_lines`."""
+    return HttpResponse(error.kind.http_status, encode_error(error.message), error_lines(error, headers))
+
+
+def error_lines(error: ScoringError, headers: Mapping[str, str] | None = None) -> bytes:
+    """Header lines: the reason, these headers, and `Retry-After` where trying again may help."""
     extra = {"x-accelserve-reason": error.reason, **(headers or {})}
     if error.kind is Kind.UNAUTHENTICATED:
         extra["www-authenticate"] = "Bearer"  # RFC 9110 11.6.1: a 401 without it is none
     if error.retry_after_s is not None:
         extra["retry-after"] = str(error.retry_after_s)
-    return HttpResponse(error.kind.http_status, encode_error(error.message), header_lines(extra))
+    return header_lines(extra)
 
 
 def header_lines(headers: Mapping[str, str]) -> bytes:

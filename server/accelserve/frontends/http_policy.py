@@ -1,6 +1,6 @@
 """What an HTTP connection is allowed to do, and what one that breaks the rules is told."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE
@@ -9,7 +9,7 @@ from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.guard import Guard
 from accelserve.frontends.http_body import BodyMemory
 from accelserve.frontends.http_lane import HttpLane
-from accelserve.frontends.http_messages import Header, error_response, wire_headers
+from accelserve.frontends.http_messages import Header, HttpResponse, error_response, wire_headers
 from accelserve.observability.logs import new_request_id
 
 
@@ -48,7 +48,7 @@ class HttpConnectionPolicy:
     """What all connections of one server share.
 
     refused: called once for each request that no application counts: answered here, or left by its client in mid-body
-    (CANCELLED).
+    (CANCELLED). tell: the answer to one that no application answers, with these headers.
     lane: the short way for plain scoring requests; those that fit none of its routes go through the ASGI application.
     guard: who may ask; without one everybody.
     bodies: what large bodies are received into.
@@ -57,6 +57,7 @@ class HttpConnectionPolicy:
 
     limits: HttpLimits = field(default_factory=HttpLimits)
     refused: Callable[[Kind], None] = _ignore
+    tell: Callable[[ScoringError, Mapping[str, str]], HttpResponse] = error_response
     lane: HttpLane = field(default_factory=lambda: HttpLane(()))
     guard: Guard | None = None
     bodies: BodyMemory = field(default_factory=BodyMemory)
@@ -75,15 +76,13 @@ class HttpConnectionPolicy:
             found = self._beginnings[status] = b"".join((STATUS_LINE[status], *lines))
         return found
 
+    def refusal(self, error: ScoringError) -> HttpResponse:
+        """What tells a client about `error`, where no application does."""
+        return self.tell(error, {"x-request-id": new_request_id()})
 
-def refusal(error: ScoringError) -> tuple[int, list[Header], bytes]:
-    """(status, headers, body) that tell a client about `error`."""
-    answer = error_response(error, {"x-request-id": new_request_id()})
-    return answer.status, wire_headers(answer), answer.body
-
-
-def refusal_bytes(error: ScoringError, default_headers: list[Header]) -> bytes:
-    """The same as a whole HTTP/1.1 answer, the last one of its connection."""
-    status, headers, body = refusal(error)
-    lines = [b"%b: %b\r\n" % header for header in (*default_headers, *headers, (b"connection", b"close"))]
-    return b"".join((STATUS_LINE[status], *lines, b"\r\n", body))
+    def last_words(self, error: ScoringError, default_headers: list[Header]) -> bytes:
+        """The same as a whole HTTP/1.1 answer, the last one of its connection."""
+        answer = self.refusal(error)
+        headers = (*default_headers, *wire_headers(answer), (b"connection", b"close"))
+        lines = [b"%b: %b\r\n" % header for header in headers]
+        return b"".join((STATUS_LINE[answer.status], *lines, b"\r\n", answer.body))

@@ -23,7 +23,7 @@ from accelserve.frontends.http_cycle import Cycle
 from accelserve.frontends.http_lane import HotCycle, PlainHead, is_brief, turned_away
 from accelserve.frontends.http_messages import HttpResponse, content_lines
 from accelserve.frontends.http_meter import BETWEEN, BODY, HEAD, RequestMeter
-from accelserve.frontends.http_policy import HttpConnectionPolicy, HttpLimits, refusal_bytes
+from accelserve.frontends.http_policy import HttpConnectionPolicy, HttpLimits
 from accelserve.frontends.http_timers import Deadline, Outlet, WriteWatch
 
 __all__ = ["HttpConnectionPolicy", "HttpLimits", "HttpProtocol", "protocol_class"]
@@ -227,7 +227,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._meter.part is BODY:
             return
         self._complete_scope()
-        refusal = self._refusal()
+        refusal = self._why_turned_away()
         if refusal is not None and not self._goes_on_after_refusal():
             raise refusal
         self._meter.head_complete(self.headers)
@@ -270,8 +270,8 @@ class HttpProtocol(HttpToolsProtocol):
         self.scope["raw_path"] = self.root_path.encode("ascii") + url.path
         self.scope["query_string"] = url.query or b""
 
-    def _refusal(self) -> ScoringError | None:
-        """Why the request whose head is complete is turned away. Two keys are as good as none: which is meant?"""
+    def _why_turned_away(self) -> ScoringError | None:
+        """Of the request whose head is complete; None if it is let in. Two keys are as good as none: which is meant?"""
         guard = self.policy.guard
         if guard is None:
             return None
@@ -289,7 +289,7 @@ class HttpProtocol(HttpToolsProtocol):
         return self._is_kept() and self.scope["method"] != "HEAD" and is_brief(self.headers)
 
     def _turned_away(self, refusal: ScoringError) -> HotCycle:
-        cycle = HotCycle(self, turned_away(self.scope, refusal, self.policy.refused))
+        cycle = HotCycle(self, turned_away(self.scope, self.policy, refusal))
         cycle.feed(b"")  # it may have no body
         return cycle
 
@@ -336,6 +336,9 @@ class HttpProtocol(HttpToolsProtocol):
     def ready_to_read(self) -> None:
         if self._waiting is _BODY:
             self._wait(_BODY, self.limits.body_timeout_s)
+
+    def refusal(self, error: ScoringError) -> HttpResponse:
+        return self.policy.refusal(error)
 
     def answer(self, cycle: HotCycle, answer: HttpResponse) -> None:
         """Write an answer of the short lane, byte for byte as uvicorn writes those of the other."""
@@ -422,7 +425,7 @@ class HttpProtocol(HttpToolsProtocol):
             self.pipeline.popleft()
 
     def _say_parting(self, error: ScoringError) -> None:
-        self.transport.write(refusal_bytes(error, self.server_state.default_headers))
+        self.transport.write(self.policy.last_words(error, self.server_state.default_headers))
         self._close_after_answer()
 
     def _close_after_answer(self) -> None:
