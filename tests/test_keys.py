@@ -5,6 +5,7 @@ import os
 import pickle
 import threading
 import traceback
+from pathlib import Path
 
 import pytest
 
@@ -193,6 +194,13 @@ def test_a_file_that_is_wrong_is_named_and_its_content_is_not(tmp_path, content)
     assert PRIMARY not in told
     assert "two words of sixteen" not in told
     assert raised.value.__context__ is None
+
+
+def test_what_is_no_file_is_named_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path, told in ((tmp_path / "pipe", "not a regular"), (tmp_path, "a directory"), (Path("/dev/zero"), "regular")):
+        with pytest.raises(KeyFileError, match=told):
+            read_keys(path)
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -28,6 +28,7 @@ BASE = {
     "ticket",
     "durable_files",
     "keys",
+    "small_files",
     "lifecycle",
     "process_ends",
     "observability",

@@ -18,6 +18,7 @@ from typing import Literal
 
 from accelserve.durable_files import locked, write_whole
 from accelserve.errors import Kind, ScoringError
+from accelserve.small_files import read_small
 
 KeyName = Literal["primary", "secondary"]
 
@@ -105,8 +106,7 @@ def new_keys() -> Keys:
 def read_keys(path: Path) -> Keys:
     """Raises KeyFileError."""
     try:
-        with path.open("rb") as stream:
-            content = stream.read(_MOST_FILE_BYTES + 1)
+        content = read_small(path, _MOST_FILE_BYTES)
     except OSError as error:
         raise KeyFileError(f"key file {path}: {error.strerror}") from None
     return parse_keys(content, path)

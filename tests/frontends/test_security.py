@@ -129,6 +129,14 @@ def test_a_key_file_for_all_to_read_is_warned_of_and_strict_refuses_it(config, t
         open_security(replace(config, strict=True))
 
 
+def test_a_new_key_file_for_all_to_read_is_warned_of_too(config, tmp_path, caplog):
+    security = open_security(config)
+    write_new_keys(tmp_path / "keys.json")
+    (tmp_path / "keys.json").chmod(0o644)
+    look(security)
+    assert f"chmod 600 {tmp_path / 'keys.json'}" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("host", "loud"),
     [("127.0.0.1", False), ("localhost", False), ("::1", False), ("0.0.0.0", True), ("::", True), ("10.0.0.1", True)],

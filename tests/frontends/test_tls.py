@@ -1,6 +1,7 @@
 """Certificates: what is read of PEM files, what is said of wrong ones, and that a new one serves new connections."""
 
 import json
+import os
 import ssl
 import time
 from contextlib import suppress
@@ -147,6 +148,16 @@ def _encrypted(made, folder: Path) -> TlsFiles:
     return files(made["ec"], key=target)
 
 
+def _pipe(made, folder: Path) -> TlsFiles:
+    os.mkfifo(folder / "pipe")
+    return files(made["ec"], cert=folder / "pipe")
+
+
+def _issuer_first(made, folder: Path) -> TlsFiles:
+    (folder / "chain.pem").write_bytes(made["ca"].cert.read_bytes() + made["ec"].cert.read_bytes())
+    return files(made["ec"], cert=folder / "chain.pem")
+
+
 def _text(name: str, content: bytes) -> "object":
     def wrong(made, folder: Path) -> TlsFiles:
         (folder / "wrong.pem").write_bytes(content)
@@ -161,6 +172,8 @@ def _text(name: str, content: bytes) -> "object":
         (lambda made, folder: files(made["ec"], key=folder / "gone.pem"), r"--tls-key .*gone\.pem: No such file"),
         (lambda made, folder: files(made["ec"], cert=folder / "gone.pem"), r"--tls-cert .*gone\.pem: No such file"),
         (lambda made, folder: files(made["ec"], cert=folder), r"--tls-cert .*: Is a directory"),
+        (_pipe, r"--tls-cert .*pipe: not a regular file"),
+        (_issuer_first, r"does not belong to --tls-cert .* first certificate has to be the server's own"),
         (lambda made, folder: files(made["ec"], key=made["rsa"].key), r"--tls-key .* does not belong to --tls-cert"),
         (lambda made, folder: files(made["ec"], key=made["ec"].cert), r"want PEM .*PRIVATE KEY.*it holds CERTIFICATE"),
         (lambda made, folder: files(made["ec"], cert=made["ec"].key), r"want PEM .*CERTIFICATE.*it holds PRIVATE KEY"),
@@ -176,7 +189,7 @@ def _text(name: str, content: bytes) -> "object":
             r"--tls-client-ca .*OpenSSL",
         ),
     ],
-    ids=range(14),
+    ids=range(16),
 )
 def test_what_is_wrong_is_named(made, tmp_path, wrong, told):
     with pytest.raises(TlsError, match=told) as raised:

@@ -177,6 +177,8 @@ def _new_keys(ring: Keyring, path: Path) -> Callable[[Keys], None]:
     def use(keys: Keys) -> None:
         ring.replace(keys)
         _LOG.info("the keys of %s have changed, and are in force", path)
+        if (warning := _seen_by_all("--auth-keys", path)) is not None:
+            _LOG.warning("%s: %s", warning.text, warning.remedy)
 
     return use
 
@@ -209,8 +211,8 @@ class _Warning:
 def _warnings(config: ServerConfig) -> list[_Warning]:
     found = []
     for flag, path in (("--auth-keys", config.auth_keys), ("--tls-key", config.tls_key)):
-        if path and readable_by_others(Path(path)):
-            found.append(_Warning(f"{flag} {path} can be read by every user of this machine", f"chmod 600 {path}"))
+        if path and (warning := _seen_by_all(flag, Path(path))) is not None:
+            found.append(warning)
     if config.auth_keys and not config.tls_cert and not is_loopback(config.host):
         found.append(
             _Warning(
@@ -219,6 +221,12 @@ def _warnings(config: ServerConfig) -> list[_Warning]:
             )
         )
     return found
+
+
+def _seen_by_all(flag: str, path: Path) -> _Warning | None:
+    if not readable_by_others(path):
+        return None
+    return _Warning(f"{flag} {path} can be read by every user of this machine", f"chmod 600 {path}")
 
 
 def is_loopback(host: str) -> bool:

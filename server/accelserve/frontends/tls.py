@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from accelserve.frontends.certificates import Validity, is_encrypted, pem_blocks, validity
+from accelserve.small_files import read_small
 
 _MOST_FILE_BYTES = 2**20
 # What OpenSSL calls a key of another certificate, of the same kind of key and of another.
@@ -162,8 +163,7 @@ def _grpc_configuration(identity: Identity) -> Any:
 
 def _pem(option: str, path: Path, wanted: str) -> bytes:
     try:
-        with path.open("rb") as stream:
-            content = stream.read(_MOST_FILE_BYTES + 1)
+        content = read_small(path, _MOST_FILE_BYTES)
     except OSError as error:
         raise TlsError(f"{option} {path}: {error.strerror}") from None
     blocks = pem_blocks(content) if len(content) <= _MOST_FILE_BYTES else ()
@@ -185,7 +185,8 @@ def _context(files: TlsFiles, cert: bytes, key: bytes, client_ca: bytes | None) 
         context.load_cert_chain(files.cert, files.key, password=lambda: b"")  # never asks at a terminal
     except ssl.SSLError as error:
         if error.reason in _OTHERS_KEY:
-            raise TlsError(f"--tls-key {files.key} does not belong to --tls-cert {files.cert}") from None
+            wanted = "whose first certificate has to be the server's own, before those that signed it"
+            raise TlsError(f"--tls-key {files.key} does not belong to --tls-cert {files.cert}, {wanted}") from None
         raise TlsError(f"--tls-cert {files.cert} with --tls-key {files.key}: {_why(error)}") from None
     except OSError as error:
         raise TlsError(f"--tls-cert {files.cert} with --tls-key {files.key}: {error.strerror}") from None
