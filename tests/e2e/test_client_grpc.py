@@ -25,13 +25,18 @@ class FakeServer:
     address: str = ""
     seen: list[tuple[PredictCall, float | None, dict[str, str]]] = field(default_factory=list)
     reply: Callable[[grpc.ServicerContext], ScoreResponse] | None = None
+    raw: bytes | None = None  # the answer to everything
 
     def predict(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        if self.raw is not None:
+            return self.raw
         self.seen.append((decode_predict(data), context.time_remaining(), dict(context.invocation_metadata())))
         assert self.reply is not None
         return encode_predict(self.reply(context))
 
     def get_metadata(self, data: bytes, context: grpc.ServicerContext) -> bytes:
+        if self.raw is not None:
+            return self.raw
         asked = decode_metadata_call(data)
         if asked.model.name not in SIGNATURES:
             context.abort(grpc.StatusCode.NOT_FOUND, f"no model {asked.model.name}")
@@ -113,6 +118,19 @@ def test_a_refusal_says_code_message_reason_and_when_to_come_back(server, client
         "queue_full",
         3,
     )
+
+
+@pytest.mark.parametrize("raw", [b"\xff\xff\xff", b"<html>not found</html>"])
+def test_an_answer_that_is_none_is_an_error_that_says_so(server, client, raw):
+    server.raw = raw
+    asked = {"x": [1.0]}
+    for ask in (
+        lambda: client.predict(asked),
+        lambda: client.predict_told(asked),
+        lambda: client.input_names("digits"),
+    ):
+        with pytest.raises(ServerError, match=r"OK: .* cannot be read"):
+            ask()
 
 
 def test_nobody_listening_is_unavailable(server):

@@ -1,6 +1,8 @@
 """The HTTP client against a server made of the standard library."""
 
 import json
+import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,7 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 
-from accelserve.client import Client, ServerError, as_tensor
+from accelserve.client import Client, ClientTls, ServerError, as_tensor, http_client
+from certificates import authority, signed
 
 METADATA = {
     "metadata": {
@@ -90,9 +93,12 @@ def handler_of(server: list[FakeServer]) -> type[BaseHTTPRequestHandler]:
 
 
 @contextmanager
-def running() -> Iterator[FakeServer]:
+def running(context: ssl.SSLContext | None = None) -> Iterator[FakeServer]:
+    """context: given, it speaks TLS."""
     found: list[FakeServer] = []
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(found))
+    if context is not None:
+        http.socket = context.wrap_socket(http.socket, server_side=True)
     found.append(FakeServer(f"http://127.0.0.1:{http.server_port}", [], lambda seen: Reply()))
     thread = threading.Thread(target=http.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
@@ -211,6 +217,61 @@ def test_an_answer_that_is_not_json_is_an_error(server, client):
     server.reply = lambda seen: Reply(b"<html>")
     with pytest.raises(ServerError, match="not JSON"):
         client.score(b"x")
+
+
+def test_a_redirection_is_told_and_not_followed(server, client):
+    server.reply = lambda seen: Reply(b"<html>", 308, {"location": "https://example.org/score"})
+    with pytest.raises(ServerError, match=r"308: a redirection, .* leads to https://example\.org/score"):
+        client.score(b"x")
+    assert len(server.seen) == 1
+
+
+def test_a_length_that_an_answer_only_claims_takes_no_memory(server, client):
+    server.reply = lambda seen: Reply(b"[1]", claimed_bytes=10**18, close=True)
+    with pytest.raises(ConnectionError, match="not whole"):
+        client.score(b"x")
+
+
+def test_an_answer_that_trickles_is_not_waited_for_beyond_the_timeout(monkeypatch):
+    monkeypatch.setattr(http_client, "GRACE_S", 0.0)
+    for answer in (b"HTTP/1.1 200 OK\r\ncontent-length: 9999\r\n\r\n" + b"1" * 9999, b"HTTP/1.1 200 " + b"O" * 9999):
+        with trickling(answer) as url, Client(url) as client, pytest.raises(TimeoutError):
+            client.score(b"x", timeout_s=0.3)
+
+
+@contextmanager
+def trickling(answer: bytes) -> Iterator[str]:
+    """A server that says a byte every 20 ms, to one client."""
+    over = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listener.accept()
+        with connection, suppress(ConnectionError):
+            for byte in answer:
+                if over.wait(0.02):
+                    return
+                connection.sendall(bytes([byte]))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            over.set()
+            thread.join()
+
+
+def test_a_kept_connection_over_tls_that_the_server_closed_is_opened_anew(tmp_path):
+    ca = authority(tmp_path)
+    pair = signed(ca, tmp_path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pair.cert, pair.key)
+    with running(context) as server:
+        server.reply = lambda seen: Reply(b"[1]", close=True)
+        with Client(server.url.replace("http:", "https:"), tls=ClientTls(roots=ca.cert)) as client:
+            assert [client.score(b"x" * size) for size in (1, 1, 1_000_000, 1)] == [[1]] * 4
+        assert len({seen.client for seen in server.seen}) == 4
 
 
 def test_an_answer_that_is_cut_is_a_connection_error_and_the_client_goes_on(server, client):

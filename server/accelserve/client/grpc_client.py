@@ -3,12 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
+from google.protobuf.message import DecodeError
+
 from accelserve.client.server_error import ServerError, retry_seconds
 from accelserve.client.tls import ClientTls, authorization
 from accelserve.client.values import DEFAULT_TIMEOUT_S, Told, as_tensor, find_signature
 from accelserve.codecs.tfserving_proto import decode_predict_response, encode_predict_request
+from accelserve.errors import ScoringError
 from accelserve.messages import ModelRef
 from accelserve.tensors import Tensor
+from accelserve.wire.tensorflow_pb2 import SignatureDef
 from accelserve.wire.tfserving_pb2 import (
     GetModelMetadataRequest,
     GetModelMetadataResponse,
@@ -69,7 +73,7 @@ class GrpcClient:
         A picture goes as its file's bytes, also to an accelserve model whose input is a dense image.
         """
         asked = _predict_message(inputs, model, signature, output_filter)
-        return dict(decode_predict_response(self._ask(self._predict, asked, timeout_s)).outputs)
+        return _outputs(self._ask(self._predict, asked, timeout_s))
 
     def predict_told(
         self,
@@ -88,7 +92,7 @@ class GrpcClient:
         except self._failure as error:
             raise _grpc_error(error) from error
         told = {key: str(value) for key, value in call.trailing_metadata() or ()}
-        return Told(dict(decode_predict_response(answer).outputs), told)
+        return Told(_outputs(answer), told)
 
     def input_names(
         self, model: str = "", *, signature: str = "", timeout_s: float | None = DEFAULT_TIMEOUT_S
@@ -99,8 +103,7 @@ class GrpcClient:
         """
         asked = GetModelMetadataRequest(model_spec=ModelSpec(name=model), metadata_field=["signature_def"])
         answer = self._ask(self._get_metadata, asked.SerializeToString(), timeout_s)
-        packed = GetModelMetadataResponse.FromString(answer).metadata["signature_def"]
-        found = find_signature(dict(SignatureDefMap.FromString(packed.value).signature_def), signature)
+        found = find_signature(_signatures(answer), signature)
         return tuple(sorted(found.inputs)) if found is not None else ()
 
     def _ask(self, method: Callable[..., bytes], message: bytes, timeout_s: float | None) -> bytes:
@@ -113,6 +116,23 @@ class GrpcClient:
 def _predict_message(inputs: Mapping[str, Any], model: str, signature: str, output_filter: Sequence[str]) -> bytes:
     tensors = {name: as_tensor(value) for name, value in inputs.items()}
     return encode_predict_request(ModelRef(model), signature, tensors, tuple(output_filter))
+
+
+def _outputs(answer: bytes) -> dict[str, Tensor]:
+    """Raises ServerError for what is no answer: anything may listen at a port."""
+    try:
+        return dict(decode_predict_response(answer).outputs)
+    except ScoringError as error:
+        raise ServerError("OK", f"the answer cannot be read: {error.message}") from None
+
+
+def _signatures(answer: bytes) -> dict[str, SignatureDef]:
+    """Raises ServerError as `_outputs`."""
+    try:
+        packed = GetModelMetadataResponse.FromString(answer).metadata["signature_def"]
+        return dict(SignatureDefMap.FromString(packed.value).signature_def)
+    except DecodeError as error:
+        raise ServerError("OK", f"the model's metadata cannot be read: {error}") from None
 
 
 def _grpc_error(error: Any) -> ServerError:

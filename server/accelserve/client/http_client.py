@@ -1,7 +1,10 @@
 """The client that speaks HTTP: raw scoring, and TF Serving's REST predict."""
 
+import ssl
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from os import PathLike
 from pathlib import Path
@@ -9,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Self
 from urllib.parse import quote, urlencode, urlsplit
 
+from accelserve.client.in_time import read_whole, response_until
 from accelserve.client.server_error import ServerError, retry_seconds
 from accelserve.client.tls import ClientTls, authorization
 from accelserve.client.values import DEFAULT_TIMEOUT_S, Told, as_tensor, find_signature
@@ -17,6 +21,8 @@ from accelserve.codecs.json_text import dumps, json_value, parse_json
 from accelserve.errors import ScoringError
 from accelserve.tensors import DTYPES, DType, Tensor, TensorSpec, find_spec
 
+# A kept connection that its server has closed meanwhile; over TLS OpenSSL has its own words for that.
+_CLOSED = (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
 GRACE_S = 1.0  # the server's own refusal, which says more, shall arrive before we give up
 _SHOWN_BYTES = 1000  # of an answer that is not ours
 _BY_TF_NAME: Mapping[str, DType] = MappingProxyType({dtype.tf_name: dtype for dtype in DTYPES})
@@ -112,7 +118,7 @@ class Client:
         self._set_timeout(None if timeout_s is None else timeout_s + GRACE_S)
         try:
             response = self._send(method, self._prefix + path, body, sent)
-            data = response.read()
+            data = read_whole(response)
         except HTTPException as error:
             self.close()
             raise ConnectionError(f"{method} {path}: the answer is not HTTP, or not whole: {error!r}") from error
@@ -149,25 +155,35 @@ class Client:
         kept = self._connection.sock is not None
         try:
             return self._send_once(method, path, body, headers)
-        except ConnectionError:
+        except _CLOSED:
             self.close()
             if not kept:
                 raise
         return self._send_once(method, path, body, headers)
 
     def _send_once(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> HTTPResponse:
-        with suppress(BrokenPipeError, ConnectionResetError):  # a server that refuses a large body stops reading it
+        if self._connection.sock is None:
+            self._connection.connect()
+        with suppress(*_CLOSED):  # a server that refuses a large body stops reading it
             self._connection.request(method, path, body, headers)
         return self._connection.getresponse()
 
     def _set_timeout(self, seconds: float | None) -> None:
+        """For the connecting and the sending, each; and from now on for all until the answer is whole."""
+        answer = HTTPResponse if seconds is None else partial(response_until, until_s=time.monotonic() + seconds)
+        self._connection.response_class = answer  # type: ignore[assignment]  # whatever makes one
         self._connection.timeout = seconds
         if self._connection.sock is not None:
             self._connection.sock.settimeout(seconds)
 
 
 def _refusal(response: HTTPResponse, data: bytes) -> ServerError:
-    """What an answer says that is not a success: `{"error": ...}`, of entry scripts `{"message": ...}`, else all."""
+    """What an answer says that is not a success: `{"error": ...}`, of entry scripts `{"message": ...}`, else all.
+
+    A redirection is none either: the key would go to whom the answer names.
+    """
+    if 300 <= response.status < 400 and (there := response.headers.get("location")):
+        return ServerError(response.status, f"a redirection, which is not followed; it leads to {there}")
     said: Any = _shown(data)
     with suppress(ScoringError):
         said = parse_json(data)

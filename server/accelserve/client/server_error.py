@@ -1,5 +1,7 @@
 """What the server said instead of an answer, the same for both protocols."""
 
+import re
+
 
 class ServerError(Exception):
     """The server said no.
@@ -17,5 +19,5 @@ class ServerError(Exception):
 
 
 def retry_seconds(text: str | None) -> int | None:
-    """`Retry-After`, where it is a number; other servers may send a date."""
-    return int(text) if text is not None and text.isascii() and text.isdigit() else None
+    """`Retry-After`, where it is a number; other servers may send a date, or nonsense."""
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,9}", text) else None
