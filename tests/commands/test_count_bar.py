@@ -1,8 +1,14 @@
 """The bar of things done."""
 
+import fcntl
 import io
+import os
+import struct
+import termios
 
-from accelserve.commands.progress import CountBar
+import pytest
+
+from accelserve.commands.progress import CountBar, ProgressLine
 
 
 class Terminal(io.StringIO):
@@ -45,3 +51,16 @@ def test_in_a_log_it_is_a_line_every_five_seconds():
     bar(3)
     bar.end()
     assert stream.getvalue() == "scored 2 of 10, 0.4/s, 20 s left\nan answer\n"
+
+
+@pytest.mark.parametrize(("columns", "shown"), [(20, 19), (1, 0), (0, 59)])
+def test_on_a_narrow_terminal_it_stays_on_one_line(columns, shown):
+    ours, theirs = os.openpty()
+    with open(ours, "rb", buffering=0) as screen, open(theirs, "w") as terminal:
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+        bar_on(terminal, [0, 2.0])(10)
+        line = screen.read(4096).removeprefix(b"\r\033[K")
+        assert len(line) == shown
+        made = ProgressLine(terminal, iter([0, 1.0]).__next__)
+        made("a name that is long enough", 1, 2)
+        assert len(screen.read(4096).removeprefix(b"\r\033[K")) == min(shown, 44)

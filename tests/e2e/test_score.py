@@ -74,6 +74,10 @@ def test_labels_of_the_users_go_before_the_models(server, tmp_path):
     (tmp_path / "labels.txt").write_text("\n".join(f"cypher {n}" for n in range(10)))
     done = score("--url", server.http, PICTURES / "digit-7.jpg", "--labels", tmp_path / "labels.txt", "--top", "1")
     assert done.stdout.splitlines()[0].endswith("cypher 7")
+    assert "--labels" not in done.stderr
+    (tmp_path / "labels.txt").write_text("one\ntwo\n")
+    done = score("--url", server.http, PICTURES / "digit-7.jpg", "--labels", tmp_path / "labels.txt")
+    assert "--labels names 2 classes, and the answers have 10" in done.stderr
 
 
 def test_input_and_output_can_be_named_and_wrong_ones_are_told(server):
@@ -343,6 +347,12 @@ def test_the_scripts_models_are_named_by_hand(tmp_path):
     models = ["--model-files", f"net={tmp_path}/weights.txt"]
     done = score("--script", script(tmp_path, text), *models, document, "--json")
     assert [place["score"] for place in json.loads(done.stdout)["files"][0]["top"]] == [1.0, 0.5]
+
+
+def test_a_terminal_of_few_letters_gets_the_others_spelled_out(server, tmp_path):
+    (tmp_path / "zoë 数.jpg").write_bytes((PICTURES / "digit-5.jpg").read_bytes())
+    done = score("--url", server.http, tmp_path, environ={"PYTHONIOENCODING": "ascii"})
+    assert "zo\\xeb \\u6570.jpg:" in done.stdout
 
 
 def test_no_script_process_outlives_the_command(tmp_path):

@@ -84,6 +84,12 @@ def test_the_server_ranks_where_it_can_and_is_asked_without_where_it_cannot():
     assert [path for _, path, _ in client.seen] == ["/score?top=5", "/score?top=5", "/score", "/score"]
 
 
+def test_with_labels_to_compare_all_scores_are_asked_for():
+    client = FakeClient([0.25, 0.75])
+    assert asker(client, top=1, labelled=True).ask([JPEG]).answers == [[0.25, 0.75]]
+    assert client.seen[0][1] == "/score"
+
+
 def test_a_file_that_is_bad_either_way_leaves_the_ranking_on():
     bad = ServerError(400, "no picture")
     client = FakeClient(bad, bad, [{"index": 1, "score": 0.9}])
@@ -105,6 +111,14 @@ def test_times_are_the_servers_and_the_rest_is_the_network():
 def test_of_another_server_the_scripts_time_is_told_where_it_tells_it():
     assert asker(FakeClient(1, headers={"x-ms-run-fn-exec-ms": "0.250"})).ask([JPEG]).spent.compute_ms == 0.25
     assert asker(FakeClient(1, headers={"x-ms-run-fn-exec-ms": "soon"})).ask([JPEG]).spent.compute_ms is None
+
+
+@pytest.mark.parametrize("number", ["9" * 400, "9" * 5000])
+@pytest.mark.parametrize("told", ["x-accelserve-timing: queue={}us, batch={}", "x-ms-run-fn-exec-ms: {}"])
+def test_times_that_no_clock_shows_are_not_believed(told, number):
+    name, _, value = told.partition(": ")
+    spent = asker(FakeClient(1, headers={name: value.replace("{}", number)})).ask([JPEG]).spent
+    assert (spent.queue_ms, spent.compute_ms) == (None, None)
 
 
 @pytest.mark.parametrize(

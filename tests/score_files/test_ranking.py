@@ -6,7 +6,7 @@ import math
 import pytest
 
 from accelserve.config_sources import ConfigError
-from accelserve.score_files.ranking import plain_answer, ranked, read_labels
+from accelserve.score_files.ranking import classes_in, plain_answer, ranked, read_labels
 
 
 def places(answer, top=2, labels=()):
@@ -26,6 +26,11 @@ def places(answer, top=2, labels=()):
 )
 def test_one_vector_of_scores_is_ranked_wherever_it_stands(answer):
     assert places(answer) == [(1, None, 0.7), (2, None, 0.2)]
+
+
+def test_classes_are_counted_where_all_scores_are_there():
+    assert classes_in({"scores": [[0.1, 0.7, 0.2]], "class": "b"}) == 3
+    assert classes_in([{"index": 4, "label": "four", "score": 0.9}]) is None
 
 
 def test_of_equal_scores_the_lower_index_comes_first():
@@ -71,6 +76,17 @@ def test_an_answer_is_its_json_or_its_text():
     assert plain_answer(b"1234") == 1234
     assert plain_answer(b"not json \xff") == "not json �"
     assert plain_answer(b"[" * 100_000).startswith("[[[")
+
+
+def test_an_answer_nested_deeper_than_any_tensor_is_its_text():
+    for deep in (b"[" * 900 + b"]" * 900, b'{"a":' * 900 + b"0" + b"}" * 900):
+        assert plain_answer(deep) == deep.decode()
+    assert plain_answer(b"[" * 64 + b"0.5" + b"]" * 64) != "[" * 64 + "0.5" + "]" * 64
+
+
+def test_a_number_that_no_float_can_hold_is_infinite():
+    huge = 10**400
+    assert places([0.5, huge, -huge], top=3) == [(1, None, math.inf), (0, None, 0.5), (2, None, -math.inf)]
 
 
 def test_json_within_a_json_string_is_unpacked_as_many_scripts_send_it():

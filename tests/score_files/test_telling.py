@@ -1,12 +1,15 @@
 """What is printed."""
 
+import io
 import json
 import math
 from pathlib import Path
 
 from accelserve.score_files.results import Failed, Place, Scored, Spent
 from accelserve.score_files.telling import (
+    JsonFiles,
     Tally,
+    labels_problem,
     outcome_json,
     outcome_lines,
     quantile,
@@ -40,6 +43,7 @@ def test_an_answer_that_is_not_ranked_is_shown_cut():
 def test_no_name_and_no_answer_can_write_to_the_terminal():
     assert shown("a\x1b[2Jb\nc") == "a\\x1b[2Jb\\nc"
     assert shown(Path("\udcff.jpg")) == "\\xff.jpg"
+    assert shown("half a pair: \ud800") == "half a pair: \\ud800"
     (line,) = outcome_lines(Failed(Path("a"), "500", "bad\x1b[31m\r"))
     assert line == "a: 500: bad\\x1b[31m\\r"
 
@@ -87,3 +91,27 @@ def test_json_has_no_nan_and_no_infinity():
 
 def test_the_summary_as_json_has_no_latency_where_nothing_was_scored():
     assert summary_json(Tally(failed=1), 1, 0.5)["latency_ms"] is None
+
+
+def test_json_is_written_as_it_comes_and_reads_as_if_written_at_once():
+    outcomes = [scored(Place(7, "seven\u2028", 0.75)), Failed(Path("\udcff"), "500", "bad\nworse"), scored(answer={})]
+    for count in range(len(outcomes) + 1):
+        stream = io.StringIO()
+        document = JsonFiles(stream)
+        for outcome in outcomes[:count]:
+            document.add(outcome)
+            assert stream.getvalue().endswith("}")
+        document.end({"files": count, "latency_ms": None})
+        whole = {
+            "files": [outcome_json(one) for one in outcomes[:count]],
+            "summary": {"files": count, "latency_ms": None},
+        }
+        assert stream.getvalue() == json.dumps(whole, indent=2) + "\n"
+
+
+def test_labels_of_another_count_than_the_classes_are_told():
+    tally = Tally()
+    assert labels_problem(tally, 1000) == ""
+    tally.add(Scored(Path("a"), None, None, SPENT, classes=1001))
+    assert labels_problem(tally, 1001) == labels_problem(tally, 0) == ""
+    assert labels_problem(tally, 1000).startswith("--labels names 1000 classes, and the answers have 1001")

@@ -1,5 +1,6 @@
 """Progress of long work, on a stream that people may be watching."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
@@ -27,7 +28,7 @@ class ProgressLine:
             return
         self._next_s = now + (_TERMINAL_S if self._terminal else _LOG_S)
         share = f"{what}: {done / 2**20:,.0f} of {total / 2**20:,.0f} MiB, {100 * done // max(total, 1)} %"
-        self._write(f"\r\033[K{share}" if self._terminal else f"{share}\n")
+        self._write(f"\r\033[K{_fitting(share, self._stream)}" if self._terminal else f"{share}\n")
         self._told = True
 
     def end(self) -> None:
@@ -61,7 +62,7 @@ class CountBar:
         left = f", {(self._total - done) / rate:,.0f} s left" if rate else ""
         full = _BAR * done // self._total
         bar = f"[{'#' * full}{'.' * (_BAR - full)}] " if self._terminal else ""
-        self._line = f"{bar}{self._what} {done:,} of {self._total:,}, {rate:,.1f}/s{left}"
+        self._line = _fitting(f"{bar}{self._what} {done:,} of {self._total:,}, {rate:,.1f}/s{left}", self._stream)
         self._write(f"\r\033[K{self._line}" if self._terminal else f"{self._line}\n")
 
     @contextmanager
@@ -82,3 +83,12 @@ class CountBar:
     def _write(self, text: str) -> None:
         self._stream.write(text)
         self._stream.flush()
+
+
+def _fitting(line: str, stream: TextIO) -> str:
+    """As much of it as the terminal is wide: of a line that goes on in the next only the rest could be removed."""
+    try:
+        columns = os.get_terminal_size(stream.fileno()).columns
+    except OSError:  # no terminal, and no file
+        return line
+    return line[: columns - 1] if columns else line

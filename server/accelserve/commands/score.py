@@ -1,7 +1,6 @@
 """`accelserve score`: files and folders, scored by a server or by an entry script."""
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -145,43 +144,58 @@ def _score(parsed: argparse.Namespace) -> ExitCode:
         batch=parsed.batch,
         wait=time.sleep,
     )
-    return _run(parsed, files, work.outcomes(files))
+    return _run(parsed, files, work.outcomes(files), len(labels))
 
 
-def _run(parsed: argparse.Namespace, files: "list[Found]", outcomes: "Iterable[Outcome]") -> ExitCode:
+def _run(parsed: argparse.Namespace, files: "list[Found]", outcomes: "Iterable[Outcome]", labels: int = 0) -> ExitCode:
     from accelserve.score_files.results import Failed
-    from accelserve.score_files.telling import Tally, outcome_json, outcome_lines, summary_json, summary_lines
+    from accelserve.score_files.telling import (
+        JsonFiles,
+        Tally,
+        labels_problem,
+        outcome_lines,
+        summary_json,
+        summary_lines,
+    )
 
-    tally, told, failed = Tally(), [], list["Failed"]()
+    tally, failed = Tally(), list["Failed"]()
+    document = JsonFiles(sys.stdout) if parsed.json else None
     bar = CountBar(sys.stderr, time.monotonic, "scored", len(files))
     started_s = time.monotonic()
-    interrupted = False
+    ended: KeyboardInterrupt | ScoringError | None = None
     try:
         for outcome in outcomes:
             tally.add(outcome)
             if isinstance(outcome, Failed):
                 failed.append(outcome)
-            if parsed.json:
-                told.append(outcome_json(outcome))
-            else:
-                _tell(outcome_lines(outcome), sys.stderr if isinstance(outcome, Failed) else sys.stdout, bar)
+            with bar.hidden():
+                if document is not None:
+                    document.add(outcome)
+                else:
+                    _tell(outcome_lines(outcome), sys.stderr if isinstance(outcome, Failed) else sys.stdout)
             bar(tally.scored + tally.failed)
-    except KeyboardInterrupt:
-        interrupted = True
+    except (KeyboardInterrupt, ScoringError) as error:  # a script's second process may be the one that does not start
+        ended = error
     finally:
         bar.end()
+    if isinstance(ended, ScoringError) and not tally.scored + tally.failed:
+        raise ended
     seconds = time.monotonic() - started_s
-    if parsed.json:
-        summary = summary_json(tally, len(files), seconds)
-        print(json.dumps({"files": told, "summary": {**summary, "interrupted": interrupted}}, indent=2))
+    if document is not None:
+        document.end({**summary_json(tally, len(files), seconds), "interrupted": ended is not None})
     elif len(files) > 1 or tally.scored:
-        _tell(["", *summary_lines(tally, len(files), seconds)], sys.stdout, bar)
-    return ExitCode.UNFORESEEN if interrupted else _exit_code(tally, failed)
+        _tell(["", *summary_lines(tally, len(files), seconds)], sys.stdout)
+    if problem := labels_problem(tally, labels):
+        print(f"accelserve: {problem}", file=sys.stderr)
+    if isinstance(ended, ScoringError):
+        raise ended
+    return ExitCode.UNFORESEEN if ended is not None else _exit_code(tally, failed)
 
 
-def _tell(lines: Iterable[str], stream: TextIO, bar: CountBar) -> None:
-    with bar.hidden():
-        print("\n".join(lines), file=stream)
+def _tell(lines: Iterable[str], stream: TextIO) -> None:
+    """What the terminal has no letters for is spelled out."""
+    encoding = stream.encoding or "utf-8"
+    print("\n".join(lines).encode(encoding, "backslashreplace").decode(encoding), file=stream)
 
 
 def _exit_code(tally: "Tally", failed: "Sequence[Failed]") -> ExitCode:

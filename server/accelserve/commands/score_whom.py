@@ -19,7 +19,8 @@ _OF_SCRIPTS = ("--model-files", "--legacy-tensorflow")
 
 def opener(parsed: argparse.Namespace, environ: Mapping[str, str]) -> Callable[[], Asker]:
     """Makes each thread's way to answers. Raises ConfigError with all that is wrong, ScoringError for a bad script."""
-    question = Question(parsed.model, parsed.input, parsed.output, parsed.top or None, parsed.timeout)
+    labelled = parsed.labels is not None
+    question = Question(parsed.model, parsed.input, parsed.output, parsed.top or None, parsed.timeout, labelled)
     if parsed.script is not None:
         return _script_opener(parsed)
     return _server_opener(parsed, environ, question)

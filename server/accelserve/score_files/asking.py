@@ -11,8 +11,10 @@ from accelserve.client import ServerError
 from accelserve.errors import ExitCode
 from accelserve.score_files.results import Spent
 
-_PART = re.compile(r"(queue|decode|compute)=([0-9]+)us")
-_ROWS = re.compile(r"batch=([0-9]+)")
+# So many digits are years, and no float's limit: whoever answers may be anybody.
+_PART = re.compile(r"(queue|decode|compute)=([0-9]{1,15})us")
+_ROWS = re.compile(r"batch=([0-9]{1,15})")
+_MILLISECONDS = re.compile(r"[0-9]{1,12}(\.[0-9]{1,9})?")
 
 # Every file would be refused so: a key, an address or a name is wrong.
 _ENDS: Mapping[str, ExitCode] = {
@@ -74,6 +76,7 @@ class Question:
     """What is asked about every file.
 
     top: how many of the best, None for the answer as it is. input, output: the model's names, "" where there is one.
+    labelled: whether the classes have names of the user's, so that all scores are wanted, to be counted.
     """
 
     model: str = ""
@@ -81,6 +84,7 @@ class Question:
     output: str = ""
     top: int | None = None
     timeout_s: float = 30.0
+    labelled: bool = False
 
 
 def refusal_of(error: ServerError) -> RefusalError:
@@ -106,6 +110,6 @@ def spent_of(headers: Mapping[str, str], total_ms: float) -> Spent:
     told = headers.get("x-accelserve-timing", "")
     parts = {f"{name}_ms": int(number) / 1000 for name, number in _PART.findall(told)}
     if not parts and (run_ms := headers.get("x-ms-run-fn-exec-ms", "")):
-        parts = {"compute_ms": float(run_ms)} if re.fullmatch(r"[0-9]+(\.[0-9]+)?", run_ms) else {}
+        parts = {"compute_ms": float(run_ms)} if _MILLISECONDS.fullmatch(run_ms) else {}
     rows = _ROWS.search(told)
     return Spent(total_ms, **parts, rows=int(rows[1]) if rows else 0)

@@ -23,7 +23,7 @@ class HttpAsker:
         self._question = question
         self._now_s = now_s
         # With an output to be chosen the server would not know which to rank.
-        self._server_ranks = question.top is not None and not question.output
+        self._server_ranks = question.top is not None and not question.output and not question.labelled
 
     def close(self) -> None:
         self._client.close()

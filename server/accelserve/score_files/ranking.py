@@ -10,6 +10,7 @@ from accelserve.config_sources import ConfigError
 from accelserve.score_files.results import Place
 
 _LEAST = 2  # one number alone is an answer, and no choice among classes
+_MOST_DEPTH = 64  # of lists and objects in each other, as numpy's dimensions; more is told as text
 
 
 def ranked(answer: Any, top: int, labels: Sequence[str] = ()) -> tuple[Place, ...] | None:
@@ -25,6 +26,12 @@ def ranked(answer: Any, top: int, labels: Sequence[str] = ()) -> tuple[Place, ..
         return None
     order = sorted(range(len(scores)), key=lambda index: (-scores[index], index))[:top]
     return tuple(Place(index, _label(labels, index), scores[index]) for index in order)
+
+
+def classes_in(answer: Any) -> int | None:
+    """Of how many classes the answer has scores; None where it does not show."""
+    scores = _scores_of(answer)
+    return None if scores is None else len(scores)
 
 
 def _ranked_already(answer: Any, labels: Sequence[str]) -> tuple[Place, ...] | None:
@@ -60,8 +67,13 @@ def _scores_of(answer: Any) -> list[float] | None:
 
 
 def _number(value: Any) -> float:
-    """What is no number ranks last; JSON says null for it."""
-    return -math.inf if value is None or value != value else float(value)
+    """What is no number ranks last; JSON says null for it. A whole number too large for a float is infinite."""
+    if value is None or value != value:
+        return -math.inf
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf if value > 0 else -math.inf
 
 
 def _label(labels: Sequence[str], index: int) -> str | None:
@@ -71,16 +83,28 @@ def _label(labels: Sequence[str], index: int) -> str | None:
 def plain_answer(data: bytes) -> Any:
     """What an HTTP answer says: its JSON; JSON in a JSON string, as many entry scripts write it; else its text."""
     text = data.decode("utf-8", "replace")
+    answer = _json_or_text(text)
+    return _json_or_text(answer) if isinstance(answer, str) and answer[:1] in ("[", "{") else answer
+
+
+def _json_or_text(text: str) -> Any:
     try:
         answer = json.loads(text)
     except (ValueError, RecursionError):
         return text
-    if isinstance(answer, str) and answer[:1] in ("[", "{"):
-        try:
-            return json.loads(answer)
-        except (ValueError, RecursionError):
-            return answer
-    return answer
+    return answer if _depth_is_bounded(answer) else text
+
+
+def _depth_is_bounded(answer: Any) -> bool:
+    """Whoever looks through it or writes it again does so by recursion."""
+    level = [[answer]]
+    for _ in range(_MOST_DEPTH + 1):
+        level = [_values(inner) for values in level for inner in values if isinstance(inner, dict | list)]
+    return not level
+
+
+def _values(nested: dict[str, Any] | list[Any]) -> list[Any]:
+    return list(nested.values()) if isinstance(nested, dict) else nested
 
 
 def read_labels(path: Path) -> tuple[str, ...]:

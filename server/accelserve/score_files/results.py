@@ -39,13 +39,17 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """best: the ranked classes, None where the answer is no vector of scores; then `answer` is what came."""
+    """best: the ranked classes, None where the answer is no vector of scores; then `answer` is what came.
+
+    classes: how many there are besides, where labels were given to compare them with and the answer shows it.
+    """
 
     path: Path
     best: tuple[Place, ...] | None
     answer: Any
     spent: Spent
     device: str = ""
+    classes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from accelserve.errors import ExitCode
 from accelserve.score_files.asking import Asker, FileBody, RefusalError, Reply
 from accelserve.score_files.files import Found
-from accelserve.score_files.ranking import ranked
+from accelserve.score_files.ranking import classes_in, ranked
 from accelserve.score_files.results import Failed, Outcome, Scored
 
 _AHEAD = 4  # requests that each thread may be ahead of the slowest
@@ -129,7 +129,8 @@ class Work:
 
     def _scored(self, body: FileBody, answer: Any, reply: Reply) -> Scored:
         best = ranked(answer, self._top, self._labels) if self._top is not None else None
-        return Scored(body.path, best, answer, reply.spent, reply.device)
+        classes = classes_in(answer) if self._labels else None
+        return Scored(body.path, best, answer, reply.spent, reply.device, classes)
 
     def _asked(self, asker: Asker, bodies: Sequence[FileBody]) -> Reply:
         reconnects, tries = iter(_RECONNECTS_S), 1

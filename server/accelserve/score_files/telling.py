@@ -2,10 +2,11 @@
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from accelserve.score_files.results import Failed, Outcome, Place, Scored, Spent
 
@@ -21,6 +22,7 @@ class Tally:
     failed: int = 0
     spent: list[Spent] = field(default_factory=list)
     devices: set[str] = field(default_factory=set)
+    classes: set[int] = field(default_factory=set)
 
     def add(self, outcome: Outcome) -> None:
         if isinstance(outcome, Failed):
@@ -30,6 +32,8 @@ class Tally:
         self.spent.append(outcome.spent)
         if outcome.device:
             self.devices.add(outcome.device)
+        if outcome.classes is not None:
+            self.classes.add(outcome.classes)
 
 
 def outcome_lines(outcome: Outcome) -> Iterator[str]:
@@ -61,8 +65,17 @@ def _cut(text: str) -> str:
 
 def shown(what: str | Path) -> str:
     """On one line of any terminal: what is no printable text is spelled out."""
-    text = str(what).encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    text = str(what)
+    return text if text.isprintable() else "".join(map(_spelled, text))
+
+
+def _spelled(letter: str) -> str:
+    """A byte of a file's name that is no text is half a surrogate pair in Python; so is what JSON says as \\ud800."""
+    if letter.isprintable():
+        return letter
+    if "\udc80" <= letter <= "\udcff":
+        return f"\\x{ord(letter) - 0xDC00:02x}"
+    return letter.encode("unicode_escape").decode()
 
 
 def summary_lines(tally: Tally, asked: int, seconds: float) -> Iterator[str]:
@@ -82,6 +95,15 @@ def summary_lines(tally: Tally, asked: int, seconds: float) -> Iterator[str]:
             yield f"  {name:<13}" + "".join(f"{_cell(tally.spent, part, share):>10}" for part in _PARTS)
 
 
+def labels_problem(tally: Tally, labels: int) -> str:
+    """What is wrong with so many labels, "" where nothing shows: one too few, and every name may be the next one's."""
+    others = sorted(tally.classes - {labels})
+    if not labels or not others:
+        return ""
+    counts = " or ".join(map(str, others))
+    return f"--labels names {labels} classes, and the answers have {counts}: do they belong together?"
+
+
 def _cell(spent: Sequence[Spent], part: str, share: float) -> str:
     value = quantile([number for one in spent if (number := getattr(one, f"{part}_ms")) is not None], share)
     return "-" if value is None else f"{value:.2f}"
@@ -92,6 +114,26 @@ def quantile(numbers: Sequence[float], share: float) -> float | None:
     if not numbers:
         return None
     return sorted(numbers)[max(0, math.ceil(share * len(numbers)) - 1)]
+
+
+class JsonFiles:
+    """One JSON object, written as the outcomes come, so that none of them has to be kept; whole after `end`."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._before = '{\n  "files": ['
+
+    def add(self, outcome: Outcome) -> None:
+        self._stream.write(f"{self._before}\n{_indented(outcome_json(outcome), 4)}")
+        self._before = ","
+
+    def end(self, summary: Mapping[str, Any]) -> None:
+        closed = "\n  ]" if self._before == "," else f"{self._before}]"
+        self._stream.write(f'{closed},\n  "summary": {_indented(summary, 2).lstrip()}\n}}\n')
+
+
+def _indented(document: Mapping[str, Any], spaces: int) -> str:
+    return textwrap.indent(json.dumps(document, indent=2), " " * spaces)
 
 
 def outcome_json(outcome: Outcome) -> dict[str, Any]:
