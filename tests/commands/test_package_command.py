@@ -162,10 +162,19 @@ def test_another_base_needs_no_source(shop, capsys):
         (["--entry-script", "score.py", "--model-files", "../x=score.py"], 2, "want NAME=PATH"),
         (["--entry-script", "bad.py"], 3, "run()"),
         (["digits", "--out", "store"], 5, "exists"),
+        (["digits", "--base", "x\nRUN evil"], 2, "want an image's name"),
+        (["digits", "--tag", "${x}"], 2, "want an image's name"),
+        (["--entry-script", "evil\nRUN evil #.py"], 2, "no Dockerfile can say this name"),
+        (
+            ["--entry-script", "score.py", "--model-files", "x=evil\nRUN evil #.py"],
+            2,
+            "no Dockerfile can say this name",
+        ),
     ],
 )
 def test_mistakes_are_told_and_nothing_is_made(shop, capsys, arguments, code, words):
     (shop / "bad.py").write_text("def init(): pass\n")
+    (shop / "evil\nRUN evil #.py").write_text(SCRIPT)
     before = set(os.listdir(shop))
     assert package(*arguments) == code
     assert words in capsys.readouterr().err
@@ -222,11 +231,11 @@ def test_a_folder_by_mistake_is_refused_unread(shop, capsys):
 def test_files_whose_names_say_that_they_are_secret_are_told(shop, capsys):
     app = shop / "app"
     app.mkdir()
-    for name in (".env", "keys.json", "server.pem", "id_ed25519", "monkey.json", "score.py"):
+    for name in (".env", "keys.json", "SERVER.PEM", "id_ed25519", "monkey.json", "score.py"):
         (app / name).write_text(SCRIPT)
     assert package("--entry-script", "score.py", "--source-directory", "app", "--out", "c") == 0
-    told = [line.split()[1] for line in capsys.readouterr().err.splitlines()]
-    assert told == ["app/.env", "app/id_ed25519", "app/keys.json", "app/server.pem"]
+    told = {line.split()[1] for line in capsys.readouterr().err.splitlines()}
+    assert told == {"app/.env", "app/id_ed25519", "app/keys.json", "app/SERVER.PEM"}
 
 
 # --- building

@@ -1,6 +1,9 @@
 """Conda files, as the original's documents and their readers write them."""
 
+from pathlib import Path
+
 import pytest
+from packaging.specifiers import SpecifierSet
 
 from accelserve.config_sources import ConfigError
 from accelserve.packaging.conda_file import CondaFile, parse_conda_file, read_conda_file
@@ -74,10 +77,47 @@ def test_both_styles_of_lists_are_read_with_their_lines():
         ("x 1.12", "==1.12.*"),
         ("x~=1.4", "~=1.4"),
         ("x!=1.4", "!=1.4"),
+        ("x!=1.4.*", "!=1.4.*"),
+        ("x=1.12*", "==1.12.*"),
+        ("x==1.12*", "==1.12.*"),
+        ("x>=1.16.*,<2.0*", ">=1.16,<2.0"),
+        ("x=1.0rc1", "==1.0rc1"),
+        ("x=2019c", "==2019c"),
+        ("x=1.0.post1", "==1.0.post1"),
     ],
 )
 def test_condas_versions_become_pips(entry, version):
     assert told(f"dependencies:\n- {entry}\n")[0][:2] == ("x", version)
+
+
+@pytest.mark.parametrize("version", ["", "1.12", "1.12.*", "1.12*", "1.0rc1", "2019.3"])
+@pytest.mark.parametrize("sign", ["=", "==", ">=", "<", "!=", " "])
+def test_pip_can_read_every_version_that_is_made(sign, version):
+    if not version and sign != "=":
+        return
+    _, made, _, _ = told(f"dependencies:\n- x{sign if version else ''}{version}\n")[0]
+    SpecifierSet(made)
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        ("git+https://example.org/a/pkg.git@v1", ""),
+        ("https://example.org/pkg-1.0-py3-none-any.whl", ""),
+        ("git+ssh://git@example.org/pkg#egg=My_Pkg", "my-pkg"),
+        ("git+https://example.org/pkg#subdirectory=py&egg=pkg", "pkg"),
+    ],
+)
+def test_addresses_have_the_name_that_they_say(entry, name):
+    (found,) = read(f"dependencies:\n- pip:\n  - {entry}\n").wanted
+    assert (found.name, found.rest) == (name, entry)
+
+
+@pytest.mark.parametrize(
+    "entry", ["./pkg", "wheels/pkg", "pkg-1.0-py3-none-any.whl", "pkg.tar.gz", "/tmp/pkg", "../pkg"]
+)
+def test_files_of_this_machine_are_refused(entry):
+    assert "no file of yours" in problems(f"dependencies:\n- pip:\n  - {entry}\n")
 
 
 @pytest.mark.parametrize("entry", ["x=1.12=py36_0", "x==1.12=py36_0", "x 1.12 py36_0"])
@@ -119,6 +159,7 @@ def test_pips_entries_with_more_than_a_version_are_kept_whole(entry):
         ("dependencies:\n- npm:\n  - left-pad\n", 2, "only `pip:`"),
         ("dependencies:\n- pip:\n  - -r other.txt\n", 3, "write the packages themselves"),
         ("dependencies:\n- pip:\n  - --index-url https://example.org\n", 3, "option"),
+        ("dependencies:\n- pip:\n  - pkg==1 --hash=sha256:00\n", 3, "option"),
         ("dependencies:\n- pip:\n  - '!!'\n", 3, "want `name==version`"),
         ("dependencies:\n- pip:\n  - |\n    pkg\n    --index-url https://example.org\n", 3, "several lines"),
         ("dependencies:\n- '=1.0'\n", 2, "want `name`"),
@@ -166,8 +207,12 @@ def test_tags_make_nothing():
     assert "a list in the list" in said
 
 
-def test_a_huge_file_is_refused():
-    assert "no environment file" in problems("#" * 2**21)
+def test_a_huge_file_is_refused_unread(tmp_path):
+    (tmp_path / "huge.yml").write_text("#" * 2**21)
+    with pytest.raises(ConfigError, match="no environment file"):
+        read_conda_file(tmp_path / "huge.yml")
+    with pytest.raises(ConfigError, match="not a regular file"):
+        read_conda_file(Path("/dev/zero"))
 
 
 def test_numbers_and_dates_are_words_here():

@@ -1,12 +1,13 @@
 """The Dockerfile that is written."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from accelserve.packaging.dockerfile import DOCKERIGNORE, Recipe, dockerfile
+from accelserve.packaging.dockerfile import DOCKERIGNORE, Recipe, default_tag, dockerfile, is_image, is_sayable
 from dockerfiles import CHECKOUT, stages
 
 FULL = Recipe("accelserve:gpu", "resnet50:3 with score.py", True, True, True, True, {"A": 'x "$HOME" y', "B": ""})
@@ -35,6 +36,11 @@ def test_it_starts_from_the_base_and_ends_as_its_user():
     assert not any(name in ("ENTRYPOINT", "CMD", "EXPOSE", "HEALTHCHECK") for name, _ in made)  # the base has them
 
 
+def test_no_name_is_a_directive_to_the_builder():
+    first = dockerfile(Recipe("b", "syntax=example.org/evil", has_app=True)).splitlines()[0]
+    assert not re.match(r"#\s*[a-zA-Z][a-zA-Z0-9]*\s*=", first)
+
+
 def test_only_what_is_there_is_copied():
     assert [value for name, value in instructions(FULL) if name == "COPY"] == [
         "models /models",
@@ -56,3 +62,37 @@ def test_all_that_is_copied_passes_the_dockerignore():
 def test_values_reach_the_container_as_they_are():
     assert 'ENV A="x \\"\\$HOME\\" y"' in dockerfile(FULL)
     assert 'B=""' in dockerfile(FULL)
+
+
+@pytest.mark.parametrize(
+    "text", ["accelserve:gpu", "localhost:5000/a/b_c:1", "h.example/x@sha256:00", "docker-archive:/x"]
+)
+def test_images_have_names(text):
+    assert is_image(text)
+
+
+@pytest.mark.parametrize("text", ["", "a b", "a\nRUN evil", "a\tb", "${EVIL}", "-f", "a;b", 'a"b', "ü", "a\\"])
+def test_what_says_more_to_a_dockerfile_is_no_image(text):
+    assert not is_image(text)
+
+
+@pytest.mark.parametrize("name", ["a\nRUN evil.py", "a\rb", "a\u2028b", "a\x85b", "\udcff.py", "a\0"])
+def test_names_that_end_a_line_or_are_no_text_cannot_be_said(name):
+    assert not is_sayable(name)
+    assert is_sayable("score ü '\"$x\\.py")
+
+
+@pytest.mark.parametrize(
+    ("name", "tag"),
+    [
+        ("resnet50", "resnet50:3"),
+        ("Resnet_50.v1", "resnet_50.v1:3"),
+        ("a..b__c___d-", "a-b-c-d:3"),
+        ("score ü", "score:3"),
+        ("数", "model:3"),
+        ("x" * 300, "x" * 128 + ":3"),
+    ],
+)
+def test_an_images_name_is_near_to_the_models(name, tag):
+    assert default_tag(name, "3") == tag
+    assert is_image(tag)

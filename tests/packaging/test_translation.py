@@ -75,6 +75,26 @@ def test_addresses_are_told():
     assert "address" in made.told[0].why
 
 
+def test_no_address_takes_the_place_of_another():
+    addresses = ("git+https://example.org/a", "git+https://example.org/b", "https://example.org/c.whl")
+    made = plan(pip=addresses)
+    assert made.requirements == addresses
+    assert all("address" in told.why for told in made.told)
+    assert len(made.told) == 3
+
+
+def test_an_address_with_a_password_in_it_is_told_to_be_one():
+    told = plan(
+        pip=("git+https://me:word@example.org/a", "git+ssh://git@example.org/b", "git+https://example.org/c@v1")
+    )
+    assert ["before the @" in one.why for one in told.told] == [True, False, False]
+
+
+def test_one_package_for_several_pythons_is_kept_for_each():
+    entries = ("ujson==1.35; python_version < '3.8'", "ujson>=5; python_version >= '3.8'")
+    assert plan(pip=tuple(f'"{entry}"' for entry in entries)).requirements == entries
+
+
 def test_unknown_channels_are_told_and_known_ones_are_not():
     made = plan("ujson", channels=("defaults", "conda-forge", "https://conda.anaconda.org/conda-forge", "my-lab"))
     assert len(made.warnings) == 1

@@ -15,6 +15,7 @@ from accelserve.config_sources import ConfigError
 from accelserve.errors import ExitCode, Kind, ScoringError
 
 if TYPE_CHECKING:
+    from accelserve.models.store import StoredModel
     from accelserve.packaging.engines import Step
     from accelserve.packaging.packing import Wish
     from accelserve.packaging.translation import Plan
@@ -108,6 +109,7 @@ def _wish(parsed: argparse.Namespace) -> "Wish":
     """Raises ConfigError with all mistakes, ScoringError for a model that is not there or a bad script."""
     from accelserve.entry_script.check import script_problems
     from accelserve.packaging.conda_file import CondaFile, read_conda_file
+    from accelserve.packaging.dockerfile import is_image
     from accelserve.packaging.packing import Wish
     from accelserve.packaging.provided import packages_in_image
     from accelserve.packaging.source_tree import source_tree
@@ -117,6 +119,10 @@ def _wish(parsed: argparse.Namespace) -> "Wish":
     name, version = typed.reference(parsed.model) if parsed.model is not None else ("", None)
     files = _model_files(parsed.model_files, typed)
     script, folder = _script(parsed, typed)
+    for flag in ("base", "tag"):
+        if (image := getattr(parsed, flag)) and not is_image(image):
+            problem = f"--{flag} {image!r}: want an image's name, for example registry.example.org/resnet50:3"
+            typed.problems.append(problem)
     conda = CondaFile((), ())
     try:
         conda = read_conda_file(parsed.conda) if parsed.conda is not None else conda
@@ -129,7 +135,7 @@ def _wish(parsed: argparse.Namespace) -> "Wish":
     plan = translated(conda, packages_in_image())
     if plan.needs:
         plan = translated(conda, packages_in_image(plan.needs))
-    wish = Wish(
+    return Wish(
         target=parsed.target,
         model=model,
         serve_model=script is None if parsed.serve_model is None else parsed.serve_model,
@@ -140,16 +146,17 @@ def _wish(parsed: argparse.Namespace) -> "Wish":
         plan=plan,
         base=parsed.base,
         source=source_tree(),
-        tag=parsed.tag or "",
+        tag=parsed.tag or _default_tag(model, script),
     )
-    return wish if wish.tag else _with_tag(wish)
 
 
-def _with_tag(wish: "Wish") -> "Wish":
-    from dataclasses import replace
+def _default_tag(model: "StoredModel | None", script: Path | None) -> str:
+    from accelserve.packaging.dockerfile import default_tag
 
-    tag = f"{wish.model.name.lower()}:{wish.model.version}" if wish.model else f"{_name_of(wish).lower()}:latest"
-    return replace(wish, tag=tag)
+    if model is not None:
+        return default_tag(model.name, str(model.version))
+    assert script is not None
+    return default_tag(script.stem, "latest")
 
 
 def _name_of(wish: "Wish") -> str:
@@ -161,6 +168,8 @@ def _name_of(wish: "Wish") -> str:
 
 def _script(parsed: argparse.Namespace, typed: Typed) -> tuple[Path | None, Path | None]:
     """Both absolute; a script may be named from its folder, as Azure ML's are."""
+    from accelserve.packaging.dockerfile import is_sayable
+
     if parsed.entry_script is None:
         if parsed.model is None:
             typed.problems.append("say what to package: NAME[:VERSION] of a registered model, or --entry-script")
@@ -183,14 +192,20 @@ def _script(parsed: argparse.Namespace, typed: Typed) -> tuple[Path | None, Path
     if not script.is_file():
         typed.problems.append(f"--entry-script {script}: there is no such file")
         return None, None
+    if not is_sayable(str(script.relative_to(folder) if folder and script.is_relative_to(folder) else script.name)):
+        typed.problems.append(f"--entry-script {str(script)!r}: no Dockerfile can say this name; give it another")
     return script, folder
 
 
 def _model_files(texts: Sequence[str], typed: Typed) -> tuple[tuple[str, Path], ...]:
+    from accelserve.packaging.dockerfile import is_sayable
+
     found: dict[str, Path] = {}
     for text in texts:
         name, _, path = text.partition("=")
-        if not name or not path or "/" in name or name in (".", "..") or "'" in text:
+        if not is_sayable(text):
+            typed.problems.append(f"--model-files {text!r}: no Dockerfile can say this name; give it another")
+        elif not name or not path or "/" in name or name in (".", "..") or "'" in text:
             typed.problems.append(f"--model-files {text!r}: want NAME=PATH, for example words=data/words.txt")
         elif not Path(path).exists():
             typed.problems.append(f"--model-files {text!r}: there is no {path}")

@@ -9,17 +9,22 @@ from typing import Any
 import yaml
 
 from accelserve.config_sources import ConfigError
+from accelserve.packaging.conda_versions import pip_version
+from accelserve.small_files import read_small
 
 _MOST_BYTES = 2**20
 _MOST_DEPTH = 20
 _KEYS = ("name", "channels", "dependencies", "prefix", "variables")
 _NAME = re.compile(r"(?:(?P<channel>[^\s:]+)::)?(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?P<rest>.*)", re.DOTALL)
 _PIP_NAME = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)\s*(?P<extras>\[[^\]]*\])?\s*(?P<rest>.*)", re.DOTALL)
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+_EGG = re.compile(r"#(?:.*&)?egg=([A-Za-z0-9][A-Za-z0-9._-]*)")
+_OWN_FILE = re.compile(r"[^@;]*(/|\.(whl|zip|tar\.gz)\s*$)")
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """One entry of the dependencies. name: in lower case, with - for _ and dots as they are.
+    """One entry of the dependencies. name: in lower case, with - for _ and dots as they are; "" of a bare address.
 
     version: pip's words (`==1.12.*`), "" for any. text: the entry as it stands. of_pip: whether it is pip's list's.
     rest: a pip entry with extras, a marker or an address, which is kept as it is; else "".
@@ -45,9 +50,11 @@ class CondaFile:
 def read_conda_file(path: Path) -> CondaFile:
     """Raises ConfigError with every problem, each with its line and a remedy."""
     try:
-        data = path.read_bytes()
+        data = read_small(path, _MOST_BYTES)
     except OSError as error:
         raise ConfigError([f"--conda {path}: {error.strerror}"]) from error
+    if len(data) > _MOST_BYTES:
+        raise ConfigError([f"{path}: more than {_MOST_BYTES // 2**10} KiB are no environment file"])
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -57,8 +64,6 @@ def read_conda_file(path: Path) -> CondaFile:
 
 def parse_conda_file(text: str, source: str) -> CondaFile:
     """source: for messages. Raises ConfigError."""
-    if len(text) > _MOST_BYTES:
-        raise ConfigError([f"{source}: {len(text)} characters are no environment file; want at most {_MOST_BYTES}"])
     reader = _Reader(source)
     try:
         _check_shape(text)
@@ -155,12 +160,18 @@ class _Reader:
             if key != "pip":
                 self._problem(line, f"{key!r}: only `pip:` can have a list of its own; want `- {key}=VERSION`")
         for line, text in self._texts(parts, "pip"):
-            if text.startswith("-"):
-                self._problem(line, f"pip: {text!r} is an option; write the packages themselves into the list")
+            if re.search(r"(^|\s)-", text):
+                self._problem(line, f"pip: {text!r} is or has an option; write the packages themselves into the list")
+                continue
+            if _ADDRESS.match(text):
+                egg = _EGG.search(text)
+                yield Wanted(_normal(egg[1]) if egg else "", "", text, line, True, text)
                 continue
             found = _PIP_NAME.fullmatch(text)
-            if not found:
-                self._problem(line, f"pip: {text!r}: want `name==version`")
+            if not found or _OWN_FILE.match(text):
+                self._problem(
+                    line, f"pip: {text!r}: want `name==version` or an address: the image has no file of yours"
+                )
                 continue
             yield _pip_wanted(found, text, line)
 
@@ -171,43 +182,13 @@ class _Reader:
             return
         if found["channel"]:
             self._remarks.append((line, f"{text}: the channel {found['channel']} is left out; the package is PyPI's"))
-        version, remark = _conda_version(found["rest"].strip())
+        version, remark = pip_version(found["rest"].strip())
         if version is None:
             self._problem(line, f"{text!r}: {remark}")
             return
         if remark:
             self._remarks.append((line, f"{text}: {remark}"))
         yield Wanted(_normal(found["name"]), version, text, line)
-
-
-_ONE = re.compile(r"(?P<sign>==|>=|<=|!=|~=|>|<|=)?\s*(?P<number>[0-9][A-Za-z0-9._+!*-]*)")
-
-
-def _conda_version(text: str) -> tuple[str | None, str]:
-    """Conda's version -> pip's, and a remark; None for one that cannot be read, with the reason.
-
-    A single `=` is conda's "begins with"; what stands behind a second one is a build, which PyPI does not have.
-    """
-    if not text or text == "*":
-        return "", ""
-    if "|" in text or "[" in text:
-        return None, "want a version that pip can read, such as =1.12, ==1.12.0 or >=1.12,<2"
-    remark = ""
-    bare = text.lstrip("=").strip()
-    if (text.startswith("=") and re.search(r"[\s=]", bare)) or (text[0] not in "=<>!~" and re.search(r"[\s=]", text)):
-        number, _, build = re.sub(r"\s+", "=", bare).partition("=")
-        prefix = "==" if text.startswith("==") else "="
-        text, remark = f"{prefix}{number}", f"the build {build.strip('=')} is left out: PyPI has none"
-    parts = [_ONE.fullmatch(part.strip()) for part in text.split(",")]
-    if not all(parts):
-        return None, "want a version that pip can read, such as =1.12, ==1.12.0 or >=1.12,<2"
-    return ",".join(_pip_version(part["sign"] or "=", part["number"]) for part in parts if part), remark
-
-
-def _pip_version(sign: str, number: str) -> str:
-    if sign != "=":
-        return f"{sign}{number}"
-    return f"=={number}" if number.endswith("*") else f"=={number}.*"
 
 
 def _pip_wanted(found: "re.Match[str]", text: str, line: int) -> Wanted:

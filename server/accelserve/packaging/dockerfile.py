@@ -1,6 +1,7 @@
 """The Dockerfile of a packaged model: text, from values."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -15,6 +16,27 @@ DOCKERIGNORE = """\
 !app
 !files
 """
+_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@+-]*")
+_REPOSITORY = re.compile(r"[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*")  # a part of one, as registries take it
+_MOST_CHARACTERS = 128
+
+
+def is_image(text: str) -> bool:
+    """Whether it can be an image's name, whatever engine reads it, and nothing else to a Dockerfile."""
+    return _IMAGE.fullmatch(text) is not None
+
+
+def is_sayable(name: str) -> bool:
+    """Whether a Dockerfile can say a file's name: in one line, and in UTF-8."""
+    return name.isprintable()
+
+
+def default_tag(name: str, version: str) -> str:
+    """An image's name from a model's or a script's, as near as registries take it."""
+    repository = name.lower()
+    if not _REPOSITORY.fullmatch(repository) or len(repository) > _MOST_CHARACTERS:
+        repository = re.sub(r"[^a-z0-9]+", "-", repository)[:_MOST_CHARACTERS].strip("-") or "model"
+    return f"{repository}:{version}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +60,8 @@ def dockerfile(recipe: Recipe) -> str:
 
 
 def _lines(recipe: Recipe) -> Iterator[str]:
-    yield f"# {recipe.title}; made by `accelserve package`. BASE is an image of Dockerfile.gpu or Dockerfile.fpga."
+    # Not the title first: a comment at the top that begins with a word and = is a directive.
+    yield f"# Made by `accelserve package`: {recipe.title}. BASE is an image of Dockerfile.gpu or Dockerfile.fpga."
     yield f"ARG BASE={recipe.base}"
     yield "FROM ${BASE}"
     yield "USER 0"

@@ -21,7 +21,11 @@ from accelserve.packaging.source_tree import build_files
 from accelserve.packaging.translation import TENSORFLOW, Plan
 
 _NEED_TENSORFLOW = ("saved_model", "cut")
-_SECRETS = re.compile(r"(^|/)(\.env|keys\.json|id_[a-z0-9]+|\.netrc|\.pypirc|[^/]*\.(pem|key|p12|pfx|kdbx))$")
+_SECRETS = re.compile(
+    r"(^|/)(\.env(\.[^/]*)?|keys\.json|id_[a-z0-9]+|\.netrc|\.pypirc|\.git-credentials|credentials|secrets?\.[^/]*"
+    r"|[^/]*\.(pem|key|p12|pfx|kdbx|ppk|jks|keystore))$",
+    re.IGNORECASE,
+)
 _BASE = "base"  # the folder of our own source in the context
 
 
@@ -133,9 +137,8 @@ def _beside(home: Path, place: str) -> Iterator[Piece]:
 
 def likely_secrets(found: Sequence[Piece]) -> list[str]:
     """Of the user's files those whose names say that nobody else should have them."""
-    return [
-        piece.place for piece in found if piece.place.startswith(("app/", "files/")) and _SECRETS.search(piece.place)
-    ]
+    own = ("app/", "files/", "models/")
+    return [piece.place for piece in found if piece.place.startswith(own) and _SECRETS.search(piece.place)]
 
 
 def environment(wish: Wish) -> dict[str, str]:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from accelserve.packaging.conda_file import CondaFile, Wanted
 
 TENSORFLOW = "tensorflow"
+_CREDENTIALS = re.compile(r"://(?!git@)[^/@\s]+@")  # git@ is everybody's name
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +137,10 @@ def translated(file: CondaFile, in_image: Collection[str]) -> Plan:
         if why:
             told.append(Told(wanted.line, wanted.text, requirement, why))
         if requirement:
-            name = _name_of(requirement)
-            if name in requirements and requirements[name] != requirement:
-                told.append(Told(wanted.line, wanted.text, requirement, f"takes the place of {requirements[name]}"))
-            requirements[name] = requirement
+            slot = _slot(wanted, requirement)
+            if slot in requirements and requirements[slot] != requirement:
+                told.append(Told(wanted.line, wanted.text, requirement, f"takes the place of {requirements[slot]}"))
+            requirements[slot] = requirement
     told += [Told(line, "", "", remark) for line, remark in file.remarks]
     return Plan(tuple(requirements.values()), frozenset(needs), tuple(told), tuple(_channels(file)))
 
@@ -157,13 +158,21 @@ def _one(wanted: Wanted, in_image: Collection[str]) -> tuple[str, Rule | None, s
             return "", rule, ""
         return "", rule, "the server needs its own version of it, which the image has"
     if wanted.rest:
-        return wanted.rest, rule, "taken from an address: nobody checks what it is" if "@" in wanted.rest else ""
+        return wanted.rest, rule, _told_of_address(wanted.rest)
     return f"{name}{wanted.version}", rule, rule.why if rule is not None else ""
 
 
-def _name_of(requirement: str) -> str:
-    found = re.match(r"[A-Za-z0-9._-]+", requirement)
-    return _canonical(found[0]) if found else requirement
+def _slot(wanted: Wanted, requirement: str) -> str:
+    """Of two with the same one pip wants the later alone: not of bare addresses, nor of what is for some pythons."""
+    name = re.match(r"[A-Za-z0-9._-]+", requirement)
+    return requirement if not wanted.name or ";" in wanted.rest or name is None else _canonical(name[0])
+
+
+def _told_of_address(rest: str) -> str:
+    if "://" not in rest:
+        return ""
+    secret = "; what stands in it before the @ is in requirements.txt and the manifest too, for all who have the folder"
+    return f"taken from an address: nobody checks what it is{secret if _CREDENTIALS.search(rest) else ''}"
 
 
 def _canonical(name: str) -> str:
