@@ -115,3 +115,32 @@ def test_the_body_can_be_replaced():
     made.data = b"other"
     made.content_type = "text/plain"
     assert (made.get_data(), made.headers["content-type"]) == (b"other", "text/plain")
+
+
+@BOTH
+def test_it_is_changed_after_it_was_made_as_flasks_can_be(response):
+    made = response(b"\x89PNG", 200)
+    made.mimetype, made.status = "image/png", "503 BUSY"
+    assert (made.content_type, made.status_code, made.status) == ("image/png", 503, "503 SERVICE UNAVAILABLE")
+    made.mimetype = "text/plain"
+    assert made.content_type == "text/plain; charset=utf-8"
+
+
+@BOTH
+def test_cookies_are_headers_of_their_own(response):
+    made = response("x", 200)
+    made.set_cookie("a", "1")
+    made.set_cookie("b", "2", max_age=60, path=None, httponly=True, secure=False)
+    assert made.headers.getlist("set-cookie") == ["a=1; Path=/", "b=2; HttpOnly; Max-Age=60"]
+    with pytest.raises(ValueError, match="line end"):
+        made.set_cookie("c", "1", path="/\r\nX-Evil: 1")
+
+
+@BOTH
+def test_a_body_of_json_is_read_back(response):
+    made = response({"a": 1}, 200, json_str=True)
+    assert (made.is_json, made.json, made.get_json()) == (True, {"a": 1}, {"a": 1})
+    text = response("{", 200)
+    assert (text.is_json, text.json, text.get_json(force=True, silent=True)) == (False, None, None)
+    with pytest.raises(ValueError, match="Expecting"):
+        text.get_json(force=True)

@@ -1,7 +1,9 @@
 """The response that an `@rawhttp` script gives: what scripts use of Flask's, without Flask."""
 
+import json
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
+from http.cookies import SimpleCookie
 from typing import Any, ClassVar
 
 from accelserve.entry_script.json_answers import JsonEncoder
@@ -94,9 +96,42 @@ class AMLResponse:
     def mimetype(self) -> str:
         return self.content_type.partition(";")[0].strip().lower()
 
+    @mimetype.setter
+    def mimetype(self, value: str) -> None:
+        self.content_type = f"{value}; charset=utf-8" if value.startswith("text/") else value
+
     @property
     def status(self) -> str:
         return f"{self.status_code} {_phrase(self.status_code)}".rstrip()
+
+    @status.setter
+    def status(self, value: int | str) -> None:
+        self.status_code = _status(value)
+
+    def set_cookie(self, key: str, value: str = "", **attributes: Any) -> None:
+        """attributes: of `http.cookies`, as `max_age`, `secure`, `httponly`, and `path`, which is "/" if unsaid."""
+        cookie = SimpleCookie({key: value})
+        for name, said in {"path": "/", **attributes}.items():
+            if said not in (None, False):
+                cookie[key][name.replace("_", "-")] = said
+        self.headers.add("Set-Cookie", cookie[key].OutputString())
+
+    @property
+    def is_json(self) -> bool:
+        return self.mimetype == _JSON or self.mimetype.endswith("+json")
+
+    @property
+    def json(self) -> Any:
+        return self.get_json()
+
+    def get_json(self, force: bool = False, silent: bool = False) -> Any:
+        """None if it is not said to be JSON. Raises ValueError if it is none, unless silent."""
+        try:
+            return json.loads(self.get_data()) if force or self.is_json else None
+        except ValueError:
+            if silent:
+                return None
+            raise
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} [{self.status}]>"
