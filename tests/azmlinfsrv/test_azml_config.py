@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from accelserve.azmlinfsrv.config import AzmlConfig, AzmlFlags, AzmlLoaded, load_azml_config
+from accelserve.azmlinfsrv.config import AzmlConfig, AzmlConfigError, AzmlFlags, AzmlLoaded, load_azml_config
 from accelserve.azmlinfsrv.runtime import worker_environ, worker_settings
 from accelserve.config_sources import ConfigError
 
@@ -110,10 +110,32 @@ def test_all_mistakes_are_told_at_once(tmp_path):
     assert [problem.partition(":")[0] for problem in found] == [
         "--host",
         "ACCELSERVE_MAX_BODY_BYTES",
-        "SCORING_TIMEOUT_MS",
         "--port",
         "--worker_count",
+        "SCORING_TIMEOUT_MS",
     ]
+
+
+@pytest.mark.parametrize(
+    ("environ", "flags", "code"),
+    [
+        ({}, {"port": "70000"}, 1),
+        ({}, {"entry_script": None}, 1),
+        ({"SCORING_TIMEOUT_MS": "soon"}, {}, 3),
+        ({"SCORING_TIMEOUT_MS": "soon"}, {"worker_count": "0"}, 1),
+        ({"WORKER_COUNT": "many"}, {}, 3),
+    ],
+)
+def test_the_original_ends_with_1_for_its_command_line_and_with_3_for_the_rest(tmp_path, environ, flags, code):
+    with pytest.raises(AzmlConfigError) as wrong:
+        load(tmp_path, environ, strict=True, **flags)
+    assert wrong.value.exit_code == code
+
+
+def test_the_original_passes_over_a_file_that_is_not_there(tmp_path):
+    assert loaded(tmp_path, config_file="none.json", strict=True).warnings == (
+        "--config_file none.json: no such file, or it is empty",
+    )
 
 
 def test_a_broken_or_missing_file_is_told(tmp_path):

@@ -276,14 +276,15 @@ def test_a_wrong_configuration_ends_with_the_code_of_the_house_or_of_the_origina
         end(process)
 
 
-def test_a_port_in_use_is_told_before_the_script_is_started(raw, tmp_path):
+@pytest.mark.parametrize(("strict", "code"), [((), 5), (("--strict-compat", "--host", "127.0.0.1"), 1)])
+def test_a_port_in_use_is_told_before_the_script_is_started(raw, tmp_path, strict, code):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        process = start_azml(["--entry_script", raw, "--port", port], tmp_path / "log")
+        process = start_azml(["--entry_script", raw, "--port", port, *strict], tmp_path / "log")
         try:
-            assert process.wait(60) == 5
+            assert process.wait(60) == code
             assert f"HTTP port {port} on 127.0.0.1 is in use" in (tmp_path / "log").read_text()
         finally:
             end(process)

@@ -100,12 +100,20 @@ class AzmlLoaded:
     warnings: tuple[str, ...]
 
 
+class AzmlConfigError(ConfigError):
+    """exit_code: the original's. Its command line ends it with 1, what its workers read with 3."""
+
+    def __init__(self, problems: list[str], exit_code: int) -> None:
+        super().__init__(problems)
+        self.exit_code = exit_code
+
+
 def load_azml_config(flags: AzmlFlags, environ: Mapping[str, str], folder: Path) -> AzmlLoaded:
-    """folder: the working folder, AML_APP_ROOT's default. Raises ConfigError with every problem found."""
+    """folder: the working folder, AML_APP_ROOT's default. Raises AzmlConfigError with every problem found."""
     reader = _Reader(flags, environ, folder)
     config = reader.config()
-    if reader.problems:
-        raise ConfigError(reader.problems)
+    if problems := [*reader.problems, *reader.problems_of_workers]:
+        raise AzmlConfigError(problems, 1 if reader.problems else 3)
     return AzmlLoaded(config, tuple(reader.warnings))
 
 
@@ -114,6 +122,7 @@ class _Reader:
 
     def __init__(self, flags: AzmlFlags, environ: Mapping[str, str], folder: Path) -> None:
         self.problems: list[str] = []
+        self.problems_of_workers: list[str] = []  # in what the original's workers read: environment and file
         self.warnings: list[str] = []
         self._flags = flags
         self._environ = environ
@@ -171,17 +180,18 @@ class _Reader:
             places.append(Path(self._folder, script).parent / "config.json")
         found = next((place for place in places if place.is_file() and place.stat().st_size), None)
         if found is None:
-            if named:
-                self.problems.append(f"--config_file {named}: no such file, or it is empty")
+            if named:  # the original goes on without it
+                told = self.warnings if self._flags.strict else self.problems
+                told.append(f"--config_file {named}: no such file, or it is empty")
             return
         self._file_name = str(found)
         try:
             content = json.loads(found.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            self.problems.append(f"{found}: {getattr(error, 'strerror', None) or error}")
+            self.problems_of_workers.append(f"{found}: {getattr(error, 'strerror', None) or error}")
             return
         if not isinstance(content, dict):
-            self.problems.append(f"{found}: want a JSON object of environment names and values")
+            self.problems_of_workers.append(f"{found}: want a JSON object of environment names and values")
             return
         unknown = sorted(content.keys() - _KNOWN_QUIETLY - _WITHOUT_EFFECT.keys())
         if unknown:
@@ -224,13 +234,13 @@ class _Reader:
         if least <= number <= most:
             return number
         wanted = f"want a whole number from {least} to {most}" if most < 2**53 else f"want a whole number from {least}"
-        self.problems.append(f"{source}: {text[:60]!r}: {wanted}")
+        (self.problems if typed is not None else self.problems_of_workers).append(f"{source}: {text[:60]!r}: {wanted}")
         return default
 
     def _log_level(self) -> str:
         text = self._text("AZUREML_LOG_LEVEL", "INFO").upper()
         if text not in _LOG_LEVELS:
-            self.problems.append(f"AZUREML_LOG_LEVEL: {text[:60]!r}: want one of {', '.join(_LOG_LEVELS)}")
+            self.problems_of_workers.append(f"AZUREML_LOG_LEVEL: {text[:60]!r}: want one of {', '.join(_LOG_LEVELS)}")
         return _LOG_LEVELS.get(text, "info")
 
     def _own(self) -> dict[str, Any]:

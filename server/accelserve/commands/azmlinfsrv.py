@@ -5,10 +5,9 @@ import os
 import sys
 from pathlib import Path
 
-from accelserve.azmlinfsrv.config import AzmlFlags, AzmlLoaded, load_azml_config, own_options
+from accelserve.azmlinfsrv.config import AzmlConfigError, AzmlFlags, AzmlLoaded, load_azml_config, own_options
 from accelserve.commands.parsing import Commands
 from accelserve.commands.serve import option_help
-from accelserve.config_sources import ConfigError
 from accelserve.errors import ExitCode
 
 _EPILOG = """\
@@ -20,7 +19,8 @@ examples:
 The original's environment names are read (AZUREML_MODEL_DIR, SCORING_TIMEOUT_MS, WORKER_TIMEOUT, AML_CORS_ORIGINS,
 SEPERATE_HEALTH_ENDPOINT, ...), and config.json in AML_APP_ROOT or beside the script: flags win over the environment,
 the environment over the file. docs/azure_probe_table.md lists where answers differ from the original's;
---strict-compat gives the original's, its address 0.0.0.0 and its exit code 1 for a wrong configuration.
+--strict-compat gives the original's, its address 0.0.0.0 and its exit codes: 1 for a wrong command line or a port in
+use, 3 for what is wrong in the environment or the file.
 
 exit codes: 0 ok, 1 unforeseen, 2 usage or configuration, 3 the entry script does not start, 5 port in use
 """
@@ -59,11 +59,11 @@ def add(commands: Commands) -> None:
 def _run(parsed: argparse.Namespace) -> ExitCode:
     try:
         loaded = load_azml_config(_flags(parsed), os.environ, Path.cwd())
-    except ConfigError as error:
+    except AzmlConfigError as error:
         if not parsed.strict_compat:
             raise
         print("\n".join(error.problems), file=sys.stderr)
-        return ExitCode.UNFORESEEN  # the original's 1
+        return ExitCode(error.exit_code)
     return _serve(loaded)
 
 
@@ -84,4 +84,5 @@ def _serve(loaded: AzmlLoaded) -> ExitCode:
     configure_logging(json=config.server.log_format == "json", level=config.log_level)
     for warning in loaded.warnings:
         logging.getLogger("accelserve.config").warning("%s", warning)
-    return run_azmlinfsrv(config, lambda ready: print(ready, flush=True))
+    code = run_azmlinfsrv(config, lambda ready: print(ready, flush=True))
+    return ExitCode.UNFORESEEN if config.strict and code is ExitCode.CONFLICT else code  # a port in use
