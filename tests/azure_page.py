@@ -30,8 +30,9 @@ DEFAULT, STRICT = (), ("--strict-compat", "--host", "127.0.0.1")
 _INTRODUCTION = """\
 How `accelserve azmlinfsrv` answers what {original} is asked in {count} probes of three scripts
 (JSON text, raw HTTP, a schema). Made by `python -m tests.azure_page` from the original's recorded answers and our
-servers'; a test holds it. Headers are shown where they differ: ids that a server makes as `made`, values that differ
-from run to run as `there`. `x-ms-server-version` says `accelserve/VERSION`, with `--strict-compat` what the original
+servers'; a test holds it. Of Swagger documents all is compared but descriptions, which are in our own words, and
+examples. Headers are shown where they differ: ids that a server makes as `made`, values that differ from run to run as
+`there`. `x-ms-server-version` says `accelserve/VERSION`, with `--strict-compat` what the original
 says. Header names are in small letters here, and JSON that run() returns has no spaces; with `--strict-compat` it has.
 """
 
@@ -64,6 +65,7 @@ REASONS = {
         Reason(r"json: SystemExit in run\(\)", ".*", _NO_HTML),
         Reason(r"json: NaN returned", "body", "the answer is valid JSON"),
         Reason(r"json: bytes returned", ".*", "bytes and numpy values are encoded"),
+        Reason(r"json: an object returned", ".*", "the client learns that run() failed, and what it returned"),
         Reason(r"json: run\(\) over SCORING_TIMEOUT_MS", "status", "504 tells a time limit from a script's error"),
         Reason(r"json: run\(\) over WORKER_TIMEOUT", ".*", "as over the other limit, and the worker lives on"),
         Reason(r".*: CORS: no Origin", "access-control-allow-origin", "who sends no Origin needs no permission"),

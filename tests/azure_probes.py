@@ -41,6 +41,8 @@ def run(raw_data):
         return [float("nan")]
     if "bytes" in raw_data:
         return b"bytes"
+    if "object" in raw_data:
+        return object()
     if "tuple" in raw_data:
         return 1, 503
     if "none" in raw_data:
@@ -190,6 +192,7 @@ def _json() -> Iterator[Probe]:
     yield _post("json", "SystemExit in run()", b'"exit"', JSON)
     yield _post("json", "NaN returned", b'"nan"', JSON)
     yield _post("json", "bytes returned", b'"bytes"', JSON)
+    yield _post("json", "an object returned", b'"object"', JSON)
     yield _post("json", "a tuple returned", b'"tuple"', JSON)
     yield _post("json", "None returned", b'"none"', JSON)
     yield _post("json", "a JSON text returned", b'"text"', JSON)
@@ -259,8 +262,8 @@ class Outcome:
     """What is compared of an answer.
 
     headers: those that a client may look at, by lower-case name; ids that a server made are "made", and what differs
-    from run to run is "there". body: text; of a swagger document its version; of a long one its length; JSON is spaced
-    alike.
+    from run to run is "there". body: text; of a swagger document all but its descriptions and examples; of a long
+    one its length; JSON is spaced alike.
     """
 
     status: int
@@ -310,8 +313,18 @@ def outcome_of(data: bytes, probe: Probe) -> Outcome:
 def _body(body: bytes, content_type: str, probe: Probe) -> str:
     if probe.target.startswith("/swagger") and body.startswith(b"{") and b"paths" in body:
         document = json.loads(body)
-        return f"swagger {document['swagger']}" if "swagger" in document else f"openapi {document['openapi']}"
+        version = f"swagger {document['swagger']}" if "swagger" in document else f"openapi {document['openapi']}"
+        return f"{version}: {json.dumps(_without_words(document), sort_keys=True)}"
     if content_type == "application/json" and body:
         return json.dumps(json.loads(body))  # spaces between its parts say nothing
     text = body.decode("utf-8", "backslashreplace")
     return text if len(text) < 400 else f"{len(body)} bytes"
+
+
+def _without_words(part: object) -> object:
+    """A document as programs read it: ours describes in words of our own."""
+    if isinstance(part, list):
+        return [_without_words(item) for item in part]
+    if isinstance(part, dict):
+        return {k: _without_words(v) for k, v in part.items() if k not in ("description", "example", "examples")}
+    return part
