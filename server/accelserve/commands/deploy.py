@@ -33,7 +33,8 @@ under a supervisor that starts replicas again when they die. Its folder is in AC
 accelserve/services in the user's data folder.
 
 exit codes: 0 ok, 1 unforeseen, or not Healthy in time, 2 usage or configuration, 3 the script or the model does not
-load, 4 no such model, 5 there is a service of that name, or a port is in use, 6 required device missing
+load, 4 no such model, 5 there is a service of that name, a port is in use, or another update came before this one was
+Healthy, 6 required device missing
 """
 
 
