@@ -118,10 +118,15 @@ _PREDICT = (
     predict("bytes", "/v1/models/text:predict", {"instances": [{"b64": "AP8="}]}),
     predict("bytes that are no base64", "/v1/models/text:predict", {"instances": [{"b64": "!"}]}, 400),
     predict(
-        "a picture for a model of pixels",
+        "pictures for a model of pixels",
+        "/v1/models/digits:predict",
+        {"instances": [{"b64": base64.b64encode(JPEG).decode()}] * 2},
+    ),
+    predict(
+        "half a picture for a model of pixels",
         "/v1/models/digits:predict",
         {"instances": [{"b64": base64.b64encode(JPEG[:900]).decode()}]},
-        400,
+        422,
     ),
     predict("a version", "/v1/models/many/versions/2:predict", _ROWS),
     predict("the latest version", "/v1/models/many:predict", _ROWS),

@@ -166,6 +166,53 @@ def test_a_body_is_refused_before_its_signature_is_looked_up_and_its_values_afte
         assert caught.value.kind is kind
 
 
+# --- pictures for a model of pixels, as strings over gRPC: ours, where TF Serving has {"b64"} for strings only
+
+PIXELS = signature(image="uint8")
+PICTURE = '{"b64": "/9g="}'
+
+
+@pytest.mark.parametrize(
+    ("body", "name", "value"),
+    [
+        (f'{{"instances": [{PICTURE}, {PICTURE}]}}', "image", [b"\xff\xd8"] * 2),
+        (f'{{"instances": [{{"image": {PICTURE}}}]}}', "image", [b"\xff\xd8"]),
+        (f'{{"instances": [{{"image_in:0": {PICTURE}}}]}}', "image_in:0", [b"\xff\xd8"]),
+        (f'{{"inputs": {PICTURE}}}', "image", b"\xff\xd8"),
+        (f'{{"inputs": [{PICTURE}], "output_filter": ["y"]}}', "image", [b"\xff\xd8"]),
+        (f'{{"inputs": {{"other": 1, "image": [{PICTURE}]}}}}', "image", [b"\xff\xd8"]),
+        (f'{{"instances": [[{PICTURE}]]}}', "image", [[b"\xff\xd8"]]),
+    ],
+)
+def test_encoded_pictures_become_strings_where_they_are_decoded(body: str, name: str, value: object):
+    _, inputs, _, _ = read_predict(body.encode(), lambda _: PIXELS, {"serving_default"})
+    assert {name: tensor.tolist() for name, tensor in inputs.items()} == {name: value}
+    assert inputs[name].dtype == np.object_
+    with pytest.raises(ScoringError):
+        read_predict(body.encode(), lambda _: PIXELS, {"another"})
+
+
+@pytest.mark.parametrize("values", ["[[1, 2]]", '[{"image": [1, 2]}]', "[]", '[{"other": 1}]', "[true]", '["/9g="]'])
+def test_what_does_not_begin_with_an_encoded_picture_is_read_as_ever(values: str):
+    def outcome(pictures: tuple[str, ...]) -> object:
+        try:
+            return read_predict(body, lambda _: PIXELS, pictures)[1]["image"].tolist()
+        except ScoringError as error:
+            return error.kind, error.message
+
+    for key in ("instances", "inputs"):
+        body = f'{{"{key}": {values}}}'.encode()
+        assert outcome(("serving_default",)) == outcome(())
+
+
+@pytest.mark.parametrize(
+    ("values", "told"), [(f"[{PICTURE}, 1]", "Type: Number"), ('[{"b64": "?"}]', "Unable to base64 decode")]
+)
+def test_the_first_value_decides_what_the_others_have_to_be(values: str, told: str):
+    with pytest.raises(ScoringError, match=re.escape(told)):
+        read_predict(f'{{"instances": {values}}}'.encode(), lambda _: PIXELS, {"serving_default"})
+
+
 # --- one input
 
 

@@ -503,6 +503,23 @@ def test_a_priority_is_taken_in_any_case(site, priority):
     assert site.score("dense", ROWS.tolist(), x_accelserve_priority=priority).status == 200
 
 
+@pytest.mark.parametrize("path", ["/score?model=planes", "/v1/models/planes:predict"])
+def test_pictures_in_base64_are_decoded_for_a_model_of_pixels(site, path):
+    picture = PICTURE_FORMS["png"]
+    coded = {"b64": base64.b64encode(picture).decode()}
+    wanted = site.score("planes", picture).json
+    for body in ({"instances": [coded, coded]}, {"instances": [{"image": coded}] * 2}, {"inputs": [coded, coded]}):
+        found = post(site.server, path, body).json
+        found = found if isinstance(found, list) else found.get("predictions", found.get("outputs"))
+        np.testing.assert_allclose(found, [wanted, wanted], rtol=1e-4)
+    broken = {"b64": base64.b64encode(picture[:40]).decode()}
+    assert post(site.server, path, {"instances": [coded, broken]}).status == 422
+    assert post(site.server, path, {"instances": [{"b64": "?"}]}).status == 400
+    assert post(site.server, path, {"instances": [coded, 1]}).status == 400
+    assert post(site.server, path, {"instances": [[coded]]}).status == 400
+    assert post(site.server, path.replace("planes", "dense"), {"instances": [coded]}).status == 400
+
+
 @pytest.mark.parametrize("priority", ["urgent", "", "1", "high,low"])
 def test_an_unknown_priority_is_400(site, priority):
     answer = site.score("dense", ROWS.tolist(), x_accelserve_priority=priority)

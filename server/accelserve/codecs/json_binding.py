@@ -4,6 +4,7 @@ Names are the signature's keys or its tensor names, and the tensors come back un
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from accelserve.codecs.json_numbers import NumberArray
 from accelserve.codecs.json_tensors import MAX_RANK, in_runs, is_b64, quick_tensor, tensor_of, walk
 from accelserve.codecs.json_text import show
 from accelserve.errors import GRPC_CODE_NAMES, Kind, ScoringError
-from accelserve.tensors import Tensor, TensorSpec, find_spec
+from accelserve.tensors import STRING, Tensor, TensorSpec, find_spec
 
 Specs = Mapping[str, TensorSpec]
 
@@ -62,6 +63,23 @@ def bind_rows(rows: Sequence[Any] | NumberArray, specs: Specs, *, has_bools: boo
         found = quick_tensor(column, specs[key].dtype, has_bools)
         tensors[name] = found if found is not None else _stack(column, specs[key], has_bools, name)
     return tensors
+
+
+def with_pictures(values: Any, specs: Specs) -> Specs:
+    """What to bind "instances" or "inputs" to where the only input takes encoded pictures too: strings, if they are.
+
+    The first value decides, as TF Serving has it: whether it is {"b64": "<text>"}.
+    """
+    first = _first_leaf(values)
+    if _is_named(first):
+        first = next((_first_leaf(value) for name, value in first.items() if find_spec(specs, name)), None)
+    return {key: replace(spec, dtype=STRING) for key, spec in specs.items()} if is_b64(first) else specs
+
+
+def _first_leaf(values: Any) -> Any:
+    while type(values) is list and values:
+        values = values[0]
+    return values
 
 
 def _bind_numbers(numbers: NumberArray, specs: Specs) -> dict[str, Tensor] | None:

@@ -4,13 +4,13 @@ A request is read by `read_predict`, in TF Serving's order of checks: first the 
 caller's function looks up model and signature; `bind_predict` makes the tensors.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import orjson
 
-from accelserve.codecs.json_binding import bind_columns, bind_rows
+from accelserve.codecs.json_binding import Specs, bind_columns, bind_rows, with_pictures
 from accelserve.codecs.json_numbers import MIN_BYTES, NumberArray, parse_large, rows_together
 from accelserve.codecs.json_tensors import quick_tensor
 from accelserve.codecs.json_text import dumps, json_list, json_rows, json_value, parse_json, quick_bytes, show
@@ -40,11 +40,12 @@ class PredictBody(NamedTuple):  # which is made in a quarter of the time of a fr
 
 
 def read_predict(
-    body: bytes, signature_called: Callable[[str], Signature]
+    body: bytes, signature_called: Callable[[str], Signature], pictures: Container[str] = ()
 ) -> tuple[Signature, dict[str, Tensor], tuple[str, ...], bool]:
     """`parse_predict` and `bind_predict` in one: signature, inputs, output_filter and row_format.
 
     signature_called: finds a signature by its name, "" when the body names none; what it raises goes on to the caller.
+    pictures: the names of signatures with `bind_predict`'s `pictures`.
     """
     small = len(body) < MIN_BYTES
     document = parse_json(body) if small else parse_large(body)
@@ -52,11 +53,13 @@ def read_predict(
         # The usual body has nothing else to look at; saying so at length takes 0.7 us.
         signature = signature_called("")
         if signature.inputs:
-            has_bools = _has_bools(body) if small else _may_have_bools(rows, body, signature)
-            return signature, bind_rows(rows, signature.inputs, has_bools=has_bools), (), True
+            specs = with_pictures(rows, signature.inputs) if signature.name in pictures else signature.inputs
+            has_bools = _has_bools(body) if small else _may_have_bools(rows, body, specs)
+            return signature, bind_rows(rows, specs, has_bools=has_bools), (), True
     parsed = read_document(document, body)
     signature = signature_called(parsed.signature)
-    return signature, bind_predict(parsed, signature), parsed.output_filter, parsed.row_format
+    inputs = bind_predict(parsed, signature, pictures=signature.name in pictures)
+    return signature, inputs, parsed.output_filter, parsed.row_format
 
 
 def parse_predict(body: bytes) -> PredictBody:
@@ -81,12 +84,12 @@ def read_document(document: object, body: bytes) -> PredictBody:
     )
 
 
-def _may_have_bools(values: object, text: bytes, signature: Signature) -> bool:
+def _may_have_bools(values: object, text: bytes, specs: Specs) -> bool:
     """Whether true or false may stand among the values, and pass for numbers (see json_tensors)."""
     if len(text) < MIN_BYTES:
         return _has_bools(text)
     # A NumberArray looks for itself, and they cannot pass for strings: to look through 20 KB of base64 takes 22 us.
-    looked = type(values) is NumberArray or all(spec.dtype.is_string for spec in signature.inputs.values())
+    looked = type(values) is NumberArray or all(spec.dtype.is_string for spec in specs.values())
     return looked or _has_bools(text)
 
 
@@ -129,18 +132,20 @@ def _payload_fault(document: dict[str, Any]) -> str:
     return f"JSON Value: {show(document)} {wrong}"
 
 
-def bind_predict(body: PredictBody, signature: Signature) -> dict[str, Tensor]:
+def bind_predict(body: PredictBody, signature: Signature, *, pictures: bool = False) -> dict[str, Tensor]:
     """The body's tensors, by the names that the client used: signature keys or tensor names.
 
     Row format: each has the rows as its first axis. Values are checked against the signature's dtypes, not shapes.
+    pictures: the only input, whatever its dtype, also takes encoded pictures as {"b64": ...}, which become strings.
     Raises ScoringError: INVALID with TF Serving's texts, UNSUPPORTED for complex inputs.
     """
     if body.fault:
         raise _invalid(body.fault)
     if not signature.inputs and not (body.values == {} and not body.row_format):
         raise _invalid(f"Failed to get input map for signature: {signature.name or 'DEFAULT'}")
+    specs = with_pictures(body.values, signature.inputs) if pictures else signature.inputs
     bind = bind_rows if body.row_format else bind_columns
-    return bind(body.values, signature.inputs, has_bools=_may_have_bools(body.values, body.text, signature))
+    return bind(body.values, specs, has_bools=_may_have_bools(body.values, body.text, specs))
 
 
 def encode_predict(outputs: Mapping[str, Tensor], row_format: bool) -> bytes:

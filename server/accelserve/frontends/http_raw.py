@@ -109,10 +109,10 @@ class RawScoring:
         if len(signature.inputs) != 1:
             if form in _NOT_JSON:
                 raise _does_not_fit(form, servable, signature)
-            return _decode_json(body, signature)
+            return _decode_json(body, servable, signature)
         spec = next(iter(signature.inputs.values()))
         if form == "json" and not (octets and not spec.dtype.is_string):
-            return _decode_json(body, signature)
+            return _decode_json(body, servable, signature)
         if spec.dtype.is_string:
             return Decoded({spec.name: _one_string(spec, body)}, single=True)
         if form == "npy":
@@ -134,8 +134,9 @@ def _is_picture(form: str, octets: bool, signature: Signature) -> bool:
     return form in _PICTURES or (form not in ("json", "npy") and not octets)
 
 
-def _decode_json(body: bytes, signature: Signature) -> Decoded:
-    return Decoded(bind_predict(parse_scoring(body), signature), single=False)
+def _decode_json(body: bytes, servable: Servable, signature: Signature) -> Decoded:
+    pictures = signature.name in servable.model.preprocessing
+    return Decoded(bind_predict(parse_scoring(body), signature, pictures=pictures), single=False)
 
 
 def _encode(outputs: Mapping[str, Tensor], top: int | None, labels: Sequence[str] | None, single: bool) -> bytes:

@@ -1,7 +1,7 @@
 """TF Serving's REST API, version 1 (specs/tfserving.md section 2): predict, status, metadata, and a list of models."""
 
 import re
-from collections.abc import Coroutine, Sequence
+from collections.abc import Container, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -188,7 +188,8 @@ def _read(body: bytes, model: Servable | ScoringError) -> _Read:
             raise model
         return _signature(model, name)
 
-    signature, inputs, output_filter, row_format = read_predict(body, called)
+    pictures: Container[str] = () if isinstance(model, ScoringError) else model.model.preprocessing
+    signature, inputs, output_filter, row_format = read_predict(body, called, pictures)
     assert not isinstance(model, ScoringError)
     return model, signature, inputs, output_filter, row_format
 
