@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from accelserve.cli import main
-from accelserve.config import OPTIONS
+from accelserve.config_options import OPTIONS
 from model_builders import onnx_mlp
 
 

@@ -20,6 +20,8 @@ BASE = {
     "cpus",
     "devices",
     "config",
+    "config_options",
+    "config_parsers",
     "config_sources",
     "preprocessing",
     "image_signature",

@@ -7,16 +7,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from accelserve.config import (
-    ENV_PREFIX,
-    OPTIONS,
-    ModelConfig,
-    Option,
-    ServerConfig,
-    drain_for_runs,
-    parse_versions,
-    security_problems,
-)
+from accelserve.config import ModelConfig, ServerConfig, drain_for_runs, security_problems
+from accelserve.config_options import ENV_PREFIX, OPTIONS, Option
+from accelserve.config_parsers import parse_versions
 
 # Kubernetes injects ACCELSERVE_SERVICE_HOST, ACCELSERVE_PORT_8501_TCP, ... for a Service named accelserve.
 _KUBERNETES = re.compile(r"ACCELSERVE_(SERVICE_|PORT($|_))")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from accelserve import allocator
-from accelserve.config import OPTIONS
+from accelserve.config_options import OPTIONS
 from dockerfiles import CHECKOUT, IMAGES, Image
 
 BASES = {"python:3.11-slim"}

@@ -1,6 +1,6 @@
 """What azmlinfsrv is told: flags > environment > config.json > defaults, under the original's names.
 
-Our own settings (host, limits, logs) are rows of `accelserve.config.OPTIONS`, as flags and as ACCELSERVE_* names.
+Our own settings (host, limits, logs) are rows of `accelserve.config_options`, as flags and as ACCELSERVE_* names.
 """
 
 import json
@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accelserve.config import OPTIONS, Option, ServerConfig, drain_for_runs, security_problems
+from accelserve.config import ServerConfig, drain_for_runs, security_problems
+from accelserve.config_options import OPTIONS, Option
 from accelserve.config_sources import ConfigError
 
 OWN_OPTIONS = (

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 
 from accelserve.commands.parsing import Commands, argument
-from accelserve.config import ServerConfig, parse_port
+from accelserve.config import ServerConfig
+from accelserve.config_parsers import parse_port
 from accelserve.errors import ExitCode
 
 

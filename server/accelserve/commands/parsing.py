@@ -5,7 +5,8 @@ import os
 from collections.abc import Callable, Collection
 from typing import Any, Protocol
 
-from accelserve.config import BACKENDS_HELP, parse_backends
+from accelserve.config_options import BACKENDS_HELP
+from accelserve.config_parsers import parse_backends
 from accelserve.config_sources import ConfigError
 
 MODEL_HELP = "a .onnx file, a SavedModel folder, a converted one, or a folder of numeric version folders"

@@ -6,7 +6,8 @@ import shlex
 from pathlib import Path
 
 from accelserve.commands.parsing import MODEL_HELP, Commands, argument, check_backends
-from accelserve.config import OPTIONS, Option, ServerConfig
+from accelserve.config import ServerConfig
+from accelserve.config_options import OPTIONS, Option
 from accelserve.config_sources import Loaded, load_config
 from accelserve.errors import ExitCode
 from accelserve.supervised import parse_supervised

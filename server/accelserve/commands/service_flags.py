@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelserve.commands.stored import REFERENCE_HELP, Typed
-from accelserve.config import parse_backends
+from accelserve.config_parsers import parse_backends
 from accelserve.devices import DEVICE_FORMS
 
 

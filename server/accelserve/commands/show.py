@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from accelserve.commands.parsing import MODEL_HELP, Commands, add_backends, add_json, allowed_backends, argument
 from accelserve.commands.stored import add_store, open_store
-from accelserve.config import parse_device
+from accelserve.config_parsers import parse_device
 from accelserve.errors import ExitCode, Kind, ScoringError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from accelserve.commands.convert import add_comparison
 from accelserve.commands.parsing import MODEL_HELP, Commands, add_backends, add_json, allowed_backends, argument
-from accelserve.config import parse_device
+from accelserve.config_parsers import parse_device
 from accelserve.errors import ExitCode
 
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from accelserve.config import OPTIONS
+from accelserve.config_options import OPTIONS
 from accelserve.deploy.definition import Autoscale, ServiceDefinition, is_service_name
 from accelserve.deploy.definition_json import shown
 from accelserve.devices import parse_device_request

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from accelserve.batching.policy import BatchPolicy
-from accelserve.config import parse_bytes, parse_instances, parse_threads
+from accelserve.config_parsers import parse_bytes, parse_instances, parse_threads
 from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing
 
