@@ -286,7 +286,7 @@ def test_payload_and_group_are_free_without_the_garbage_collector(alone, way_out
 
 def held(queue):
     """Entries in all heaps and tables, withdrawn ones included."""
-    heaps = [queue._heads, queue._waiting, queue._deadlines]
+    heaps = [queue._turns, queue._waiting, queue._deadlines]
     return sum(heap.held for heap in heaps) + len(queue._groups) + len(queue)
 
 

@@ -8,6 +8,7 @@ from typing import Generic
 from accelserve.batching.lazy_heap import LazyHeap
 from accelserve.batching.pending import Closed, Group, Item, Pending, Taken, Waits
 from accelserve.batching.policy import BatchPolicy
+from accelserve.batching.turns import Turns
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import Priority
 
@@ -48,8 +49,7 @@ class BatchQueue(Generic[Item]):
         self._groups: dict[Hashable, Group[Item]] = {}
         self._last: Group[Item] | None = None  # that was added to, while it has items
         self._expired: dict[Item, None] = {}  # deadline passed, not handed out yet
-        # Of several groups: all that may leave, and some that may no more.
-        self._heads: LazyHeap[Group[Item]] = LazyHeap()
+        self._turns: Turns[Item] = Turns()  # of several groups
         self._waiting: LazyHeap[Item] = LazyHeap()  # who waits for company, by when that ends
         self._deadlines: LazyHeap[Item] = LazyHeap()
         self._rows = 0
@@ -57,7 +57,7 @@ class BatchQueue(Generic[Item]):
         self._high_rows = 0
         self._low_rows = 0
         self._timed = False  # since it was empty there has been somebody who waits or has a deadline
-        self._added = 0  # numbers items and listings
+        self._added = 0  # numbers items
 
     @property
     def rows(self) -> int:
@@ -88,8 +88,8 @@ class BatchQueue(Generic[Item]):
     def most_rows(self, rows: int) -> None:
         self._most_rows = rows
         if len(self._groups) > 1:
-            for group in self._groups.values():  # some are full now; those that are no more are found by `_head`
-                self._list(group)
+            for group in self._groups.values():  # some are full now; those that are no more are found by `Turns.first`
+                self._turns.enter(group, rows)
 
     # -- in -----------------------------------------------------------------------------------------------------
 
@@ -153,11 +153,12 @@ class BatchQueue(Generic[Item]):
         else:
             item.waits_for = _IDLE
         if (is_first or group.delayed) and len(self._groups) > 1:  # else it is behind somebody who may leave
-            self._list(group)
+            self._turns.enter(group, self._most_rows)
 
     def _open(self, key: Hashable) -> Group[Item]:
         if len(self._groups) == 1:
-            self._list(*self._groups.values())
+            (only,) = self._groups.values()
+            self._turns.enter(only, self._most_rows)
         group = self._groups[key] = Group(key)
         return group
 
@@ -317,45 +318,21 @@ class BatchQueue(Generic[Item]):
             group = self._groups[item.group]
             group.waiting -= 1
             if len(self._groups) > 1:
-                self._list(group)
+                self._turns.enter(group, self._most_rows)
         self._timed = bool(self._deadlines or self._waiting)
 
-    def _may_leave(self, group: Group[Item]) -> bool:
-        # With this many rows the greedy batch is full, or the next item does not fit.
-        return not group.waiting or group.rows >= self._most_rows or group.waiting < group.count()
-
-    def _list(self, group: Group[Item]) -> None:
-        """Put a group that may leave among the heads, or further up if its first item has changed to a more urgent."""
-        if self._may_leave(group):
-            rank = group.first_rank()
-            if group.rank is None or rank < group.rank:
-                self._unlist(group)
-                self._added = group.listing = self._added + 1
-                group.rank = rank
-                self._heads.push(rank, group.listing, group)
-
-    def _unlist(self, group: Group[Item]) -> None:
-        if group.rank is not None:
-            self._heads.discard(group.listing)
-            group.rank = None
-
     def _head(self) -> Group[Item] | None:
-        """The group whose turn it is. What has left it may have made it less urgent, or unable to leave."""
+        """The group whose turn it is; None while nobody may leave."""
         if len(self._groups) == 1:
             (only,) = self._groups.values()
-            return only if self._may_leave(only) else None
-        while (group := self._heads.first()) is not None:
-            rank = group.rank
-            if self._may_leave(group) and group.first_rank() == rank:
-                return group
-            self._unlist(group)
-            self._list(group)
-        return None
+            return only if only.may_leave(self._most_rows) else None
+        return self._turns.first(self._most_rows)
 
     def _close(self, group: Group[Item]) -> None:
         """Let go of a group that has become empty."""
         del self._groups[group.key]
-        self._unlist(group)
+        if group.rank is not None:
+            self._turns.drop(group)
         if self._last is group:
             self._last = None
 

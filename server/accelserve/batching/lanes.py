@@ -1,4 +1,4 @@
-"""One instance of a model: a session on a device, and the threads that run its batches."""
+"""The instances of a model: each a session on a device with threads that run its batches; who takes the next one."""
 
 import asyncio
 import logging
@@ -127,6 +127,57 @@ class Lane:
         except RuntimeError:  # the loop has been closed: nobody waits any more
             logger.warning("%s finished a batch after the server had stopped", self._runner.name)
         return True
+
+
+class Lanes:
+    """All instances of a model. alive: those in service, in the order in which equals are served."""
+
+    def __init__(self, lanes: Sequence[Lane]) -> None:
+        self._lanes = tuple(lanes)
+        self.alive = list(lanes)
+
+    def start(self, loop: asyncio.AbstractEventLoop, finished: Callable[[Job], None]) -> None:
+        """As each of them."""
+        for lane in self._lanes:
+            lane.start(loop, finished)
+
+    def free(self) -> Lane | None:
+        """The least busy instance that can take a batch; of equals the one that has waited longest."""
+        best = None
+        for lane in self.alive:
+            if lane.running < lane.max_inflight and (best is None or lane.running < best.running):
+                best = lane
+        return best
+
+    def put_last(self, lane: Lane) -> None:
+        """It has taken a batch: of equals the others are served first now."""
+        self.alive.remove(lane)
+        self.alive.append(lane)
+
+    def lose(self, lane: Lane) -> None:
+        """Its device is gone: it gets nothing more, and what it still runs fails by itself."""
+        lane.lost = True
+        lane.stop()
+        self.alive.remove(lane)
+
+    @property
+    def max_inflight(self) -> int:
+        """Batches that those in service may run at the same time."""
+        return sum(lane.max_inflight for lane in self.alive)
+
+    @property
+    def instances(self) -> tuple[Instance, ...]:
+        """Every instance, lost ones included, in the order of the sessions."""
+        return tuple([lane.instance for lane in self._lanes])
+
+    def stop(self) -> None:
+        """End the threads; those of a lost instance were told before."""
+        for lane in self.alive:
+            lane.stop()
+
+    def join(self, timeout_s: float) -> None:
+        for lane in self._lanes:
+            lane.join(timeout_s)
 
 
 def errors_in(report: Report) -> list[ScoringError]:

@@ -95,7 +95,7 @@ class Taken(NamedTuple, Generic[Item]):
 class Group(Generic[Item]):
     """The items of one group, by priority in order of arrival. waiting: how many wait for company.
 
-    rank: under which it stands in the queue's heads, None while it does not; at most that of its first item.
+    rank: under which it stands among the `Turns`, None while it does not; at most that of its first item.
     listing: names that entry. delayed: somebody in it has had to wait for company.
     """
 
@@ -120,6 +120,11 @@ class Group(Generic[Item]):
     def first_rank(self) -> int:
         first = self.first()
         return (first.priority << 60) + first.order
+
+    def may_leave(self, most_rows: int) -> bool:
+        """Whether a batch of it, filled up to `most_rows`, need not wait any more."""
+        # With this many rows the greedy batch is full, or the next item does not fit.
+        return not self.waiting or self.rows >= most_rows or self.waiting < self.count()
 
     def items(self) -> list[Item]:
         items: list[Item] = []

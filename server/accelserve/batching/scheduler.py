@@ -9,10 +9,12 @@ from typing import Self
 from accelserve.backends.base import Session
 from accelserve.batching.admission import Admission, Flight, Learned
 from accelserve.batching.batch_queue import BatchQueue, Closed, Taken
-from accelserve.batching.batch_run import BatchRunner, Report, Run
-from accelserve.batching.lanes import Instance, Job, Lane, errors_in
+from accelserve.batching.batch_run import BatchRunner
+from accelserve.batching.lanes import Instance, Job, Lane, Lanes, errors_in
 from accelserve.batching.policy import BatchPolicy
 from accelserve.batching.request import Cut, Part, Ride, Whole
+from accelserve.batching.settling import observe, settle
+from accelserve.batching.wakeup import WakeUp
 from accelserve.batching.work import BatchObserver, Scored, Work
 from accelserve.clock import Clock
 from accelserve.errors import Kind, ScoringError
@@ -55,11 +57,9 @@ class Scheduler:
         observer: BatchObserver | None = None,
         name: str = "model",
     ) -> None:
-        self._lanes = [
-            Lane(BatchRunner(session, policy, clock, name), max_inflight, f"{name}-{number}")
-            for number, session in enumerate(sessions)
-        ]
-        self._alive = list(self._lanes)  # in the order in which equals are served
+        runners = [BatchRunner(session, policy, clock, name) for session in sessions]
+        self._lanes = Lanes([Lane(runner, max_inflight, f"{name}-{n}") for n, runner in enumerate(runners)])
+        self._free_lane = self._lanes.free  # which is asked for each request
         self._most_rows = policy.max_batch_size
         self._clock = clock
         self._observer = observer
@@ -75,16 +75,14 @@ class Scheduler:
         self._answering = False  # a batch that ran on the loop
         self._at_once = False  # one has, in this iteration of the loop, without a wait for company
         self._company_until_ns = 0  # until then company is waited for
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_ns = 0
         self._idle = asyncio.Event()
         self._lost = asyncio.Event()
         self._loss: ScoringError | None = None
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        for lane in self._lanes:
-            lane.start(self._loop, self._finished)
+        self._wakeup = WakeUp(self._loop, self._clock, self.poke)
+        self._lanes.start(self._loop, self._finished)
         self._accepting = True
         return self
 
@@ -119,7 +117,7 @@ class Scheduler:
     @property
     def instances(self) -> tuple[Instance, ...]:
         """Every instance, lost ones included, in the order of the sessions."""
-        return tuple([lane.instance for lane in self._lanes])
+        return self._lanes.instances
 
     async def lost(self) -> ScoringError:
         """Wait until no instance has its device any more; the error that the last one ended with."""
@@ -162,7 +160,7 @@ class Scheduler:
         elif self._free_lane() is not None:
             self._poke_soon()
         elif work.deadline_ns is not None:
-            self._set_timer()
+            self._set_wakeup()
         return ticket
 
     def check(self, rows: int, deadline_ns: int | None, priority: Priority) -> None:
@@ -229,16 +227,8 @@ class Scheduler:
                 if not self._gathering:
                     self._poke_soon()
                 return
-        self._set_timer()
+        self._set_wakeup()
         self._note_idle()
-
-    def _free_lane(self) -> Lane | None:
-        """The least busy instance that can take a batch; of equals the one that has waited longest."""
-        best = None
-        for lane in self._alive:
-            if lane.running < lane.max_inflight and (best is None or lane.running < best.running):
-                best = lane
-        return best
 
     def _start(self, lane: Lane, taken: Taken[Part], now_ns: int) -> bool:
         """Hand a batch over, or run it here if it is brief: True, and its requests are answered.
@@ -251,9 +241,8 @@ class Scheduler:
         job = Job(lane, parts, taken.rows, taken.closed)
         if self._watching:
             job.flight = self._admission.started(taken.rows, self._queue.rows, now_ns)
-        if len(self._alive) > 1:
-            self._alive.remove(lane)
-            self._alive.append(lane)
+        if len(self._lanes.alive) > 1:
+            self._lanes.put_last(lane)
         if not self._answering and lane.is_brief(parts[0].group, taken.rows):
             self._run_here(lane, job)
             return True
@@ -299,31 +288,15 @@ class Scheduler:
         until_ns = self._admission.hold_until_ns(self._queue.rows, self._queue.expires_at_ns(), now_ns)
         if until_ns is None or not self._queue:
             return False
-        self._wake_at(until_ns)
+        self._wakeup.set(until_ns)
         return True
 
-    def _set_timer(self) -> None:
-        """Be woken when the queue has something to give. A timer that comes too early stays: it looks and sets anew."""
+    def _set_wakeup(self) -> None:
+        """Be woken when the queue has something to give."""
         free = self._free_lane() is not None
         at_ns = self._queue.wake_at_ns() if free else self._queue.expires_at_ns()
         if at_ns is not None:
-            self._wake_at(at_ns)
-
-    def _wake_at(self, at_ns: int) -> None:
-        if self._timer is not None and self._timer_ns <= at_ns:
-            return
-        self._cancel_timer()
-        self._timer_ns = at_ns
-        self._timer = self._loop.call_later(max(0, at_ns - self._clock.now_ns()) / 1e9, self._on_timer)
-
-    def _on_timer(self) -> None:
-        self._timer = None
-        self.poke()
-
-    def _cancel_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+            self._wakeup.set(at_ns)
 
     # -- out ----------------------------------------------------------------------------------------------------
 
@@ -348,12 +321,12 @@ class Scheduler:
         try:
             if errors:
                 self._note_loss(lane, errors)
-                self._settle(parts, report, ride, errors=True)
+                settle(parts, report, ride, self._name, errors=True)
             start_next()
         finally:
-            self._settle(parts, report, ride, errors=False)
-            for run in report.runs:
-                self._observe(lane, run)
+            settle(parts, report, ride, self._name, errors=False)
+            if self._observer is not None:
+                observe(self._observer, lane.device.id, report.runs, self._name)
 
     def _learn(self, flight: Flight, parts: Sequence[Part], padded_rows: int, now_ns: int) -> None:
         """padded_rows: 0 for a batch that did not run as it should."""
@@ -367,40 +340,18 @@ class Scheduler:
             queue.most_rows = admission.most_rows
 
     def _note_loss(self, lane: Lane, errors: Sequence[ScoringError]) -> None:
-        """A lane whose device is gone gets nothing more, and what it still runs fails by itself."""
         loss = next((error for error in errors if error.kind is Kind.DEVICE_LOST), None)
         if loss is None or lane.lost:
             return
-        lane.lost = True
-        lane.stop()
-        self._alive.remove(lane)
-        left = len(self._alive)
-        self._admission.lanes = max(1, sum(lane.max_inflight for lane in self._alive))
+        self._lanes.lose(lane)
+        left = len(self._lanes.alive)
+        self._admission.lanes = max(1, self._lanes.max_inflight)
         logger.error("%s lost an instance on %s, %d left: %s", self._name, lane.device.id, left, loss.message)
         if not left:
             self._loss = loss
             for pending in self._queue.clear():
                 pending.fail(self._gone(loss))
             self._lost.set()
-
-    def _settle(self, parts: Sequence[Part], report: Report, ride: Ride, *, errors: bool) -> None:
-        for position, (part, (run, outcome)) in enumerate(zip(parts, report.answers, strict=True)):
-            if isinstance(outcome, ScoringError) is not errors:
-                continue
-            try:
-                part.took(run, outcome, position, ride)
-            except Exception as error:
-                logger.exception("an answer of %s was lost", self._name)
-                message = f"{self._name} lost an answer: unforeseen {type(error).__name__}"
-                part.fail(ScoringError(Kind.INTERNAL, message))
-
-    def _observe(self, lane: Lane, run: Run) -> None:
-        if self._observer is None:
-            return
-        try:
-            self._observer.batch_done(lane.device.id, run.rows, run.padded_rows, run.compute_ns)
-        except Exception:
-            logger.exception("the observer of %s failed", self._name)
 
     # -- end ----------------------------------------------------------------------------------------------------
 
@@ -436,13 +387,11 @@ class Scheduler:
 
     def _stop(self) -> None:
         self._accepting = False
-        self._cancel_timer()
+        self._wakeup.cancel()
         if not self._abandoned and not self._is_idle():  # leaving was itself cancelled
             self._abandon()
-        for lane in self._alive:  # a lost one's were told before
-            lane.stop()
+        self._lanes.stop()
         if self._running:
             logger.warning("%s is still running a batch; its thread ends after it", self._name)
             return
-        for lane in self._lanes:
-            lane.join(_JOIN_TIMEOUT_S)
+        self._lanes.join(_JOIN_TIMEOUT_S)
