@@ -13,7 +13,6 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from accelserve.errors import Kind, ScoringError
-from accelserve.frontends.http_body import LARGE_BODY_BYTES
 from accelserve.frontends.http_convoy import MOST_TOGETHER, Convoy, Together
 from accelserve.frontends.http_exchange import RecordedHandle, unforeseen_response
 from accelserve.frontends.http_messages import Head, Header, HttpRequest, HttpResponse, head_of
@@ -146,17 +145,6 @@ def length_of(headers: Sequence[Header]) -> int:
         elif name in (b"expect", b"transfer-encoding", b"upgrade"):
             return 0
     return length
-
-
-def is_brief(headers: Sequence[Header]) -> bool:
-    """Whether a request's body comes unasked, and is so small that it is sooner read than refused."""
-    for name, value in headers:
-        if name == b"content-length":
-            if int(value) > LARGE_BODY_BYTES:
-                return False
-        elif name in (b"expect", b"transfer-encoding", b"upgrade"):
-            return False
-    return True
 
 
 class Refusing(Protocol):

@@ -7,9 +7,7 @@ an application of a disconnect only when it asks. Parsing, scope and answers sta
 import asyncio
 import logging
 from collections import deque
-from enum import Enum, auto
 from typing import Any, ClassVar
-from urllib.parse import unquote
 
 import httptools
 from uvicorn.config import Config
@@ -20,37 +18,20 @@ from uvicorn.server import ServerState
 from accelserve.errors import Kind, ScoringError
 from accelserve.frontends.http_body import LARGE_BODY_BYTES, BodyReader
 from accelserve.frontends.http_cycle import Cycle
-from accelserve.frontends.http_lane import HotCycle, PlainHead, is_brief, turned_away
+from accelserve.frontends.http_ending import Ending
+from accelserve.frontends.http_lane import HotCycle, PlainHead, turned_away
 from accelserve.frontends.http_messages import HttpResponse, content_lines
 from accelserve.frontends.http_meter import BETWEEN, BODY, HEAD, RequestMeter
+from accelserve.frontends.http_parsing import EnoughError, complete_scope, framing_of, is_brief, key_in, problem_of
 from accelserve.frontends.http_policy import HttpConnectionPolicy, HttpLimits
-from accelserve.frontends.http_timers import Deadline, Outlet, WriteWatch
+from accelserve.frontends.http_timers import Patience, Wait
 
 __all__ = ["HttpConnectionPolicy", "HttpLimits", "HttpProtocol", "protocol_class"]
 
+_, _CONNECT, _HEAD, _BODY, _IDLE, _LINGER, _GOODBYE = Wait  # as in http_meter
 _LINE_EXTRA = len("  HTTP/1.1")
 _PAUSE_QUEUED = 16  # pipelined requests at which reading pauses; below it, reading on notices a disconnect
-_GOODBYE_S = 1.0  # for a client's TLS goodbye, once it has taken all
 _LOG = logging.getLogger("accelserve.frontends.http")
-
-
-class _Wait(Enum):
-    """What the connection's one deadline is for."""
-
-    NOTHING = auto()
-    CONNECT = auto()
-    HEAD = auto()
-    BODY = auto()
-    IDLE = auto()
-    LINGER = auto()
-    GOODBYE = auto()
-
-
-_NOTHING, _CONNECT, _HEAD, _BODY, _IDLE, _LINGER, _GOODBYE = _Wait  # as in http_meter
-
-
-class _EnoughError(Exception):
-    """Stop parsing; nothing is wrong with what was parsed so far."""
 
 
 class HttpProtocol(HttpToolsProtocol):
@@ -75,22 +56,18 @@ class HttpProtocol(HttpToolsProtocol):
         self._reader: BodyReader | None = None  # of a connection that has sent a large body
         self._stopped = False  # nothing more is parsed
         self._cut = False  # ... although the client may well be sending
-        self._discarded_bytes = 0
         self._parting: ScoringError | None = None  # to be told after the answers that come before it
         self._shutting_down = False
-        self._waiting = _NOTHING
-        self._deadline = Deadline(self.loop, self._overdue)
-        self._outlet: Outlet = None  # type: ignore[assignment]  # with the transport, as uvicorn's own
-        self._unread: WriteWatch = None  # type: ignore[assignment]
+        self._patience = Patience(self.loop, self._overdue)
+        self._ending: Ending = None  # type: ignore[assignment]  # with the transport, as uvicorn's own
 
     # --- the transport's callbacks
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._outlet = Outlet(transport)
-        below = self._outlet if self._is_tls else None
-        self._unread = WriteWatch(self.loop, transport, self.limits.body_timeout_s, below)
-        self._wait(_CONNECT, self.limits.header_timeout_s)
+        is_tls = self.scheme == "https"
+        self._ending = Ending(self.loop, transport, self.flow, self._patience, self.limits, is_tls)
+        self._patience.wait(_CONNECT, self.limits.header_timeout_s)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._left_in_mid_body():
@@ -98,9 +75,10 @@ class HttpProtocol(HttpToolsProtocol):
         self.pipeline.clear()
         if self._active is not None:
             self._active.abandon()
-        self._waiting, self._stopped = _NOTHING, True
-        self._deadline.close()
-        self._unread.stop()
+        self._stopped = True
+        self._patience.rest()
+        self._patience.close()
+        self._ending.trust_reader()
         if self._reader is not None:
             self._reader.forget()
             self._reader = None
@@ -115,7 +93,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         if self._stopped:
-            self._discard(len(data))
+            self._ending.discard(len(data))
             return
         head_bytes = 0
         if self._active is None and self._meter.part is BETWEEN and not self.flow.write_paused:
@@ -136,7 +114,7 @@ class HttpProtocol(HttpToolsProtocol):
                 rest = self._parse(rest)
             self._meter.after_read(len(data))
         except httptools.HttpParserError as error:
-            self._stop(_problem(error))
+            self._stop(problem_of(error))
         except ScoringError as error:
             self._stop(error)
         self._start_active()  # only now, when it is known what follows: an answer tells whether it is the last
@@ -144,7 +122,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _take(self, plain: PlainHead, body: bytes) -> None:
         """A whole request with a known head: the parser need not see it."""
-        self._rest()
+        self._patience.rest()
         self.cycle = cycle = HotCycle(self, plain)
         cycle.feed(body)
         cycle.more_body = False
@@ -165,7 +143,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._watch()
 
     def body_received(self, body: bytes) -> None:
-        self._rest()
+        self._patience.rest()
         self._meter.complete()
         self.cycle.feed(body)
         self.cycle.more_body = False
@@ -185,15 +163,9 @@ class HttpProtocol(HttpToolsProtocol):
             # We never upgrade, and llhttp takes all that follows such a head for the other protocol, the body too.
             # So the head's framing is replayed to a fresh parser: a body is read, the next request is found.
             self.parser = httptools.HttpRequestParser(self)
-            self.parser.feed_data(self._framing())
+            self.parser.feed_data(framing_of(self.scope["http_version"], self.headers))
             return data[upgrade.args[0] :]
         return b""
-
-    def _framing(self) -> bytes:
-        """The head of the current request with nothing in it but what says where its body ends, whatever its verb."""
-        lines = [f"POST / HTTP/{self.scope['http_version']}\r\n".encode()]
-        lines += [b"%b: %b\r\n" % h for h in self.headers if h[0] in (b"content-length", b"transfer-encoding")]
-        return b"".join((*lines, b"\r\n"))
 
     # --- the parser's callbacks; ScoringError from one of them stops the parsing
 
@@ -201,7 +173,7 @@ class HttpProtocol(HttpToolsProtocol):
         if self._meter.part is BODY:  # a replayed head
             return
         if self._stopped or len(self.pipeline) >= self.limits.max_queued_requests:
-            raise _EnoughError
+            raise EnoughError
         self._meter.begin()
         super().on_message_begin()
 
@@ -226,12 +198,12 @@ class HttpProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         if self._meter.part is BODY:
             return
-        self._complete_scope()
+        complete_scope(self.scope, self.parser, self.url, self.root_path)
         refusal = self._why_turned_away()
         if refusal is not None and not self._goes_on_after_refusal():
             raise refusal
         self._meter.head_complete(self.headers)
-        self._rest()
+        self._patience.rest()
         self.cycle = self._cycle() if refusal is None else self._turned_away(refusal)
         if self._active is None:
             self._start(self.cycle)
@@ -258,26 +230,12 @@ class HttpProtocol(HttpToolsProtocol):
         if isinstance(self.cycle, Cycle):
             self.cycle.message_event.set()
 
-    def _complete_scope(self) -> None:
-        version = self.parser.get_http_version()
-        if version not in ("1.1", "1.0"):
-            raise ScoringError(Kind.MALFORMED, f"HTTP/{version} is not spoken here")
-        url = httptools.parse_url(self.url)
-        path = url.path.decode("ascii")
-        self.scope["http_version"] = version
-        self.scope["method"] = self.parser.get_method().decode("ascii")
-        self.scope["path"] = self.root_path + (unquote(path) if "%" in path else path)
-        self.scope["raw_path"] = self.root_path.encode("ascii") + url.path
-        self.scope["query_string"] = url.query or b""
-
     def _why_turned_away(self) -> ScoringError | None:
-        """Of the request whose head is complete; None if it is let in. Two keys are as good as none: which is meant?"""
+        """Of the request whose head is complete; None if it is let in."""
         guard = self.policy.guard
         if guard is None:
             return None
-        sent = [value for name, value in self.headers if name == b"authorization"]
-        key = sent[0].decode("latin-1") if len(sent) == 1 else None
-        return guard.refusal(self.scope["path"], key, self.scope["method"])
+        return guard.refusal(self.scope["path"], key_in(self.headers), self.scope["method"])
 
     def _still_let_in(self, plain: PlainHead) -> bool:
         """Whether a head that came before would be let in again: keys may have changed."""
@@ -334,8 +292,8 @@ class HttpProtocol(HttpToolsProtocol):
         return self._stopped or self._shutting_down or self.policy.draining
 
     def ready_to_read(self) -> None:
-        if self._waiting is _BODY:
-            self._wait(_BODY, self.limits.body_timeout_s)
+        if self._patience.what is _BODY:
+            self._patience.wait(_BODY, self.limits.body_timeout_s)
 
     def refusal(self, error: ScoringError) -> HttpResponse:
         return self.policy.refusal(error)
@@ -388,7 +346,7 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self.flow.resume_reading()
             if self._meter.part is BETWEEN:
-                self._wait(_IDLE, self.limits.keep_alive_s)
+                self._patience.wait(_IDLE, self.limits.keep_alive_s)
 
     def give_up(self) -> None:
         """The server ends: a request in the short lane is told so."""
@@ -431,107 +389,60 @@ class HttpProtocol(HttpToolsProtocol):
     def _close_after_answer(self) -> None:
         """Close so that the answer can be read: a client that may be sending is listened to for a while."""
         self._stopped = True
-        if self._meter.part is BETWEEN and not self._cut and not self._discarded_bytes:
-            self._close()
-            return
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self.flow.resume_reading()
-        self._wait(_LINGER, self.limits.linger_s)
-
-    def _discard(self, size_bytes: int) -> None:
-        self._discarded_bytes += size_bytes
-        if self._discarded_bytes <= self.limits.linger_bytes:
-            return
-        if self._waiting is _LINGER:
-            self._close()
-        else:  # answers are still owed
-            self.flow.pause_reading()
-
-    def _close(self) -> None:
-        """Under TLS the transport waits for the client's goodbye, which many clients never say."""
-        self._rest()
-        self.transport.close()
-        self._unread.start()
-        if self._is_tls:
-            self._wait(_GOODBYE, _GOODBYE_S)
-
-    @property
-    def _is_tls(self) -> bool:
-        return self.scheme == "https"
+        if self._meter.part is BETWEEN and not self._cut and not self._ending.discarded_bytes:
+            self._ending.close()
+        else:
+            self._ending.linger()
 
     def shutdown(self) -> None:
         """Close if idle, else after the last request that has begun to arrive. Called by uvicorn when it stops."""
         self._shutting_down = True
         idle = self._meter.part is BETWEEN and self._active is None and not self._stopped
-        if idle and not self.transport.is_closing() and not self._outlet.unread_bytes():
-            self._close()
+        if idle and not self.transport.is_closing() and self._ending.is_read():
+            self._ending.close()
 
     # --- deadlines
 
     def _watch(self) -> None:
         """Decide what is waited for now that bytes have come."""
-        if self._waiting is _LINGER or self.transport.is_closing():
+        if self._patience.what is _LINGER or self.transport.is_closing():
             return
         if self._stopped:
-            self._rest()
+            self._patience.rest()
         elif self._meter.part is HEAD:
-            if self._waiting is not _HEAD:
-                self._wait(_HEAD, self.limits.header_timeout_s)
+            if self._patience.what is not _HEAD:
+                self._patience.wait(_HEAD, self.limits.header_timeout_s)
         elif self._meter.part is BODY:
-            self._wait(_BODY, self.limits.body_timeout_s)
+            self._patience.wait(_BODY, self.limits.body_timeout_s)
         elif self._active is not None:
-            self._rest()
-
-    def _wait(self, what: _Wait, seconds: float) -> None:
-        self._waiting = what
-        self._deadline.set(seconds)
-
-    def _rest(self) -> None:
-        self._waiting = _NOTHING
-        self._deadline.clear()
+            self._patience.rest()
 
     def _overdue(self) -> None:
-        if self._waiting is _GOODBYE:
-            if self._outlet.unsent_bytes():
-                self._wait(_GOODBYE, _GOODBYE_S)
-            else:
-                self.transport.abort()
-        elif self._waiting not in (_HEAD, _BODY):
-            self._close()
+        what = self._patience.what
+        if what is _GOODBYE:
+            self._ending.goodbye_overdue()
+        elif what not in (_HEAD, _BODY):
+            self._ending.close()
         elif self._excused():
-            self._wait(self._waiting, self.limits.body_timeout_s)
+            self._patience.wait(what, self.limits.body_timeout_s)
         else:
-            what = "body" if self._waiting is _BODY else "headers"
-            self._stop(ScoringError(Kind.READ_TIMEOUT, f"the rest of the request's {what} did not come in time"))
+            rest = "body" if what is _BODY else "headers"
+            self._stop(ScoringError(Kind.READ_TIMEOUT, f"the rest of the request's {rest} did not come in time"))
             self._watch()
 
     def _excused(self) -> bool:
         """Whether the client's silence is our doing: we do not read, or owe it a 100 Continue."""
-        return self.flow.read_paused or (self._waiting is _BODY and self.cycle.waiting_for_100_continue)
+        return self.flow.read_paused or (self._patience.what is _BODY and self.cycle.waiting_for_100_continue)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._unread.start()
+        self._ending.watch_reader()
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if not self.transport.is_closing():
-            self._unread.stop()
+            self._ending.trust_reader()
             self._start_active()
-
-
-def _problem(error: httptools.HttpParserError) -> ScoringError | None:
-    """What stopped the parser: an exception of our callbacks, which it wraps, or bytes that are not HTTP."""
-    cause = error.__context__
-    if isinstance(cause, ScoringError):
-        return cause
-    if isinstance(cause, _EnoughError):
-        return None
-    if not isinstance(cause, httptools.HttpParserError | UnicodeError | None):
-        _LOG.error("unforeseen while parsing a request", exc_info=cause)
-        return ScoringError(Kind.INTERNAL, "internal error")
-    return ScoringError(Kind.MALFORMED, f"malformed HTTP request: {cause or error}")
 
 
 def protocol_class(policy: HttpConnectionPolicy) -> type[HttpProtocol]:
