@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Iterator
 
-from accelserve.runtime import _return_memory_when_idle
+from accelserve.idle_memory import return_memory_when_idle
 
 
 def given_after(looks: list[tuple[int, int]]) -> list[int]:
@@ -22,7 +22,7 @@ def given_after(looks: list[tuple[int, int]]) -> list[int]:
         return found
 
     async def watch() -> None:
-        task = asyncio.create_task(_return_memory_when_idle(traffic, lambda: given.append(at), look_s=0))
+        task = asyncio.create_task(return_memory_when_idle(traffic, lambda: given.append(at), look_s=0))
         async with asyncio.timeout(5):
             await over.wait()
         task.cancel()

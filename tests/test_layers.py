@@ -55,6 +55,8 @@ ARROWS: dict[str, set[str]] = {
     "scoring": {"binding", "models", "batching", "backends.base"},
     "frontends": {"codecs", "wire", "scoring", "entry_script", "models.manager", "models.servable"},
     "stopping": set(),
+    "idle_memory": set(),
+    "loaders": {"models.loading", "backends.artifact_cache", "backends.discovery", "codecs.round_trip"},
     "script_service": {"entry_script"},
     "azmlinfsrv": {"allocator", "entry_script", "frontends", "stopping"},
     "runtime": {
@@ -72,6 +74,7 @@ ARROWS: dict[str, set[str]] = {
         "backends",
         "builtin",
         "supervised",
+        *("idle_memory", "loaders"),
     },
     "client": {"codecs", "wire"},
     "entry_script": {"allocator", "client", "codecs.bodies"},
@@ -112,7 +115,7 @@ ARROWS: dict[str, set[str]] = {
     "commands": {
         *("runtime", "azmlinfsrv", "client", "convert", "deploy", "recipes", "demo", "inspection", "listing"),
         *("packaging", "score_files", "entry_script.check", "entry_script.messages", "frontends.tls"),
-        "supervised",
+        *("supervised", "loaders"),
         *(
             "models.manifest",
             "models.store",

@@ -4,21 +4,18 @@ import asyncio
 import logging
 import os
 import socket
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
 from accelserve import __version__
 from accelserve.allocator import raise_malloc_thresholds, return_free_memory
-from accelserve.backends.artifact_cache import FolderArtifactCache
 from accelserve.backends.cuda.nvml import open_monitor
-from accelserve.backends.discovery import BackendPool
 from accelserve.builtin import pictures as builtin_pictures
 from accelserve.clock import Clock, MonotonicClock
 from accelserve.codecs.jpeg import JpegDecoder, decode_jpeg
 from accelserve.codecs.jpeg_on_gpu import check_decoder, open_gpu_decoder
-from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ServerConfig
 from accelserve.cpus import usable_cpus
 from accelserve.entry_script.pool import WorkerPool
@@ -44,10 +41,11 @@ from accelserve.frontends.pictures import DecodeLimits, PictureDecoder
 from accelserve.frontends.readiness import Readiness
 from accelserve.frontends.script_exchange import ScriptExchange
 from accelserve.frontends.security import Security, open_security
+from accelserve.idle_memory import return_memory_when_idle
 from accelserve.lifecycle import Lifecycle
+from accelserve.loaders import build_loader
 from accelserve.models.gauges import model_gauges
 from accelserve.models.keeper import KeeperPolicy
-from accelserve.models.loading import Loader
 from accelserve.models.manager import ModelManager
 from accelserve.models.reload import ReloadPolicy
 from accelserve.models.resident import VersionLoader
@@ -62,7 +60,6 @@ from accelserve.supervised import Line, Supervised
 
 logger = logging.getLogger("accelserve.runtime")
 _FORCED_CLOSE_S = 1.0
-_IDLE_LOOK_S = 5.0  # between two looks whether the server is idle; after one without a request memory goes back
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +153,7 @@ class Runtime:
             stack.push_async_callback(doors.close, models, http_task)
             stop = asyncio.create_task(stopped(signals, http_task))
             stack.callback(stop.cancel)
-            idle = asyncio.create_task(_return_memory_when_idle(self._metrics.traffic, return_free_memory))
+            idle = asyncio.create_task(return_memory_when_idle(self._metrics.traffic, return_free_memory))
             stack.callback(idle.cancel)
             if self._supervised is not None:
                 line = Line(self._supervised.line, lambda: self._report(readiness, doors))
@@ -298,23 +295,6 @@ class Runtime:
         return {"ready": ready, "reason": reason, "in_flight": self._metrics.traffic()[1]}
 
 
-async def _return_memory_when_idle(
-    traffic: Callable[[], tuple[int, int]], give_back: Callable[[], None], look_s: float = _IDLE_LOOK_S
-) -> None:
-    """Once after each time of work, when no request came or was under way from one look to the next.
-
-    traffic: (received, in flight). Not while requests run: malloc is locked meanwhile.
-    """
-    given_at = seen = traffic()[0]
-    while True:
-        await asyncio.sleep(look_s)
-        received, in_flight = traffic()
-        if received == seen != given_at and not in_flight:
-            await asyncio.to_thread(give_back)
-            given_at = received
-        seen = received
-
-
 def _why_it_ends(models: ModelManager) -> ExitCode:
     """Of a server that was not told to stop."""
     error = models.first_error()
@@ -328,24 +308,6 @@ async def _tell_changes(moved: asyncio.Event, models: ModelManager) -> None:
         await moved.wait()
         moved.clear()
         await models.announce()
-
-
-def build_loader(
-    device: str = "auto",
-    threads: int | None = None,
-    instances: int = 1,
-    backends: Collection[str] = (),
-    lease_dir: str = "",
-) -> Loader:
-    """A loader with our back ends, and the plug-ins that `backends` names.
-
-    device, threads, instances: for models that do not choose. lease_dir: "" for the one in the user's cache.
-    Raises ScoringError(INVALID) for a name not installed.
-    """
-    cache = _cache_folder()
-    prepared = FolderArtifactCache(cache / "prepared")
-    leases = Path(lease_dir) if lease_dir else cache / "leases"
-    return Loader(BackendPool(allow=backends), prepared, leases, check_round_trip, device, threads, instances)
 
 
 def _devices(servable: Servable) -> str:
@@ -365,12 +327,6 @@ def _jpeg_decoder(device: str) -> JpegDecoder:
 
 def _decode_threads(wanted: int) -> int:
     return wanted if wanted > 0 else max(1, usable_cpus() - 1)
-
-
-def _cache_folder() -> Path:
-    """The user's cache folder (XDG base directory specification)."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "accelserve"
 
 
 def run_server(

@@ -10,13 +10,12 @@ import pytest
 from accelserve.backends.artifact_cache import FolderArtifactCache
 from accelserve.backends.discovery import BackendPool
 from accelserve.backends.probes import synthetic
-from accelserve.batching.policy import BatchPolicy
 from accelserve.clock import MonotonicClock
 from accelserve.codecs.round_trip import check_round_trip
 from accelserve.config import ModelConfig
 from accelserve.errors import Kind, ScoringError
 from accelserve.messages import ModelRef, Priority, ScoreRequest
-from accelserve.models.loading import Loader, fit_policy
+from accelserve.models.loading import Loader
 from accelserve.models.manager import ModelManager
 from accelserve.models.resident import VersionLoader
 from accelserve.models.servable import LoadedModel
@@ -228,14 +227,6 @@ def test_a_missing_signature_is_a_precondition_in_tf_servings_words(tmp_path):
     asyncio.run(main())
 
 
-def test_a_policy_is_cut_to_what_the_device_takes():
-    capabilities = synthetic_capabilities(max_batch=4)
-    assert fit_policy(BatchPolicy(), capabilities).max_batch_size == 4
-    cut = fit_policy(BatchPolicy(max_batch_size=8, allowed_batch_sizes=(1, 2, 8)), capabilities)
-    assert cut.allowed_batch_sizes == (1, 2, 4)
-    assert fit_policy(BatchPolicy(max_batch_size=2), capabilities).max_batch_size == 2
-
-
 async def gathered(answer):
     """The kind of error that a request ended with; None for an answer."""
     try:
@@ -243,9 +234,3 @@ async def gathered(answer):
     except ScoringError as error:
         return error.kind
     return None
-
-
-def synthetic_capabilities(max_batch):
-    from accelserve.backends.base import Capabilities
-
-    return Capabilities(formats=frozenset({"synthetic"}), max_batch=max_batch)

@@ -70,7 +70,7 @@ def refuse_accelonnx_flags(parsed: argparse.Namespace) -> None:
 def convert_to_accelonnx(parsed: argparse.Namespace, progress: Progress) -> ExitCode:
     from accelserve.convert.accel_conversion import converted, derived_name
     from accelserve.inspection import describe_accel
-    from accelserve.runtime import build_loader
+    from accelserve.loaders import build_loader
 
     _check_flags(parsed)
     request = _request(parsed)

@@ -94,8 +94,8 @@ def _unseen(_: Path) -> None:
 def _load_once(name: str, backends: Collection[str], folder: Path) -> Mapping[str, Any] | None:
     """The signatures of the one version in a folder; None, with a warning, when nothing here can load its format."""
     from accelserve.inspection import describe_accel, describe_model, missing_backend
+    from accelserve.loaders import build_loader
     from accelserve.models.repository import find_models
-    from accelserve.runtime import build_loader
 
     found = find_models(name, folder).versions[0]
     if found.format == "accelonnx":  # no CPU runs it, and a card may be in use: it says by itself what it is

@@ -74,7 +74,7 @@ def pinned(definition: "ServiceDefinition") -> "ServiceDefinition":
 
 def check_device(definition: "ServiceDefinition") -> None:
     """Is the device here that is required? Raises ScoringError(DEVICE_MISSING) naming what lacks."""
-    from accelserve.runtime import build_loader
+    from accelserve.loaders import build_loader
 
     check_backends(definition.backends, "--backends")
     loader = build_loader(backends=definition.backends)

@@ -44,8 +44,8 @@ def add(commands: Commands) -> None:
 
 def _show(parsed: argparse.Namespace) -> ExitCode:
     from accelserve.inspection import accel_as_text, describe_accel, describe_model, model_as_text
+    from accelserve.loaders import build_loader
     from accelserve.models.repository import find_models, name_of
-    from accelserve.runtime import build_loader
 
     path = Path(parsed.model)
     if not _is_there(path):
@@ -105,7 +105,7 @@ def _tell_registered(model: "StoredModel", store: "ModelStore", parsed: argparse
 def _load(model: "StoredModel", parsed: argparse.Namespace) -> dict[str, Any] | None:
     """What loading tells; None where it is not wanted or nothing here can load the format."""
     from accelserve.inspection import describe_model, missing_backend
-    from accelserve.runtime import build_loader
+    from accelserve.loaders import build_loader
 
     if parsed.no_load or _is_told_unloaded(model.format, parsed):
         return None

@@ -43,7 +43,7 @@ def _verify(parsed: argparse.Namespace) -> ExitCode:
     from accelserve.convert.compare import TOLERANCE
     from accelserve.convert.report import comparison_lines
     from accelserve.convert.verification import opened, verify
-    from accelserve.runtime import build_loader
+    from accelserve.loaders import build_loader
 
     loader = build_loader(backends=allowed_backends(parsed))
     tolerance = TOLERANCE if parsed.tolerance is None else parsed.tolerance

@@ -11,7 +11,8 @@ from accelserve.convert.compare import Comparison, compare, compare_widely
 from accelserve.convert.samples import from_file, generated
 from accelserve.devices import parse_device_request
 from accelserve.errors import Kind, ScoringError
-from accelserve.models.loading import Loader, session_options
+from accelserve.models.fitting import session_options
+from accelserve.models.loading import Loader
 from accelserve.models.repository import name_of
 from accelserve.tensors import Signature
 

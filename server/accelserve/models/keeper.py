@@ -11,11 +11,12 @@ from accelserve.batching.scheduler import DRAIN_TIMEOUT_S
 from accelserve.cpus import usable_cpus
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.board import Board
-from accelserve.models.lineup import Lineup, Standing
+from accelserve.models.lineup import Lineup
 from accelserve.models.loading import LoadStage
 from accelserve.models.placement import placement_text
 from accelserve.models.reload import ReloadPolicy
 from accelserve.models.resident import Resident, VersionLoader
+from accelserve.models.standing import Standing
 from accelserve.models.tasks import first_of, in_thread
 from accelserve.models.versions import ModelState
 from accelserve.models.watch import ModelSource, Seen, Sighting

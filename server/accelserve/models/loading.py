@@ -13,7 +13,6 @@ from accelserve.backends.base import (
     ArtifactCache,
     Backend,
     Capabilities,
-    DecodedInput,
     Device,
     DeviceLease,
     Health,
@@ -26,16 +25,23 @@ from accelserve.backends.lease import DeviceTaken, acquire_lease
 from accelserve.batching.policy import BatchPolicy
 from accelserve.config import ModelConfig
 from accelserve.devices import DeviceKind, DeviceRequest, parse_device_request
-from accelserve.errors import Kind, ScoringError
-from accelserve.image_signature import check_fits, guess_preprocessing
-from accelserve.models.manifest import Manifest, read_manifest, with_signature
+from accelserve.errors import ScoringError
+from accelserve.models.fitting import (
+    check_instances,
+    check_labels,
+    fit_policy,
+    picture_preprocessing,
+    session_options,
+    tell_decoded,
+    tell_guesses,
+)
+from accelserve.models.manifest import Manifest, read_manifest
 from accelserve.models.pixels import PixelPaths, take_decoded, take_pixels
 from accelserve.models.placement import warn_of_placement
 from accelserve.models.repository import find_models, find_version
 from accelserve.models.self_check import CheckReport, CodecCheck, check_pixels, check_session
 from accelserve.models.servable import LoadedModel, LoadReport, close_all
 from accelserve.preprocessing import Preprocessing
-from accelserve.tensors import Signature
 
 logger = logging.getLogger("accelserve.models")
 
@@ -124,7 +130,7 @@ class Loader:
         options = replace(session_options(manifest, threads), server_decodes=manifest.decode == "server")
         instances = config.instances or manifest.instances or self.instances
         capabilities = [backend.capabilities(device, options) for device in devices]
-        _check_instances(source.artifact.name, devices, capabilities, instances)
+        check_instances(source.artifact.name, devices, capabilities, instances)
         sessions: list[Session] = []
         leases: list[DeviceLease] = []
         try:
@@ -193,8 +199,8 @@ class Loader:
         decoded = take_decoded(sessions, manifest, artifact.format)
         steps = {name: each.preprocessing for name, each in decoded.items()}
         preprocessing = picture_preprocessing(manifest, signatures) | steps
-        _tell_guesses(artifact.name, preprocessing)
-        _tell_decoded(artifact.name, decoded)
+        tell_guesses(artifact.name, preprocessing)
+        tell_decoded(artifact.name, decoded)
         check_labels(manifest, signatures)
         pixels = take_pixels(sessions, preprocessing, manifest, decoded)
         deterministic = all(each.deterministic for each in capabilities)
@@ -256,102 +262,5 @@ def _others(backend: Backend, devices: tuple[Device, ...]) -> tuple[Device, ...]
     return tuple(each for each in there if (each.kind, each.name) == (first.kind, first.name))
 
 
-def _check_instances(
-    model: str, devices: Sequence[Device], capabilities: Sequence[Capabilities], instances: int
-) -> None:
-    """Raises ScoringError(PRECONDITION) when a device takes fewer models than there are to be instances."""
-    for device, each in zip(devices, capabilities, strict=True):
-        most = each.models_per_device
-        if most is not None and instances > most:
-            message = f'model "{model}": want {instances} instances on {device.id}, which takes {most}'
-            raise ScoringError(Kind.PRECONDITION, f"{message}; say instances = {most}")
-
-
-def session_options(manifest: Manifest, threads: int | None) -> SessionOptions:
-    """What a model's own file asks of its sessions. threads: as decided by whoever comes first."""
-    policy = manifest.batching
-    return SessionOptions(threads, manifest.backend, policy.max_batch_size, policy.allowed_batch_sizes)
-
-
 def _log_progress(model: str, what: str, done: float) -> None:
     logger.info("%s: %s, %.0f %%", model, what, done * 100)
-
-
-def fit_policy(policy: BatchPolicy, capabilities: Capabilities) -> BatchPolicy:
-    """The policy within what the device takes: larger requests are split by the scheduler."""
-    most = capabilities.max_batch
-    if most is None or policy.max_batch_size <= most:
-        return policy
-    sizes = tuple(size for size in policy.allowed_batch_sizes if size < most)
-    return replace(policy, max_batch_size=most, allowed_batch_sizes=(*sizes, most) if sizes else ())
-
-
-def _tell_guesses(model: str, preprocessing: Mapping[str, Preprocessing]) -> None:
-    for signature, steps in preprocessing.items():
-        if steps.guessed:
-            logger.info(
-                "%s: pictures for %s are decoded as the signature suggests: %s to %dx%d, %s, %s, x * %.4g; "
-                "say otherwise in the model's accelserve.toml",
-                model,
-                signature,
-                steps.resize,
-                *steps.size,
-                steps.channel_order,
-                steps.layout,
-                steps.scale[0],
-            )
-
-
-def _tell_decoded(model: str, decoded: Mapping[str, DecodedInput]) -> None:
-    for signature, each in decoded.items():
-        if each.only:
-            continue
-        logger.info(
-            "%s: the server decodes pictures for %s in the model's place: pixels differ by up to %.1f of 255 from "
-            "its own, outputs by up to %.2g of their largest",
-            model,
-            signature,
-            each.pixel_error,
-            each.output_error,
-        )
-
-
-def check_labels(manifest: Manifest, signatures: Mapping[str, Signature]) -> None:
-    """Labels must be as many as the classes, where a signature says how many these are.
-
-    Raises ScoringError(PRECONDITION).
-    """
-    if manifest.labels is None:
-        return
-    for signature in signatures.values():
-        shapes = [spec.shape for spec in signature.outputs.values() if spec.dtype.numpy.kind == "f"]
-        widths = {shape[-1] for shape in shapes if shape is not None and len(shape) == 2 and shape[-1] > 0}
-        if widths and len(manifest.labels) not in widths:
-            classes = " or ".join(map(str, sorted(widths)))
-            message = f"{manifest.source}: {len(manifest.labels)} labels, but the model has {classes} classes"
-            raise ScoringError(Kind.PRECONDITION, message)
-
-
-def picture_preprocessing(manifest: Manifest, signatures: Mapping[str, Signature]) -> dict[str, Preprocessing]:
-    """For each signature with one dense picture input: what is done to a picture before it.
-
-    Raises ScoringError(PRECONDITION) when the model's file contradicts the signature.
-    """
-    found = {}
-    for name, signature in signatures.items():
-        if len(signature.inputs) != 1:
-            continue
-        spec = next(iter(signature.inputs.values()))
-        values = manifest.preprocessing if spec.shape is not None and len(spec.shape) == 4 else {}
-        preprocessing = with_signature(values, guess_preprocessing(spec))
-        if preprocessing is not None and not spec.dtype.is_string:
-            try:
-                check_fits(preprocessing, spec)
-            except ScoringError as error:
-                raise ScoringError(Kind.PRECONDITION, f"{manifest.source}: {error.message}") from error
-            found[name] = preprocessing
-    wanted = manifest.preprocessing or (manifest.normalize == "device" and manifest.decode == "model")
-    if wanted and not found:
-        message = f"{manifest.source}: [preprocessing] is given, but no signature has a single dense picture input"
-        raise ScoringError(Kind.PRECONDITION, message)
-    return found
