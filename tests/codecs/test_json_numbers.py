@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 import orjson
 import pytest
+from predict_bodies import parse_predict
 
 from accelserve.codecs.json_numbers import MIN_BYTES, NumberArray, parse_large
 from accelserve.codecs.json_text import parse_json
 from accelserve.codecs.scoring_json import parse_scoring
-from accelserve.codecs.tfserving_json import bind_predict, parse_predict, read_document, read_predict
+from accelserve.codecs.tfserving_json import bind_predict, read_document, read_predict
 from accelserve.errors import ScoringError
 from accelserve.tensors import DTYPES, Signature, Tensor, TensorSpec
 

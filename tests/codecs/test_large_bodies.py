@@ -14,7 +14,7 @@ from accelserve.codecs.bodies import body_format, single_file
 from accelserve.codecs.json_tensors import in_runs, quick_tensor, tensor_of
 from accelserve.codecs.json_text import SHOWN_CHARACTERS, dumps, json_list, json_rows, json_value, parse_json, show
 from accelserve.codecs.scoring_json import encode_top
-from accelserve.codecs.tfserving_json import bind_predict, parse_predict
+from accelserve.codecs.tfserving_json import read_predict
 from accelserve.codecs.tfserving_proto import decode_predict
 from accelserve.errors import Kind, ScoringError
 from accelserve.tensors import BY_NAME, Signature, TensorSpec
@@ -46,7 +46,7 @@ def python_calls(work) -> int:
 
 
 def predict(body: bytes, known: Signature):
-    return bind_predict(parse_predict(body), known)
+    return read_predict(body, lambda _: known)[1]
 
 
 def rows(item: bytes, *last: bytes) -> bytes:

@@ -1,4 +1,5 @@
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
@@ -170,12 +171,11 @@ def test_a_tensor_that_lies_across_memory_is_written_in_row_order():
     assert list(TensorProto.FromString(encode_tensor(tensor)).float_val) == [0, 3, 1, 4, 2, 5]
 
 
-def test_more_values_than_elements_are_refused_or_cut_off():
+def test_more_values_than_elements_are_refused():
     proto = tensor_proto("float32", [2], float_val=[1, 2, 3])
 
     with pytest.raises(ScoringError, match=r"^tensor parsing error: x: float32\[2\] holds 2 values, got 3$"):
         decode_tensor(proto, "x")
-    assert decode_tensor(proto, "x", strict=False).tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("dtype", ["float32", "string"])
@@ -285,11 +285,23 @@ def test_tensorflow_reads_what_we_write(tensorflow_reads, tensor):
     assert is_what_tensorflow_found(tensorflow_reads[encode_tensor(tensor)], tensor)
 
 
+def without_surplus(proto):
+    """A proto as TensorFlow reads it, which leaves out values beyond the shape's elements where we refuse."""
+    elements = math.prod(dim.size for dim in proto.tensor_shape.dim)
+    kept = TensorProto.FromString(proto.SerializeToString())
+    kept.float8_val = kept.float8_val[:elements]
+    for number in ("half", "float", "double", "int", "int64", "uint32", "uint64", "bool", "string"):
+        del getattr(kept, f"{number}_val")[elements:]
+    for name in ("scomplex_val", "dcomplex_val"):
+        del getattr(kept, name)[2 * elements :]
+    return kept
+
+
 @pytest.mark.tensorflow
 def test_random_protos_mean_the_same_for_tensorflow(tensorflow_reads):
     for proto in random_protos(400):
         try:
-            want = decode_tensor(proto, "x", strict=False)
+            want = decode_tensor(without_surplus(proto), "x")
         except ScoringError:
             want = REFUSED
         assert is_what_tensorflow_found(tensorflow_reads[proto.SerializeToString()], want), proto

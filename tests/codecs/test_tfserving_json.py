@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from predict_bodies import parse_predict
 
 from accelserve.codecs.tfserving_json import (
     bind_predict,
@@ -13,7 +14,6 @@ from accelserve.codecs.tfserving_json import (
     encode_metadata,
     encode_predict,
     encode_status,
-    parse_predict,
     read_predict,
 )
 from accelserve.errors import Kind, ScoringError
@@ -33,7 +33,7 @@ TEXT = signature(s="string")
 
 
 def bind(body: str | bytes, known: Signature = ONE) -> dict[str, Tensor]:
-    return bind_predict(parse_predict(body.encode() if isinstance(body, str) else body), known)
+    return read_predict(body.encode() if isinstance(body, str) else body, lambda _: known)[1]
 
 
 def lists(body: str, known: Signature = ONE) -> dict[str, object]:

@@ -49,14 +49,14 @@ def test_an_honest_model_passes_and_is_warmed_at_its_smallest_and_largest_batch(
     session = FakeSession(lambda x: x * 2)
     report = check(session)
     assert report.passed
-    assert report.warmed_batch_sizes == (1, 8)
     assert {1, 8} <= set(session.ran)
 
 
 def test_every_allowed_batch_size_is_run():
     session = FakeSession(lambda x: x * 2)
     policy = BatchPolicy(max_batch_size=8, allowed_batch_sizes=(2, 4, 8))
-    assert check(session, policy).warmed_batch_sizes == (2, 4, 8) == run_sizes(policy)
+    assert run_sizes(policy) == (2, 4, 8)
+    assert check(session, policy).passed
     assert {2, 4, 8} <= set(session.ran)
 
 

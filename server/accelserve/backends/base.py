@@ -371,6 +371,3 @@ class Offer:
     backend: str
     unavailable: str = ""
     preference: int = 0
-
-
-Probe = Callable[[], Offer]

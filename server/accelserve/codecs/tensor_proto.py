@@ -1,8 +1,8 @@
 """TensorProto <-> numpy.
 
 Reading follows TensorFlow's C++ `Tensor::FromProto` (specs/tfserving.md 1.4; compared with it in the tests), with two
-exceptions: more values than the shape holds are refused unless `strict` is off, and so is tensor_content for a tensor
-without elements. Writing fills the typed fields, which is what public clients read.
+exceptions: more values than the shape holds are refused, and so is tensor_content for a tensor without elements.
+Writing fills the typed fields, which is what public clients read.
 """
 
 import math
@@ -44,29 +44,27 @@ class PaddingBudget:
         return True
 
 
-def decode_tensor(
-    proto: TensorProto, alias: str, budget: PaddingBudget | None = None, *, strict: bool = True
-) -> Tensor:
+def decode_tensor(proto: TensorProto, alias: str, budget: PaddingBudget | None = None) -> Tensor:
     """The array that `proto` means, C-contiguous; read-only when it lies in tensor_content or float8_val.
 
     Fewer values than elements: the last one repeats, and without any it is zeros or empty strings, within `budget`
-    (a fresh one when left out). strict: whether more values than elements are an error or are cut off.
+    (a fresh one when left out).
     Raises ScoringError(INVALID) `tensor parsing error: <alias>: <why>`.
     """
     try:
-        return _decode(proto, budget or PaddingBudget(), strict)
+        return _decode(proto, budget or PaddingBudget())
     except _Unreadable as why:
         raise ScoringError(Kind.INVALID, f"tensor parsing error: {alias}: {why}") from None
 
 
-def _decode(proto: TensorProto, budget: PaddingBudget, strict: bool) -> Tensor:
+def _decode(proto: TensorProto, budget: PaddingBudget) -> Tensor:
     dtype = _dtype(proto.dtype)
     shape = _shape(proto, dtype)
     content = proto.tensor_content  # protobuf copies it at each access
     if content:
         return _from_content(content, dtype, shape).reshape(shape)
     values = _READERS[dtype.tf_field](proto, dtype.numpy)
-    return _fitted(values, dtype, shape, budget, strict).reshape(shape)
+    return _fitted(values, dtype, shape, budget).reshape(shape)
 
 
 def _dtype(number: int) -> DType:
@@ -131,15 +129,13 @@ def _length_at(content: bytes, at: int) -> tuple[int, int]:
     raise _Unreadable("a string's length in tensor_content is broken off")
 
 
-def _fitted(values: Tensor, dtype: DType, shape: Shape, budget: PaddingBudget, strict: bool) -> Tensor:
+def _fitted(values: Tensor, dtype: DType, shape: Shape, budget: PaddingBudget) -> Tensor:
     """Exactly as many values as `shape` has elements; the same array when it has them already."""
     elements = math.prod(shape)
     if len(values) == elements:
         return values
     if len(values) > elements:
-        if strict:
-            raise _Unreadable(f"{describe(dtype, shape)} holds {elements} values, got {len(values)}")
-        return values[:elements]
+        raise _Unreadable(f"{describe(dtype, shape)} holds {elements} values, got {len(values)}")
     if not budget.take(elements * dtype.numpy.itemsize):
         raise _Unreadable(f"{describe(dtype, shape)} with {len(values)} values is too large to fill up")
     fitted = np.empty(elements, dtype.numpy)

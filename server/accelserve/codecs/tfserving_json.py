@@ -42,7 +42,7 @@ class PredictBody(NamedTuple):  # which is made in a quarter of the time of a fr
 def read_predict(
     body: bytes, signature_called: Callable[[str], Signature], pictures: Container[str] = ()
 ) -> tuple[Signature, dict[str, Tensor], tuple[str, ...], bool]:
-    """`parse_predict` and `bind_predict` in one: signature, inputs, output_filter and row_format.
+    """`read_document` and `bind_predict` in one: signature, inputs, output_filter and row_format.
 
     signature_called: finds a signature by its name, "" when the body names none; what it raises goes on to the caller.
     pictures: the names of signatures with `bind_predict`'s `pictures`.
@@ -62,13 +62,11 @@ def read_predict(
     return signature, inputs, parsed.output_filter, parsed.row_format
 
 
-def parse_predict(body: bytes) -> PredictBody:
-    """Read the body of POST ...:predict. Raises ScoringError(INVALID)."""
-    return read_document(parse_json(body) if len(body) < MIN_BYTES else parse_large(body), body)
-
-
 def read_document(document: object, body: bytes) -> PredictBody:
-    """`parse_predict` of a document that is parsed already. body: its text, or text that holds its true and false."""
+    """What a parsed body says, unless it is no object. body: its text, or text that holds its true and false.
+
+    Raises ScoringError(INVALID), as TF Serving does before it looks for the model.
+    """
     if type(document) is not dict:
         shown = show(document.lists() if isinstance(document, NumberArray) else document)
         raise _invalid(f"JSON Value: {shown} Is not object")

@@ -86,10 +86,10 @@ def test_a_label_tells_format_and_elementwise_arithmetic():
 
 
 def test_packed_bits_count_the_shared_exponent():
-    assert parse_format("msfp12").bits_per_value == 4.5
-    assert parse_format("mxint8").bits_per_value == 8.25
-    assert parse_format("mxfp4_e2m1").bits_per_value == 4.25
-    assert Fp32().bits_per_value == 32
+    assert parse_format("msfp12").packed_bits(16) == 72
+    assert parse_format("msfp12").packed_bits(17) == 84
+    assert parse_format("mxint8").packed_bits(32) == 264
+    assert parse_format("mxfp4_e2m1").packed_bits(32) == 136
 
 
 def test_only_the_original_s_five_bit_exponents_are_called_a_guess():

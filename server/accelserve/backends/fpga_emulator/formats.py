@@ -50,10 +50,6 @@ class Fp32:
         return "fp32"
 
     @property
-    def bits_per_value(self) -> float:
-        return 32.0
-
-    @property
     def remark(self) -> str:
         return ""
 
@@ -81,11 +77,6 @@ class BlockFloat:
 
     def __str__(self) -> str:
         return f"bfp(m={self.mantissa},e={self.exponent},b={self.block}{_differing(self, _CHOICES)})"
-
-    @property
-    def bits_per_value(self) -> float:
-        """Of a packed tensor whose blocks are full."""
-        return self.packed_bits(self.block) / self.block
 
     def packed_bits(self, run: int) -> int:
         """Of so many values in a row, the last block shorter."""
@@ -127,10 +118,6 @@ class MxFloat:
     @property
     def block(self) -> int:
         return MX_BLOCK
-
-    @property
-    def bits_per_value(self) -> float:
-        return self.packed_bits(MX_BLOCK) / MX_BLOCK
 
     def packed_bits(self, run: int) -> int:
         """Of so many values in a row, the last block shorter."""
