@@ -29,6 +29,7 @@ def _whole(least: int, most: int, wanted: str) -> Callable[[str], int]:
 
 
 def parse_seconds(text: str) -> float:
+    """Up to a year; 0 is allowed."""
     try:
         number = float(text)
     except ValueError:
@@ -55,6 +56,7 @@ def parse_bytes(text: str) -> int:
 
 
 def parse_message_bytes(text: str) -> int:
+    """As `parse_bytes`, within what gRPC can count."""
     number = parse_bytes(text)
     if number > _MOST_MESSAGE_BYTES:
         raise ValueError("want at most 2147483647 bytes, which is all that gRPC can count; leave it out for no limit")
@@ -82,6 +84,7 @@ def parse_jpeg_decoder(text: str) -> str:
 
 
 def parse_host(text: str) -> str:
+    """What a socket can be asked to look up; whether it is found is seen when it listens."""
     try:
         fits = bool(text.encode("idna")) and not re.search(r"[\s\0]", text)  # as a socket will encode it
     except UnicodeError:
@@ -99,6 +102,7 @@ def parse_service(text: str) -> str:
 
 
 def parse_flag(text: str) -> bool:
+    """1 true yes on, or 0 false no off and nothing at all."""
     if text.lower() in ("1", "true", "yes", "on"):
         return True
     if text.lower() in ("0", "false", "no", "off", ""):

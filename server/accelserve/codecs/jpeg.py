@@ -40,7 +40,7 @@ _JPEG_REASONS = (
 
 
 def jpeg_size(data: Buffer) -> Size:
-    """From the header, by the library that decodes it."""
+    """(height, width) from the header, by the library that decodes it. Raises ScoringError(UNDECODABLE)."""
     most = _MAX_JPEG_SCANS + len(data) // _BYTES_PER_CHANCE_SCAN
     if not (len(data) < _FEW_BYTES and _half_marks(data) <= most) and _scan_marks(data) > most:
         raise undecodable(f"the JPEG has more than {most} scans")
@@ -66,7 +66,11 @@ def _scan_marks(data: Buffer) -> int:
 
 
 def decode_jpeg(data: Buffer, channel_order: str, least: Size, fast_dct: bool = False) -> Pixels:
-    """Pixels at the stored size or, where that is twice `least` or more, scaled in the DCT but never below `least`."""
+    """uint8 [height, width, channels]; channel_order: RGB, BGR or GRAY.
+
+    At the stored size or, where that is twice `least` or more, scaled in the DCT but never below `least`.
+    Raises ScoringError(UNDECODABLE).
+    """
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(
             data,
@@ -90,6 +94,7 @@ def _jpeg_error(said: str) -> ScoringError:
 
 
 def decode_by_opencv(data: Buffer, channel_order: str, name: str) -> Pixels:
+    """The same of any format that OpenCV reads, at the stored size. name: the format's, for messages."""
     grey = channel_order == "GRAY"
     flags = cv2.IMREAD_IGNORE_ORIENTATION | (cv2.IMREAD_GRAYSCALE if grey else cv2.IMREAD_COLOR)
     try:

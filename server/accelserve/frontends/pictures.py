@@ -201,6 +201,7 @@ class PictureDecoder:
 
         Clients of the original services send `DT_STRING [n]` whatever the model's own input is, and decoded pictures to
         models of strings. Returns the inputs, and whether they run under a signature of their own.
+        Raises ScoringError: INVALID for another shape, TOO_LARGE for more rows than the queue takes, and as `decode`.
         """
         if signature.name not in servable.model.preprocessing or len(inputs) != 1:
             return inputs, False

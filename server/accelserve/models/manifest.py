@@ -194,7 +194,10 @@ def _decode_tolerance(table: Mapping[str, Any]) -> float:
 
 
 def with_signature(values: Mapping[str, Any], guess: Preprocessing | None) -> Preprocessing | None:
-    """What the file says on top of what the signature says; None when there is no picture and the file is silent."""
+    """What the file says on top of what the signature says; None when there is no picture and the file is silent.
+
+    Raises ScoringError(PRECONDITION) when neither names the pictures' size.
+    """
     if not values:
         return guess
     if guess is None:

@@ -19,7 +19,7 @@ _VARIABLES = {"weights": "kernel", "biases": "bias"}
 
 
 def keras_name(parameter: str) -> str:
-    """LAYER/VARIABLE of Keras for a parameter by its slim name."""
+    """LAYER/VARIABLE of Keras for a parameter by its slim name. Raises ValueError for one of no network of Keras."""
     scope, _, variable = parameter.rpartition("/")
     norm = scope.endswith("/BatchNorm")
     scope = scope.removesuffix("/BatchNorm")
