@@ -15,9 +15,10 @@ from typing import Any
 from google.protobuf.message import DecodeError
 
 from accelserve.backends.base import DecodedInput
+from accelserve.backends.spec_json import spec_from_json, spec_to_json
 from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing
-from accelserve.tensors import BY_NAME, DEFAULT_SIGNATURE, Signature, TensorSpec
+from accelserve.tensors import BY_NAME, DEFAULT_SIGNATURE, Signature
 from accelserve.wire import onnx_pb2
 
 FORMAT = "accelonnx"
@@ -177,8 +178,8 @@ def _signature_to_json(model: AccelModel) -> dict[str, Any]:
     return {
         "name": signature.name,
         "method_name": signature.method_name,
-        "inputs": {key: _spec_to_json(spec, model.inputs[key]) for key, spec in signature.inputs.items()},
-        "outputs": {key: _spec_to_json(spec, model.outputs[key]) for key, spec in signature.outputs.items()},
+        "inputs": {key: spec_to_json(spec, model.inputs[key]) for key, spec in signature.inputs.items()},
+        "outputs": {key: spec_to_json(spec, model.outputs[key]) for key, spec in signature.outputs.items()},
     }
 
 
@@ -188,8 +189,8 @@ def _from_json(content: Mapping[str, Any]) -> AccelModel:
     told = content["signature"]
     signature = Signature(
         told.get("name", DEFAULT_SIGNATURE),
-        MappingProxyType({key: _spec_from_json(key, spec) for key, spec in told["inputs"].items()}),
-        MappingProxyType({key: _spec_from_json(key, spec) for key, spec in told["outputs"].items()}),
+        MappingProxyType({key: spec_from_json(key, spec) for key, spec in told["inputs"].items()}),
+        MappingProxyType({key: spec_from_json(key, spec) for key, spec in told["outputs"].items()}),
         told["method_name"],
     )
     pictures, tail = content["pictures"], content["tail"]
@@ -207,13 +208,3 @@ def _from_json(content: Mapping[str, Any]) -> AccelModel:
 
 def _tuples(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
-
-
-def _spec_to_json(spec: TensorSpec, value: str) -> dict[str, Any]:
-    shape = None if spec.shape is None else list(spec.shape)
-    return {"dtype": spec.dtype.name, "shape": shape, "tensor_name": spec.tensor_name, "value": value}
-
-
-def _spec_from_json(key: str, spec: Mapping[str, Any]) -> TensorSpec:
-    shape = None if spec["shape"] is None else tuple(spec["shape"])
-    return TensorSpec(key, BY_NAME[spec["dtype"]], shape, spec["tensor_name"])

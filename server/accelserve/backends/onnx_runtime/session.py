@@ -8,8 +8,6 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, TypeVar
 
-import numpy as np
-
 from accelserve.backends.base import Batch, BatchResult, Device
 from accelserve.backends.batch_check import check_batch, check_names
 from accelserve.backends.onnx_runtime.assignment import placement_of
@@ -19,6 +17,7 @@ from accelserve.backends.onnx_runtime.errors import is_of_bound_output, kind_of,
 from accelserve.backends.onnx_runtime.pixels import PixelStage
 from accelserve.backends.onnx_runtime.row_by_row import run_row_by_row
 from accelserve.backends.onnx_runtime.steady import takes_what_shapes_say
+from accelserve.backends.onnx_runtime.text import as_bytes, with_text
 from accelserve.backends.run_gate import RunGate
 from accelserve.devices import DeviceKind
 from accelserve.errors import Kind, ScoringError
@@ -231,11 +230,12 @@ class OnnxRuntimeSession:
         outputs = {names[0]: values[0]} if len(values) == 1 else dict(zip(names, values, strict=True))
         for name in self._string_outputs:
             if name in outputs:
-                outputs[name] = _encoded(outputs[name])
+                outputs[name] = as_bytes(outputs[name])
         return outputs
 
     def _run_arrays(self, batch: Batch) -> list[Tensor]:
-        feed = self._with_text(batch.inputs) if self._string_inputs else {**batch.inputs}
+        inputs = batch.inputs
+        feed = with_text(self._model, inputs, self._string_inputs) if self._string_inputs else {**inputs}
         options, ways = self._run_options(batch.rows), self._ways
         if options is ways.plain and ways.call is None:  # spares what `_invoke` is for, half a microsecond
             values: list[Tensor] | None = None
@@ -282,17 +282,6 @@ class OnnxRuntimeSession:
         self._shrink_next = False
         return ways.shrink
 
-    def _with_text(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """ONNX strings are UTF-8 text. Given bytes, the library would feed their Python literal, "b'...'"."""
-        feed = dict(inputs)
-        for name in self._string_inputs:
-            try:
-                feed[name] = _decoded(inputs[name])
-            except (UnicodeDecodeError, AttributeError) as error:
-                message = f'{self._model} "{name}": ONNX strings are UTF-8 text: {error}'
-                raise ScoringError(Kind.INVALID, message) from error
-        return feed
-
     def _run_error(self, error: Exception) -> ScoringError:
         kind, reason = kind_of(error), one_line(error)
         if kind is Kind.DEVICE_LOST:
@@ -305,17 +294,3 @@ class OnnxRuntimeSession:
 def _first(slot: Slot, stage: PixelStage | None) -> Slot:
     """The slot that a batch is put into, of the slot that the model reads."""
     return slot if stage is None else stage.slots[slot.number]
-
-
-def _decoded(tensor: Tensor) -> Tensor:
-    """bytes to str, element by element; any shape."""
-    text = np.empty(tensor.shape, object)
-    text.ravel()[:] = [element.decode() for element in tensor.ravel().tolist()]
-    return text
-
-
-def _encoded(tensor: Tensor) -> Tensor:
-    """str to bytes, element by element; any shape."""
-    data = np.empty(tensor.shape, object)
-    data.ravel()[:] = [element.encode() for element in tensor.ravel().tolist()]
-    return data

@@ -14,9 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from accelserve.backends.spec_json import spec_from_json, spec_to_json
 from accelserve.errors import Kind, ScoringError
 from accelserve.preprocessing import Preprocessing
-from accelserve.tensors import BY_NAME, Signature, Tensor, TensorSpec, dtype_of
+from accelserve.tensors import BY_NAME, Signature, Tensor, dtype_of
 
 FILE_NAME = "cut.json"
 LAYOUT = 1  # of the folder; another number is another release's
@@ -158,8 +159,8 @@ def _signature_to_json(cut: CutSignature) -> dict[str, Any]:
     signature = cut.signature
     return {
         "method_name": signature.method_name,
-        "inputs": {key: _spec_to_json(spec, cut.inputs[key]) for key, spec in signature.inputs.items()},
-        "outputs": {key: _spec_to_json(spec, cut.outputs[key]) for key, spec in signature.outputs.items()},
+        "inputs": {key: spec_to_json(spec, cut.inputs[key]) for key, spec in signature.inputs.items()},
+        "outputs": {key: spec_to_json(spec, cut.outputs[key]) for key, spec in signature.outputs.items()},
         "defaults": {key: _tensor_to_json(tensor) for key, tensor in signature.defaults.items()},
         "parts": {kind: asdict(cut.parts[kind]) for kind in ORDER if kind in cut.parts},
         "pictures": asdict(cut.pictures) if cut.pictures else None,
@@ -170,8 +171,8 @@ def _signature_to_json(cut: CutSignature) -> dict[str, Any]:
 def _signature_from_json(name: str, value: Mapping[str, Any]) -> CutSignature:
     signature = Signature(
         name,
-        MappingProxyType({key: _spec_from_json(key, spec) for key, spec in value["inputs"].items()}),
-        MappingProxyType({key: _spec_from_json(key, spec) for key, spec in value["outputs"].items()}),
+        MappingProxyType({key: spec_from_json(key, spec) for key, spec in value["inputs"].items()}),
+        MappingProxyType({key: spec_from_json(key, spec) for key, spec in value["outputs"].items()}),
         value["method_name"],
         MappingProxyType({key: _tensor_from_json(tensor) for key, tensor in value["defaults"].items()}),
     )
@@ -192,16 +193,6 @@ def _pictures_from_json(value: Mapping[str, Any] | None) -> Pictures | None:
         return None
     fields: dict[str, Any] = {key: tuple(item) if isinstance(item, list) else item for key, item in value.items()}
     return Pictures(**fields)
-
-
-def _spec_to_json(spec: TensorSpec, value: str) -> dict[str, Any]:
-    shape = None if spec.shape is None else list(spec.shape)
-    return {"dtype": spec.dtype.name, "shape": shape, "tensor_name": spec.tensor_name, "value": value}
-
-
-def _spec_from_json(key: str, spec: Mapping[str, Any]) -> TensorSpec:
-    shape = None if spec["shape"] is None else tuple(spec["shape"])
-    return TensorSpec(key, BY_NAME[spec["dtype"]], shape, spec["tensor_name"])
 
 
 def _tensor_to_json(tensor: Tensor) -> dict[str, Any]:
