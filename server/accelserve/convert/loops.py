@@ -81,7 +81,7 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A loop's result: what is written in each turn, in which scope; counter: as `is_count` tells it again."""
+    """A loop's result: what is written in each turn, in which scope; counter: what counts the turns."""
 
     scope: Scope
     tensor: str
