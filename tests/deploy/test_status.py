@@ -71,7 +71,7 @@ def test_a_state_that_cannot_be_read_hides_no_living_service(alive, content):
 def test_a_state_that_says_what_cannot_be_is_as_one_that_cannot_be_read(alive, changes):
     tell(alive, told_ns="long ago")
     document = json.loads(alive.state.read_bytes())
-    assert "the state cannot be written since" in status_of(alive).view.reason
+    assert "its supervisor stands still or cannot write since" in status_of(alive).view.reason
     alive.state.write_text(json.dumps({**document, "view": {**document["view"], **changes}}))
     assert status_of(alive).view.state is State.TRANSITIONING
 
@@ -79,7 +79,7 @@ def test_a_state_that_says_what_cannot_be_is_as_one_that_cannot_be_read(alive, c
 def test_a_state_that_is_old_says_so(alive):
     tell(alive)
     reason = status_of(alive, time.monotonic_ns() + 20_000_000_000).view.reason
-    assert "told 20 s ago; the state cannot be written since" in reason
+    assert "told 20 s ago; its supervisor stands still or cannot write since" in reason
 
 
 def test_a_supervisor_that_is_gone_left_a_failed_service_with_nothing_running(folder):

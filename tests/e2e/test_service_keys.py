@@ -115,6 +115,10 @@ def test_a_damaged_key_file_is_told_of_without_what_is_in_it(service):
     said = service.shop.type("services keys numbers", code=5)
     assert str(path) in said
     assert "secret-secret" not in said
+    assert "services update numbers --auth key makes two new keys" in said
+    path.unlink()
+    service.shop.type("services update numbers --auth key --wait --timeout 60")
+    settles_at(service, keys_of(service)["secondary"], 200)
 
 
 def test_a_service_with_a_certificate_is_reached_by_tls_and_one_without_a_usable_one_fails_with_2(opened, tmp_path):

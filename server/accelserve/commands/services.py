@@ -180,7 +180,8 @@ def _keys(parsed: argparse.Namespace) -> ExitCode:
             raise
         raise ConfigError([error.message]) from error
     except KeyFileError as error:
-        raise ScoringError(Kind.CONFLICT, str(error)) from error
+        remedy = f"without the file, accelserve services update {folder.name} --auth key makes two new keys"
+        raise ScoringError(Kind.CONFLICT, f"{error}; {remedy}") from error
     if parsed.json:
         print(json.dumps({"primary": keys.primary, "secondary": keys.secondary}, indent=2))
     else:

@@ -88,6 +88,8 @@ class ServiceFolder:
 
     def _read(self) -> tuple[int, ServiceDefinition]:
         document = json.loads(self.definition_file.read_bytes())
+        if not isinstance(document, dict):
+            raise ValueError(f"want an object, got {shown(document)}")
         revision, definition = document["revision"], from_json(document["definition"])
         if type(revision) is not int or revision < 1:
             raise ValueError(f"'revision': got {shown(revision)}")

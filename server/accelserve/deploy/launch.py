@@ -15,7 +15,7 @@ from accelserve.deploy.logs import open_log, supervisor_log
 from accelserve.deploy.ports import Ports
 from accelserve.errors import Kind, ScoringError
 
-_BEGINS_S = 30.0
+_BEGINS_S = 120.0  # on a machine that is busy; one that dies is known at once
 _ENDS_S = 30.0  # beyond the time that its replicas may take to drain
 _LOOK_S = 0.05
 
@@ -92,7 +92,7 @@ def _end(folder: ServiceFolder) -> None:
     if _ended(folder, _drain_s(folder) + _ENDS_S):
         return
     _send(folder, signal.SIGKILL)
-    if not _ended(folder, _BEGINS_S):
+    if not _ended(folder, _ENDS_S):
         raise ScoringError(Kind.CONFLICT, f'service "{folder.name}": its supervisor does not end')
 
 

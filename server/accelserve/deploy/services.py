@@ -77,12 +77,12 @@ def update(folder: ServiceFolder, change: Change, environ: Mapping[str, str]) ->
     with folder.changing():
         revision, old = folder.read()
         new = change(old)
+        if new.auth == "key" and not folder.keys.exists():
+            write_new_keys(folder.keys)
         if new != old:
             revision += 1
             if (new.entry_script, new.source_directory) != (old.entry_script, old.source_directory):
                 new = take_script(new, folder.app(revision), folder.app(revision))
-            if new.auth == "key" and not folder.keys.exists():
-                write_new_keys(folder.keys)
             folder.write(revision, new)
     _see_to_it(folder, revision, max(old.drain_s, new.drain_s) + _SEEN_S, environ)
     return revision

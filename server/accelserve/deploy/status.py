@@ -85,7 +85,7 @@ def status_of(folder: ServiceFolder, now_ns: int | None = None) -> Status:
     if supervisor is None:
         view = _of_a_dead_one(folder, told, view, damage)
     elif last is not None and (age_ns := (now_ns or time.monotonic_ns()) - _told_ns(told)) > _OLD_NS:
-        old = f"told {age_ns // 1_000_000_000} s ago; the state cannot be written since, see the log"
+        old = f"told {age_ns // 1_000_000_000} s ago; its supervisor stands still or cannot write since, see the log"
         view = replace(view, reason=f"{view.reason} ({old})")
     wrong = view.state in (State.FAILED, State.UNHEALTHY)
     tail = tuple(read_together(folder.log, _TAIL_LINES)) if wrong else ()
