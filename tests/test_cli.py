@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from accelserve.cli import main
+from accelserve.cli import _parser, main
 from accelserve.config_options import OPTIONS
 from model_builders import onnx_mlp
 
@@ -84,6 +84,27 @@ def test_the_help_needs_no_model_library_and_no_server():
     code += "print({'grpc', 'fastapi', 'uvicorn', 'onnxruntime', 'tensorflow', 'cv2'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout.endswith("set()\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("svc", "a.jpg", "b.jpg", "--top", "1", "--grpc"),
+        ("svc", "--top", "1", "a.jpg", "--grpc", "b.jpg"),
+        ("--grpc", "--top", "1", "svc", "a.jpg", "b.jpg"),
+        ("--top", "1", "svc", "--grpc", "--", "a.jpg", "b.jpg"),
+    ],
+)
+def test_files_to_score_may_stand_between_the_flags(arguments):
+    parsed = _parser().parse_args(["score", *arguments])
+    assert (parsed.files, parsed.top, parsed.grpc) == (["svc", "a.jpg", "b.jpg"], 1, True)
+
+
+@pytest.mark.parametrize("arguments", [("score",), ("score", "--top", "1"), ("score", "a.jpg", "--colour", "red")])
+def test_what_is_missing_or_unknown_of_scoring_is_told(capsys, arguments):
+    code, text = said_by(capsys, *arguments)
+    assert code == 2
+    assert "--colour" in text if "--colour" in arguments else "[SERVICE] FILE" in text
 
 
 def test_the_beginning_of_a_flag_is_no_flag(capsys):

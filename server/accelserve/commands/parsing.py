@@ -13,10 +13,23 @@ MODEL_HELP = "a .onnx file, a SavedModel folder, a converted one, or a folder of
 
 
 class WholeFlags(argparse.ArgumentParser):
-    """An unknown flag is an error, also one that is the beginning of a known one."""
+    """An unknown flag is an error, also one that is the beginning of a known one.
 
-    def __init__(self, **options: Any) -> None:
+    mixed: what is no flag may stand between flags, and need not be in one row.
+    """
+
+    def __init__(self, mixed: bool = False, **options: Any) -> None:
         super().__init__(**{**options, "allow_abbrev": False})
+        self._mixed = mixed
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        if not self._mixed:
+            return super().parse_known_args(args, namespace)
+        self._mixed = False  # argparse asks this again: for the flags, then for the rest
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixed = True
 
 
 class Commands(Protocol):

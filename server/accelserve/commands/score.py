@@ -42,6 +42,7 @@ cannot be loaded; 4 no such file, service or model, or nobody answers at the add
 def add(commands: Commands) -> None:
     score = commands.add_parser(
         "score",
+        mixed=True,
         help="score files or folders with a server or an entry script",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
