@@ -28,10 +28,14 @@ def openssl(*arguments: object) -> str:
 
 
 def new_key(path: Path, kind: str = "ec") -> Path:
-    if kind == "rsa":
-        openssl("genpkey", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048", "-out", path)
+    """kind: "rsa", "ec" for P-256, or "ec:CURVE"; else an algorithm as openssl calls it."""
+    if kind.startswith("ec"):
+        curve = kind.partition(":")[2] or "prime256v1"
+        openssl("genpkey", "-algorithm", "EC", "-pkeyopt", f"ec_paramgen_curve:{curve}", "-out", path)
+    elif kind.startswith("rsa"):
+        openssl("genpkey", "-algorithm", kind, "-pkeyopt", "rsa_keygen_bits:2048", "-out", path)
     else:
-        openssl("genpkey", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-out", path)
+        openssl("genpkey", "-algorithm", kind, "-out", path)
     path.chmod(0o600)
     return path
 

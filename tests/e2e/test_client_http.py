@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -304,10 +305,22 @@ def test_nobody_listening_is_an_os_error():
         client.score(b"x")
 
 
-@pytest.mark.parametrize("url", ["127.0.0.1:8501", "ftp://host/", "http://"])
+@pytest.mark.parametrize("url", ["127.0.0.1:8501", "ftp://host/", "http://", "http://host/?key=x"])
 def test_an_address_without_scheme_or_host_is_refused_at_once(url):
     with pytest.raises(ValueError, match="want an address"):
         Client(url)
+
+
+def test_a_key_in_the_address_is_refused_and_not_repeated():
+    with pytest.raises(ValueError, match="say key=") as refused:
+        Client("http://me:word@host")
+    assert "word" not in str(refused.value)
+
+
+@pytest.mark.parametrize("tls", [ClientTls(roots=Path("none.pem")), ClientTls(cert=Path("none.pem"), key=Path("x"))])
+def test_files_of_tls_that_are_not_there_are_named(tls):
+    with pytest.raises(FileNotFoundError, match=r"none\.pem"):
+        Client("https://host", tls=tls)
 
 
 def test_predict_sends_columns_and_gives_arrays_of_the_models_dtypes(server, client):

@@ -333,6 +333,16 @@ def test_an_expired_certificate_is_served_with_a_warning(tmp_path, files):
         assert "has expired" in server.log.read_text()
 
 
+def test_a_certificate_that_windows_wrote_serves_both_ports(tmp_path, files):
+    pair = signed(files.ca, tmp_path)
+    text = pair.cert.read_text().replace("\n", "\r\n")
+    pair.cert.write_bytes(b"\xef\xbb\xbf" + text.encode())
+    with secure_server(tmp_path, type(files)(files.keys, pair, files.ca)) as server:
+        for client in (Client, GrpcClient):
+            with client(server.http if client is Client else server.grpc, key=KEYS.primary, tls=files.tls) as asking:
+                assert asking.predict({"x": [[1.0, 2.0]]})["y"].tolist() == [[2.0, 4.0]]
+
+
 def test_keys_change_in_the_middle_of_requests_and_each_is_answered_once(files, tmp_path):
     own = make_files(tmp_path)
     with secure_server(tmp_path, own, settings="delay_ms = 2") as server:

@@ -172,6 +172,12 @@ def test_an_expired_certificate_is_a_warning_and_its_date_a_metric(tmp_path, cap
     assert told["accelserve_tls_certificate_not_after_seconds"] == 1609459200
 
 
+def test_a_key_that_clients_of_grpc_refuse_is_a_warning(tmp_path, caplog):
+    pair = signed(authority(tmp_path), tmp_path, kind="ed25519")
+    open_security(ServerConfig(tls_cert=str(pair.cert), tls_key=str(pair.key)))
+    assert "has a Ed25519 key" in caplog.text
+
+
 def test_whoever_follows_the_key_file_keeps_no_key(config):
     (followed,) = open_security(config).followed
     kept = repr(vars(followed)) + repr(followed._last)

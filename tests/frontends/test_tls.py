@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from accelserve.frontends.certificates import pem_blocks, validity
-from accelserve.frontends.tls import Tls, TlsError, TlsFiles, read_identity, validity_problem
+from accelserve.frontends.certificates import blocks_of, pem_blocks, validity
+from accelserve.frontends.tls import Tls, TlsError, TlsFiles, key_problem, read_identity, validity_problem
 from certificates import Pair, authority, new_key, openssl, signed
 
 
@@ -64,6 +64,34 @@ def test_dates_agree_with_openssl(made, name):
     found = validity(made[name].cert.read_bytes())
     told = openssl("x509", "-in", made[name].cert, "-noout", "-enddate").strip().partition("=")[2]
     assert ssl.cert_time_to_seconds(told) == found.not_after
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "told"),
+    [
+        ("rsa", "RSA", False),
+        ("ec", "P-256", False),
+        ("ec:P-384", "P-384", False),
+        ("ec:P-521", "P-521", True),
+        ("ed25519", "Ed25519", True),
+    ],
+)
+def test_keys_that_clients_of_grpc_refuse_are_told(made, tmp_path, kind, name, told):
+    identity = read_identity(files(signed(made["ca"], tmp_path, kind=kind)))
+    assert identity.key_kind == name
+    assert (key_problem(name) is not None) is told
+
+
+@pytest.mark.parametrize("kind", ["ec:secp256k1", "ed448", "rsa-pss"])
+def test_keys_that_no_listener_of_grpc_takes_are_refused(made, tmp_path, kind):
+    with pytest.raises(TlsError, match="want RSA, P-256 or P-384"):
+        read_identity(files(signed(made["ca"], tmp_path, kind=kind)))
+
+
+def test_grpc_gets_the_blocks_alone(made):
+    content = b"\xef\xbb\xbf" + made["ec"].cert.read_bytes() + b"a comment\n" + made["ec"].key.read_bytes()
+    assert blocks_of(content, "CERTIFICATE") + b"\n" == made["ec"].cert.read_bytes()
+    assert blocks_of(content, "PRIVATE KEY") + b"\n" == made["ec"].key.read_bytes()
 
 
 def test_the_first_certificate_of_a_chain_is_the_servers_own(made):

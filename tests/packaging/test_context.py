@@ -72,6 +72,15 @@ def test_a_folder_that_exists_is_left_alone(tmp_path):
     assert (tmp_path / "out" / "mine").read_text() == "mine"
 
 
+def test_a_link_to_nothing_is_left_alone_and_a_name_too_long_is_told(tmp_path):
+    (tmp_path / "out").symlink_to("nowhere")
+    for output, told in ((tmp_path / "out", "another --out"), (tmp_path / ("x" * 300), "File name too long")):
+        with pytest.raises(ScoringError, match=told) as refused:
+            write_context(output, [Piece("Dockerfile", b"")], {})
+        assert refused.value.kind is Kind.CONFLICT
+    assert os.listdir(tmp_path) == ["out"]
+
+
 def test_a_full_disk_leaves_nothing(tmp_path, source, monkeypatch):
     written = []
 

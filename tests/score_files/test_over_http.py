@@ -2,6 +2,7 @@
 
 import base64
 import json
+import ssl
 from pathlib import Path
 
 import pytest
@@ -135,6 +136,15 @@ def test_what_went_wrong_says_whether_others_would_fail_too(error, status, code,
     with pytest.raises(RefusalError) as refused:
         asker(FakeClient(error)).ask([JPEG])
     assert (refused.value.status, refused.value.ends_with, refused.value.unreached) == (status, code, unreached)
+
+
+@pytest.mark.parametrize("reason", ["WRONG_VERSION_NUMBER", "HTTP_REQUEST"])
+def test_a_server_without_tls_is_said_to_be_one(reason):
+    error = ssl.SSLError(1, "some words of OpenSSL")
+    error.reason = reason
+    with pytest.raises(RefusalError, match="http:// in place of https://") as refused:
+        asker(FakeClient(error)).ask([JPEG])
+    assert refused.value.ends_with is ExitCode.NOT_FOUND
 
 
 def test_when_to_come_again_is_passed_on():

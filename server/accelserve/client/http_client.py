@@ -40,8 +40,10 @@ class Client:
         self, url: str, *, headers: Mapping[str, str] | None = None, key: str = "", tls: ClientTls | None = None
     ) -> None:
         parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
             raise ValueError(f"want an address like http://127.0.0.1:8501, got {url!r}")
+        if parts.username is not None:
+            raise ValueError("a key does not belong into an address, which others can see: say key=")
         if parts.scheme == "https":
             context = (tls or ClientTls()).context()
             self._connection: HTTPConnection = HTTPSConnection(parts.hostname, parts.port, context=context)

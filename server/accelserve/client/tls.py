@@ -19,6 +19,8 @@ class ClientTls:
 
     def context(self) -> ssl.SSLContext:
         """For HTTP. Raises OSError, ssl.SSLError."""
+        for path in (self.roots, self.cert, self.key):
+            _content(path)  # what cannot be read is named; ssl does not say which it was
         context = ssl.create_default_context(cafile=self.roots)
         if self.cert is not None:
             context.load_cert_chain(self.cert, self.key)

@@ -16,7 +16,7 @@ def appearing(name: str, output: Path, flag: str = "--output") -> Iterator[Path]
     flag: how the user says where. Raises ScoringError: CONFLICT when `output` exists, PRECONDITION when it cannot be
     written (a full disk).
     """
-    if output.exists():
+    if os.path.lexists(output):  # a link to nothing, too
         raise ScoringError(Kind.CONFLICT, f"{output} exists: delete it, or choose another {flag}")
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.tmp")
     try:

@@ -17,7 +17,16 @@ from typing import Generic, TypeVar
 from accelserve.config import ServerConfig
 from accelserve.config_sources import ConfigError
 from accelserve.frontends.guard import OPEN_GRPC, OPEN_HTTP, Guard
-from accelserve.frontends.tls import Identity, Tls, TlsError, TlsFiles, read_contents, read_identity, validity_problem
+from accelserve.frontends.tls import (
+    Identity,
+    Tls,
+    TlsError,
+    TlsFiles,
+    key_problem,
+    read_contents,
+    read_identity,
+    validity_problem,
+)
 from accelserve.keys import KeyFileError, Keyring, Keys, digests_of, read_keys, readable_by_others
 from accelserve.observability.series import Gauge
 
@@ -169,7 +178,7 @@ def _identity(config: ServerConfig, problems: list[str]) -> Identity | None:
     except TlsError as error:
         problems.append(str(error))
         return None
-    _tell_validity(identity, config.tls_cert)
+    _tell_problems(identity, config.tls_cert)
     return identity
 
 
@@ -190,14 +199,15 @@ def _followed_tls(tls: Tls, files: TlsFiles) -> Followed[Identity]:
     def use(identity: Identity) -> None:
         tls.replace(identity)
         _LOG.info("new connections use the certificate that is in %s now", files.cert)
-        _tell_validity(identity, str(files.cert))
+        _tell_problems(identity, str(files.cert))
 
     return Followed("--tls-cert", str(files.cert), tls.identity, read, use)
 
 
-def _tell_validity(identity: Identity, path: str) -> None:
-    if (problem := validity_problem(identity.validity, time.time())) is not None:
-        _LOG.warning("the certificate in %s %s", path, problem)
+def _tell_problems(identity: Identity, path: str) -> None:
+    for problem in (validity_problem(identity.validity, time.time()), key_problem(identity.key_kind)):
+        if problem is not None:
+            _LOG.warning("the certificate in %s %s", path, problem)
 
 
 @dataclass(frozen=True, slots=True)

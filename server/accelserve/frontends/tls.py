@@ -12,12 +12,14 @@ from typing import Any
 
 import grpc
 
-from accelserve.frontends.certificates import Validity, is_encrypted, pem_blocks, validity
+from accelserve.frontends.certificates import Validity, blocks_of, is_encrypted, key_kind, pem_blocks, validity
 from accelserve.small_files import read_small
 
 _MOST_FILE_BYTES = 2**20
+_CERTIFICATE, _KEY = "CERTIFICATE", "PRIVATE KEY"  # how the labels of PEM's blocks end
 # What OpenSSL calls a key of another certificate, of the same kind of key and of another.
 _OTHERS_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")
+_TAKEN_BY_ALL = ("RSA", "P-256", "P-384")
 _LOG = logging.getLogger("accelserve.frontends.tls")
 _TOLD = b'{"error":"this port speaks TLS; ask https:// in place of http://"}'
 _PLAIN_HTTP = (
@@ -41,13 +43,17 @@ class TlsFiles:
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Identity:
-    """What the files held at one moment, checked. context: of the standard library, for HTTP; the PEM is for gRPC."""
+    """What the files held at one moment, checked. context: of the standard library, for HTTP; the PEM is for gRPC.
+
+    key_kind: "RSA", "P-256", ...
+    """
 
     cert: bytes
     key: bytes
     client_ca: bytes | None
     context: ssl.SSLContext
     validity: Validity
+    key_kind: str
 
     def holds(self, contents: tuple[bytes, bytes, bytes | None]) -> bool:
         return contents == (self.cert, self.key, self.client_ca)
@@ -60,16 +66,18 @@ def read_identity(files: TlsFiles) -> Identity:
     if read_contents(files) != before:  # OpenSSL reads them by itself, and must have read the same
         raise TlsError(f"TLS: {files.cert} or {files.key} changed while it was read")
     try:
-        valid = validity(before[0])
+        valid, kind = validity(before[0]), key_kind(before[0])
     except ValueError as error:
         raise TlsError(f"--tls-cert {files.cert}: {error}") from None
-    return Identity(*before, context, valid)
+    if not kind:
+        raise TlsError(f"--tls-cert {files.cert}: gRPC has no use for this kind of key; want RSA, P-256 or P-384")
+    return Identity(*before, context, valid, kind)
 
 
 def read_contents(files: TlsFiles) -> tuple[bytes, bytes, bytes | None]:
     """(certificates, key, client's roots), as PEM. Raises TlsError."""
-    ca = None if files.client_ca is None else _pem("--tls-client-ca", files.client_ca, "CERTIFICATE")
-    return _pem("--tls-cert", files.cert, "CERTIFICATE"), _pem("--tls-key", files.key, "PRIVATE KEY"), ca
+    ca = None if files.client_ca is None else _pem("--tls-client-ca", files.client_ca, _CERTIFICATE)
+    return _pem("--tls-cert", files.cert, _CERTIFICATE), _pem("--tls-key", files.key, _KEY), ca
 
 
 def validity_problem(valid: Validity, now_s: float) -> str | None:
@@ -79,6 +87,13 @@ def validity_problem(valid: Validity, now_s: float) -> str | None:
     if now_s < valid.not_before:
         return "is not valid yet: clients will refuse it"
     return None
+
+
+def key_problem(kind: str) -> str | None:
+    """What is to be said of a kind of key that a server can have and gRPC's own library, as a client, refuses."""
+    if kind in _TAKEN_BY_ALL:
+        return None
+    return f"has a {kind} key, which many clients of gRPC refuse, Python's among them: RSA, P-256 and P-384 suit all"
 
 
 class Tls:
@@ -158,7 +173,9 @@ class _LastWords(ssl.SSLObject):
 
 
 def _grpc_configuration(identity: Identity) -> Any:
-    return grpc.ssl_server_certificate_configuration([(identity.key, identity.cert)], identity.client_ca)
+    pair = blocks_of(identity.key, _KEY), blocks_of(identity.cert, _CERTIFICATE)
+    ca = None if identity.client_ca is None else blocks_of(identity.client_ca, _CERTIFICATE)
+    return grpc.ssl_server_certificate_configuration([pair], ca)
 
 
 def _pem(option: str, path: Path, wanted: str) -> bytes:

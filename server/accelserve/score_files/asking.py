@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from ssl import SSLCertVerificationError
+from ssl import SSLCertVerificationError, SSLError
 from typing import Any, NamedTuple, Protocol
 
 from accelserve.client import ServerError
@@ -27,6 +27,7 @@ _ENDS: Mapping[str, ExitCode] = {
     "UNIMPLEMENTED": ExitCode.NOT_FOUND,
 }
 _KEY_REMEDY = "; a key is read from --key-file or ACCELSERVE_KEY"
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST")  # what OpenSSL says of bytes that are none of TLS
 NO_CONNECTION = "NO CONNECTION"
 
 
@@ -102,6 +103,9 @@ def no_connection(address: str, error: OSError) -> RefusalError:
     if isinstance(error, SSLCertVerificationError):
         said = f"{address}: its certificate is not trusted: {error.verify_message}; --tls-roots says who may sign it"
         return RefusalError(NO_CONNECTION, said, ExitCode.USAGE, unreached=True)
+    if isinstance(error, SSLError) and error.reason in _NO_TLS:
+        said = f"{address}: it does not speak TLS: http:// in place of https://?"
+        return RefusalError(NO_CONNECTION, said, ExitCode.NOT_FOUND, unreached=True)
     return RefusalError(NO_CONNECTION, f"{address}: {error.strerror or error}", ExitCode.NOT_FOUND, unreached=True)
 
 
