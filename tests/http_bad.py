@@ -173,6 +173,8 @@ HEADS = (
     _heads(
         "an absolute path with a user", head(_LENGTH, first=b"POST http://a:b@c" + TARGET + b" HTTP/1.1") + BODY, 200
     ),
+    _heads("a host alone", head(_LENGTH, first=b"POST http://other HTTP/1.1") + BODY, 404),
+    _heads("a host and a query alone", head(_LENGTH, first=b"POST http://other?a=b HTTP/1.1") + BODY, 404),
     _heads("an absolute path of no host", head(_LENGTH, first=b"POST http:///score HTTP/1.1") + BODY),
     _heads("an authority", head(_LENGTH, first=b"POST other:80 HTTP/1.1") + BODY),
     _heads("CONNECT", head(first=b"CONNECT other:80 HTTP/1.1")),

@@ -27,11 +27,12 @@ def complete_scope(scope: Any, parser: httptools.HttpRequestParser, url: bytes, 
     if version not in ("1.1", "1.0"):
         raise ScoringError(Kind.MALFORMED, f"HTTP/{version} is not spoken here")
     parsed = httptools.parse_url(url)
-    path = parsed.path.decode("ascii")
+    raw = parsed.path or b"/"  # of http://host, RFC 9110 4.2.3
+    path = raw.decode("ascii")
     scope["http_version"] = version
     scope["method"] = parser.get_method().decode("ascii")
     scope["path"] = root_path + (unquote(path) if "%" in path else path)
-    scope["raw_path"] = root_path.encode("ascii") + parsed.path
+    scope["raw_path"] = root_path.encode("ascii") + raw
     scope["query_string"] = parsed.query or b""
 
 
