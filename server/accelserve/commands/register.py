@@ -28,6 +28,9 @@ The model is copied, with the external data files of an ONNX model, and loaded o
 does not load is not registered and its signatures are known. Versions are counted 1, 2, 3; what a version is made of
 never changes, and a number is never given twice. An accelserve.toml that lies with the model, or --manifest, becomes
 the name's own file, for all its versions.
+
+What only an entry script opens, such as a checkpoint or a pickle, is not for the store: --model-files NAME=PATH of
+deploy, package and serve gives it to the script.
 """
 
 
