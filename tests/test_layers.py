@@ -58,7 +58,7 @@ ARROWS: dict[str, set[str]] = {
     "idle_memory": set(),
     "loaders": {"models.loading", "backends.artifact_cache", "backends.discovery", "codecs.round_trip"},
     "script_service": {"entry_script"},
-    "azmlinfsrv": {"allocator", "entry_script", "frontends", "stopping"},
+    "azmlinfsrv": {"allocator", "entry_script", "frontends", "idle_memory", "stopping"},
     "runtime": {
         "allocator",
         "frontends",

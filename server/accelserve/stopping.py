@@ -44,7 +44,8 @@ def run_until_stopped(serve: Callable[[StopSignals], Coroutine[Any, Any, ExitCod
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             return runner.run(main())
     except ScoringError as error:
-        logger.error("%s", error.message)
+        for line in error.message.splitlines():  # each problem of a script, for people
+            logger.error("%s", line)
         return ExitCode.of(error.kind)
 
 

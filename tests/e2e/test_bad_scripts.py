@@ -41,11 +41,15 @@ UNEXPECTED = {"message": "An unexpected error occurred in scoring script. Check 
             "class Bad(Exception):\n    def __str__(self): raise Bad\n" + RUN + "def init():\n    raise Bad\n",
             "init() failed: Bad: (it cannot be told)",
         ),
+        (RUN + "def init():\n    raise ValueError('\\ud800')\n", "init() failed: ValueError: \\ud800"),
+        (RUN + "def init():\n    raise ValueError('x' * 10_000_000)\n", "xxx ... (10000000 characters)"),
+        (RUN + "import sys\ndef init():\n    sys.exit('x' * 10_000_000)\n", "xxx ... (10000000 characters)"),
     ],
 )
 def test_a_script_that_cannot_be_served_says_why_and_ends_with_3(tmp_path, script, message):
     with worker(tmp_path, script) as made:
         assert message in made.failed.message
+        assert len(made.failed.message) < 2000
         assert made.process.wait(LIMIT_S) == 3
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from accelserve import __version__
-from accelserve.allocator import raise_malloc_thresholds
+from accelserve.allocator import raise_malloc_thresholds, return_free_memory
 from accelserve.azmlinfsrv.config import AzmlConfig
 from accelserve.clock import Clock, MonotonicClock
 from accelserve.entry_script.messages import WorkerSettings
@@ -28,6 +28,7 @@ from accelserve.frontends.offload import Offload
 from accelserve.frontends.script_exchange import ScriptExchange
 from accelserve.frontends.security import open_security
 from accelserve.frontends.tls import Tls
+from accelserve.idle_memory import return_memory_when_idle
 from accelserve.lifecycle import Lifecycle
 from accelserve.observability.metrics import Metrics
 from accelserve.stopping import StopSignals, answer_on, first, run_until_stopped, stopped
@@ -92,6 +93,8 @@ class AzmlRuntime:
             http = self._http(pool, offload, security.tls)
             asked = asyncio.create_task(signals.asked.wait())
             stack.callback(asked.cancel)
+            idle = asyncio.create_task(return_memory_when_idle(self._metrics.traffic, return_free_memory))
+            stack.callback(idle.cancel)
             await stack.enter_async_context(pool)
             if not await first(_started(pool), asked):
                 return ExitCode.OK

@@ -39,7 +39,7 @@ from accelserve.entry_script.script import Script, load_script, schemas_of
 from accelserve.entry_script.serving import AsyncServing, read_first, send, serve
 from accelserve.entry_script.swagger import ANY_SCHEMAS, Service, swagger_documents
 from accelserve.entry_script.time_limit import TimeLimit, alarm
-from accelserve.entry_script.tracebacks import told
+from accelserve.entry_script.tracebacks import brief, said, told, whole
 from accelserve.process_ends import die_with
 
 EXIT_SCRIPT_FAILED = 3
@@ -141,30 +141,23 @@ def _ready(settings: WorkerSettings, script: Script, inputs: Inputs) -> WorkerRe
 def _failure(error: BaseException, settings: WorkerSettings) -> WorkerFailed:
     """Why the script cannot be served, with what to do where that is known."""
     if isinstance(error, ScriptError):
-        return WorkerFailed(str(error))
+        return WorkerFailed(whole(str(error)))
     if isinstance(error, _InitFailed):
         cause = error.__cause__ or error
         tree = "".join(f"{line}\n" for line in _model_tree(settings.model_dir))
-        return WorkerFailed(f"init() failed: {_said(cause, settings)}", told(cause) + tree)
+        return WorkerFailed(f"init() failed: {_said(cause, settings)}", told(cause) + whole(tree))
     return WorkerFailed(f"{settings.script} cannot be loaded: {_said(error, settings)}", told(error))
 
 
 def _said(error: BaseException, settings: WorkerSettings) -> str:
     if isinstance(error, SystemExit):
-        return f"it ended itself with exit code {error.code}"
-    text = f"{type(error).__name__}: {_text(error)}"
+        return f"it ended itself with exit code {brief(str(error.code))}"
+    text = said(error)
     if isinstance(error, ModuleNotFoundError) and error.name:
         return f"{text}; {_remedy(error.name.partition('.')[0])}"
     if not settings.legacy_tensorflow and "module 'tensorflow' has no attribute" in text:
         return f"{text}; a script of TensorFlow 1 runs with --legacy-tensorflow"
     return text
-
-
-def _text(error: BaseException) -> str:
-    try:
-        return str(error)
-    except BaseException:  # the script's own class
-        return "(it cannot be told)"
 
 
 def _remedy(module: str) -> str:
