@@ -100,4 +100,4 @@ def test_what_has_no_form_is_told_by_its_type():
 
 
 def test_an_error_is_a_message():
-    assert error_response(400, 'a "b" \ud800').body == b'{"message":"a \\"b\\" ?"}'
+    assert error_response(400, 'a "b" \ud800').body == b'{"message": "a \\"b\\" ?"}'

@@ -1,9 +1,8 @@
 """What run() returned, as the response that the server sends."""
 
+import json
 from http import HTTPStatus
 from typing import Any
-
-import orjson
 
 from accelserve.entry_script.aml_response import FAILED_HEADER, AMLResponse, joined
 from accelserve.entry_script.json_answers import JsonEncoder
@@ -47,7 +46,8 @@ class Answers:
 
 
 def error_response(status: int, message: str, *, run_ns: int | None = None, failed: bool = False) -> ScriptResponse:
-    body = orjson.dumps({"message": message.encode(errors="replace").decode()})
+    """`{"message": ...}`, spaced as the original's."""
+    body = json.dumps({"message": message.encode(errors="replace").decode()}).encode()
     return ScriptResponse(status, body, JSON, (), run_ns, failed)
 
 
