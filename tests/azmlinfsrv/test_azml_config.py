@@ -193,4 +193,5 @@ def test_workers_are_told_what_scripts_look_for(tmp_path):
     assert worker_settings(load(tmp_path)).nan == "null"
     told = worker_environ(config)
     assert told["AML_APP_ROOT"] == str(tmp_path)
+    assert told["AML_APP_INSIGHTS_ENABLED"] == "false"
     assert (told["SERVER_PORT"], told["HEALTH_PORT"], told["AZUREML_SOURCE_DIRECTORY"]) == ("5001", "5001", "src")

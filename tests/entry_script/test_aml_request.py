@@ -118,3 +118,26 @@ def test_scripts_may_hang_their_own_things_on_it():
     asked = request()
     asked.started = 5
     assert asked.started == 5
+
+
+def test_the_name_of_a_file_comes_in_utf_8():
+    form = '--b\r\nContent-Disposition: form-data; name="f"; filename="caf\u00e9 \u732b.jpg"\r\n\r\nx\r\n--b--\r\n'
+    asked = request(form.encode(), content_type="multipart/form-data; boundary=b")
+    assert asked.files["f"].filename == "caf\u00e9 \u732b.jpg"
+
+
+def test_the_rest_that_scripts_read_of_flasks():
+    asked = request(b"{}", b"a=1", content_type='text/plain; charset=utf-8; a="b c"', referer="http://a", x_a="1")
+    assert asked.mimetype_params == {"charset": "utf-8", "a": "b c"}
+    assert (asked.content_encoding, asked.referrer) == (None, "http://a")
+    assert asked.environ["REQUEST_METHOD"] == asked.method
+    assert (asked.environ["QUERY_STRING"], asked.environ["HTTP_X_A"]) == ("a=1", "1")
+    assert asked.environ["CONTENT_TYPE"].startswith("text/plain")
+    assert asked.environ["wsgi.input"].read() == b"{}"
+
+
+def test_a_request_without_a_body_has_no_length_unless_it_says_so():
+    assert request().content_length is None
+    assert request(content_length="0").content_length == 0
+    assert request(b"chunks").content_length == 6
+    assert request().mimetype_params == {}

@@ -171,6 +171,7 @@ def worker_environ(config: AzmlConfig) -> Mapping[str, str]:
     environ = {
         "AML_APP_ROOT": str(config.app_root),
         "AZUREML_ENTRY_SCRIPT": str(config.entry_script),
+        "AML_APP_INSIGHTS_ENABLED": "false",
         "WORKER_COUNT": str(config.workers),
         "SERVER_PORT": str(config.port),
         "HEALTH_PORT": str(config.health_port or config.port),

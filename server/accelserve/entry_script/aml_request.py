@@ -4,6 +4,7 @@ All but the method is worked out when the script asks for it.
 """
 
 import json
+from email.message import Message
 from functools import cached_property
 from http.cookies import CookieError, SimpleCookie
 from io import BytesIO
@@ -56,8 +57,21 @@ class AMLRequest:
         return (self.content_type or "").partition(";")[0].strip().lower()
 
     @property
-    def content_length(self) -> int:
-        return len(self._message.body)
+    def mimetype_params(self) -> dict[str, str]:
+        read = Message()
+        read["content-type"] = self.content_type or ""
+        return dict(read.get_params(failobj=[])[1:])
+
+    @property
+    def content_encoding(self) -> str | None:
+        value: str | None = self.headers.get("content-encoding")
+        return value
+
+    @property
+    def content_length(self) -> int | None:
+        """Also of a body that came in chunks; None where there is none at all."""
+        size_bytes = len(self._message.body)
+        return size_bytes if size_bytes or "content-length" in self.headers else None
 
     @property
     def is_json(self) -> bool:
@@ -146,9 +160,29 @@ class AMLRequest:
         return str(self.headers.get("user-agent", ""))
 
     @property
+    def referrer(self) -> str | None:
+        value: str | None = self.headers.get("referer")
+        return value
+
+    @property
     def authorization(self) -> str | None:
         value: str | None = self.headers.get("authorization")
         return value
+
+    @cached_property
+    def environ(self) -> dict[str, Any]:
+        """What scripts read of WSGI's: the request line, and headers as HTTP_X_A."""
+        names = {name: f"HTTP_{name.upper().replace('-', '_')}" for name, _ in self._message.headers}
+        names |= {"content-type": "CONTENT_TYPE", "content-length": "CONTENT_LENGTH"}
+        return {
+            "REQUEST_METHOD": self.method,
+            "SCRIPT_NAME": "",
+            "PATH_INFO": self.path,
+            "QUERY_STRING": self._message.query_string.decode("latin-1"),
+            "wsgi.url_scheme": self.scheme,
+            "wsgi.input": self.stream,
+            **{names[name]: self.headers[name] for name, _ in self._message.headers},
+        }
 
     @cached_property
     def cookies(self) -> MultiDict:

@@ -76,13 +76,12 @@ def _passed_on(response: Any, run_ns: int) -> ScriptResponse:
     if not 200 <= status <= 599:
         raise UnencodableAnswer(f"run() returned the status {status}")
     pairs = [(name.lower(), value) for name, value in headers]
-    types = [value for name, value in pairs if name == "content-type"] or [""]
+    content_type = next((value for name, value in pairs if name == "content-type"), "")
     failed = status >= 500 or (FAILED_HEADER, "True") in pairs
     kept = [pair for pair in pairs if pair[0] not in _NOT_PASSED_ON and pair[0] != FAILED_HEADER]
-    kept += [("content-type", value) for value in types[1:]]  # the strict form may have a second one
     if status in _WITHOUT_BODY:
         body = b""
-    return ScriptResponse(status, body, types[0], tuple(kept), run_ns, failed)
+    return ScriptResponse(status, body, content_type, tuple(kept), run_ns, failed)
 
 
 def _checked(headers: Any) -> Headers:

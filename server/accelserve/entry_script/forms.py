@@ -1,6 +1,6 @@
 """Forms in a request's body, as scripts meet them: fields, and files that can be read like open ones."""
 
-from email.parser import BytesHeaderParser
+from email.parser import HeaderParser
 from io import BytesIO
 from pathlib import Path
 from shutil import copyfileobj
@@ -78,5 +78,5 @@ def read_form(body: bytes, content_type: str) -> Form:
 def _parts(body: bytes, content_type: str) -> list[tuple[Any, bytes]]:
     from accelserve.codecs.bodies import form_parts  # numpy, which few scripts that get forms are without
 
-    read = BytesHeaderParser().parsebytes
-    return [(read(headers), content) for headers, content in form_parts(body, content_type)]
+    read = HeaderParser().parsestr  # names of files come in UTF-8 (RFC 7578 5.1)
+    return [(read(headers.decode("utf-8", "replace")), content) for headers, content in form_parts(body, content_type)]
