@@ -249,7 +249,10 @@ def test_instances_on_several_devices_share_the_work_and_say_who_did_it(tmp_path
             assert [session.device.id for session in servable.model.sessions] == ["gpu:1", "gpu:1", "gpu:0", "gpu:0"]
             assert [device.id for device in servable.model.devices] == ["gpu:1", "gpu:0"]
             answers = await asyncio.gather(*(ask(manager, servable, float(v)) for v in range(1, 9)))
-            assert sorted(device for _, _, device in answers) == ["gpu:0"] * 4 + ["gpu:1"] * 4
+            devices = [device for _, _, device in answers]
+            # Each of the four has one at once; who is done first, and so has more of the rest, is chance.
+            assert min(devices.count("gpu:0"), devices.count("gpu:1")) >= 2
+            assert len(devices) == devices.count("gpu:0") + devices.count("gpu:1") == 8
 
     asyncio.run(main())
 
