@@ -40,6 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "wire": set(),
     "builtin": set(),
     "allocator": set(),
+    "collector": set(),
     "binding": set(),
     "codecs": {"wire"},
     "backends": {"wire"},
@@ -115,7 +116,7 @@ ARROWS: dict[str, set[str]] = {
     "commands": {
         *("runtime", "azmlinfsrv", "client", "convert", "deploy", "recipes", "demo", "inspection", "listing"),
         *("packaging", "score_files", "entry_script.check", "entry_script.messages", "frontends.tls"),
-        *("supervised", "loaders"),
+        *("supervised", "loaders", "collector"),
         *(
             "models.manifest",
             "models.store",

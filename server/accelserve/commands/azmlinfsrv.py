@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from accelserve.azmlinfsrv.config import AzmlConfigError, AzmlFlags, AzmlLoaded, load_azml_config, own_options
+from accelserve.collector import imports_that_stay
 from accelserve.commands.parsing import Commands
 from accelserve.commands.serve import option_help
 from accelserve.errors import ExitCode
@@ -77,8 +78,9 @@ def _flags(parsed: argparse.Namespace) -> AzmlFlags:
 def _serve(loaded: AzmlLoaded) -> ExitCode:
     import logging
 
-    from accelserve.azmlinfsrv.runtime import run_azmlinfsrv
-    from accelserve.observability.logs import configure_logging
+    with imports_that_stay():
+        from accelserve.azmlinfsrv.runtime import run_azmlinfsrv
+        from accelserve.observability.logs import configure_logging
 
     config = loaded.config
     configure_logging(json=config.server.log_format == "json", level=config.log_level)

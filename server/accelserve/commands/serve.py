@@ -5,6 +5,7 @@ import os
 import shlex
 from pathlib import Path
 
+from accelserve.collector import imports_that_stay
 from accelserve.commands.parsing import MODEL_HELP, Commands, argument, check_backends
 from accelserve.config import ServerConfig
 from accelserve.config_options import OPTIONS, Option
@@ -96,8 +97,9 @@ def _serve(parsed: argparse.Namespace) -> ExitCode:
 
     check_backends(config.backends, "--backends")
 
-    from accelserve.observability.logs import configure_logging
-    from accelserve.runtime import run_server
+    with imports_that_stay():
+        from accelserve.observability.logs import configure_logging
+        from accelserve.runtime import run_server
 
     configure_logging(json=config.log_format == "json", level=config.log_level)
     _warn(loaded)
