@@ -57,5 +57,9 @@ def test_it_scores_arrays(told):
 
 @pytest.mark.parametrize("flow", ["wrong key", "no key"])
 def test_it_is_told_that_its_key_is_no_good(told, flow):
-    """After five tries, in 15 s: it repeats everything but INVALID_ARGUMENT."""
     assert told[flow]["code"] == "UNAUTHENTICATED"
+
+
+def test_it_tries_a_bad_key_five_times(told):
+    """It repeats everything but INVALID_ARGUMENT, each time after twice as many seconds."""
+    assert told["waits"]["answer"] == [1, 2, 4, 8] * 2
