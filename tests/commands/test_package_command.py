@@ -159,7 +159,7 @@ def test_another_base_needs_no_source(shop, capsys):
         (["--entry-script", "score.py", "--source-directory", "store"], 2, "is not in --source-directory"),
         (["--entry-script", "store/../store/x.py"], 2, "no such file"),
         (["--entry-script", "score.py", "--model-files", "words"], 2, "want NAME=PATH"),
-        (["--entry-script", "score.py", "--model-files", "../x=score.py"], 2, "want NAME=PATH"),
+        (["--entry-script", "score.py", "--model-files", "../x=score.py"], 2, "no image can have this name"),
         (["--entry-script", "bad.py"], 3, "run()"),
         (["digits", "--out", "store"], 5, "exists"),
         (["digits", "--base", "x\nRUN evil"], 2, "want an image's name"),
@@ -168,7 +168,7 @@ def test_another_base_needs_no_source(shop, capsys):
         (
             ["--entry-script", "score.py", "--model-files", "x=evil\nRUN evil #.py"],
             2,
-            "no Dockerfile can say this name",
+            "no image can have this name",
         ),
     ],
 )

@@ -198,22 +198,14 @@ def _script(parsed: argparse.Namespace, typed: Typed) -> tuple[Path | None, Path
 
 
 def _model_files(texts: Sequence[str], typed: Typed) -> tuple[tuple[str, Path], ...]:
+    """Names become folders in the image, and are written into its Dockerfile with the files' own."""
     from accelserve.packaging.dockerfile import is_sayable
 
-    found: dict[str, Path] = {}
-    for text in texts:
-        name, _, path = text.partition("=")
-        if not is_sayable(text):
-            typed.problems.append(f"--model-files {text!r}: no Dockerfile can say this name; give it another")
-        elif not name or not path or "/" in name or name in (".", "..") or "'" in text:
-            typed.problems.append(f"--model-files {text!r}: want NAME=PATH, for example words=data/words.txt")
-        elif not Path(path).exists():
-            typed.problems.append(f"--model-files {text!r}: there is no {path}")
-        elif name in found:
-            typed.problems.append(f"--model-files {text!r}: {name} is given twice")
-        else:
-            found[name] = Path(path).absolute()
-    return tuple(sorted(found.items()))
+    found = sorted(typed.named_files("--model-files", texts).items())
+    for name, path in found:
+        if "/" in name or name in (".", "..") or "'" in name + path.name or not is_sayable(name + path.name):
+            typed.problems.append(f"--model-files {f'{name}={path}'!r}: no image can have this name; give it another")
+    return tuple(found)
 
 
 def _tell_plan(plan: "Plan", conda: Path | None) -> None:

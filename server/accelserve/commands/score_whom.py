@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from accelserve.commands.stored import Typed
 from accelserve.config_sources import ConfigError
 from accelserve.entry_script.check import script_problems
 from accelserve.entry_script.messages import WorkerSettings
@@ -84,14 +85,9 @@ def _script_opener(parsed: argparse.Namespace) -> Callable[[], Asker]:
     problems = [f"{flag} cannot be given with --script" for flag in flags if _given(parsed, flag)]
     if parsed.batch != 1:
         problems.append("--batch: an entry script takes one file at a time")
-    models = {}
-    for text in parsed.model_files:
-        name, _, path = text.partition("=")
-        if not name or not path:
-            problems.append(f"--model-files {text!r}: want NAME=PATH")
-        elif not Path(path).exists():
-            problems.append(f"--model-files {text!r}: {path} does not exist")
-        models[name] = os.path.abspath(path)
+    typed = Typed()
+    models = {name: str(path) for name, path in typed.named_files("--model-files", parsed.model_files).items()}
+    problems += typed.problems
     if problems:
         raise ConfigError(problems)
     if not parsed.script.exists():

@@ -2,7 +2,6 @@
 
 import argparse
 import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -152,7 +151,8 @@ def read_service_flags(parsed: argparse.Namespace, typed: Typed) -> dict[str, An
     if parsed.model is not None:
         changes["model"], changes["version"] = typed.reference(parsed.model)
     if parsed.model_files is not None:
-        changes["model_files"] = _model_files(parsed.model_files, typed)
+        files = typed.named_files("--model-files", parsed.model_files)
+        changes["model_files"] = tuple(sorted((name, str(path)) for name, path in files.items()))
     return changes | _scale(parsed.autoscale, "replicas" in changes, typed)
 
 
@@ -160,19 +160,6 @@ def _within(folder: str, text: str, otherwise: str) -> str:
     """A script may be named from its folder, as Azure ML's are."""
     inside = Path(folder, text)
     return str(inside) if inside.is_file() and not Path(otherwise).is_file() else otherwise
-
-
-def _model_files(texts: list[str], typed: Typed) -> tuple[tuple[str, str], ...]:
-    found = []
-    for text in texts:
-        name, _, path = text.partition("=")
-        if not name or not path:
-            typed.problems.append(f"--model-files {text!r}: want NAME=PATH, for example mnist=models/mnist")
-        elif not os.path.exists(absolute := _path(path)):
-            typed.problems.append(f"--model-files {text!r}: there is no {absolute}")
-        else:
-            found.append((name, absolute))
-    return tuple(sorted(found))
 
 
 def _scale(text: str | None, has_replicas: bool, typed: Typed) -> dict[str, Any]:

@@ -61,6 +61,22 @@ class Typed:
             found[key] = value
         return found
 
+    def named_files(self, flag: str, texts: Sequence[str]) -> dict[str, Path]:
+        """`NAME=PATH` of files and folders that are there; the paths absolute."""
+        found: dict[str, Path] = {}
+        for text in texts:
+            name, _, path = text.partition("=")
+            place = os.path.abspath(os.path.expanduser(path))
+            if not name or not path:
+                self.problems.append(f"{flag} {text!r}: want NAME=PATH, for example mnist=models/mnist")
+            elif not os.path.exists(place):
+                self.problems.append(f"{flag} {text!r}: there is no {place}")
+            elif name in found:
+                self.problems.append(f"{flag} {text!r}: {name} is given twice")
+            else:
+                found[name] = Path(place)
+        return found
+
     def reference(self, text: str) -> tuple[str, int | None]:
         from accelserve.models.store import parse_reference
 

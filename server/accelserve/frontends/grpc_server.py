@@ -43,7 +43,8 @@ def listen(server: CoreServer, host: str, port: int, tls: Tls | None = None) -> 
     else:
         bound = server.add_secure_port(address, tls.grpc_credentials())
     if not bound:
-        message = f"gRPC port {port} on {host} is in use or not allowed; choose another with --grpc-port"
+        refused = "" if tls is None else ", or gRPC refuses the files of TLS, as it says above"
+        message = f"gRPC port {port} on {host} is in use or not allowed{refused}; choose another with --grpc-port"
         raise ScoringError(Kind.CONFLICT, message)
     return bound
 
