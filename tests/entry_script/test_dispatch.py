@@ -276,7 +276,7 @@ def test_a_worker_is_killed_a_second_after_its_runs_limit():
     job = request()
     worker = dispatch.submit(job, SECOND)
     limit = 6 * SECOND + KILL_AFTER_NS
-    assert dispatch.wake_at_ns() == limit
+    assert (dispatch.wake_at_ns(), dispatch.recall_at_ns()) == (limit, None)
     assert dispatch.to_kill(limit - 1) == []
     assert dispatch.to_kill(limit) == [worker]
     (loss,) = dispatch.died(worker, limit)
@@ -333,7 +333,7 @@ def test_behind_a_run_that_becomes_long_nobody_stays_while_another_worker_is_idl
         if worker != long:
             answer(dispatch, job, worker, 2, run_ns=1000)
     limit = 1 + RECALL_AFTER_NS
-    assert dispatch.wake_at_ns() == limit
+    assert dispatch.recall_at_ns() == limit
     assert (dispatch.to_recall(limit - 1), dispatch.to_recall(limit)) == ([], [long])
     ahead = [job for job, worker in zip(jobs, workers, strict=True) if worker == long and not job.began_ns]
     dispatch.recalled(long, len(ahead))

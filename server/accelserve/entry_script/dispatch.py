@@ -252,11 +252,14 @@ class Dispatch(Generic[AnyJob]):
         return [slot.number for slot in self._slots if (at := self._latest(slot)) is not None and at <= now_ns]
 
     def wake_at_ns(self) -> int | None:
-        """When `expired`, `to_recall` or `to_kill` has something next, if nothing else happens."""
+        """When `expired` or `to_kill` has something next, if nothing else happens."""
         moments = [job.expires_ns for job in self._waiting if job.expires_ns is not None]
         moments += [at for slot in self._slots if (at := self._latest(slot)) is not None]
-        moments += [at for slot in self._slots if (at := _recall_at(slot)) is not None]
         return min(moments, default=None)
+
+    def recall_at_ns(self) -> int | None:
+        """When `to_recall` has something next; None while nothing is ahead."""
+        return min([at for slot in self._slots if (at := _recall_at(slot)) is not None], default=None)
 
     @property
     def limit_ns(self) -> int:

@@ -59,6 +59,7 @@ class WorkerPool:
         self._failures: dict[int, WorkerFailed] = {}
         self._killed: set[int] = set()  # and not ended yet
         self._wake_up = WakeUp(clock, self.look)
+        self._recalls = WakeUp(clock, self._recall_what_waits)  # often, so that it does nothing else
         self._timeouts = self._crashes = 0
         self._gave_up = False  # one of the first workers did not start
         self._closing = False
@@ -87,6 +88,7 @@ class WorkerPool:
         """Who is in run() is not waited for longer than a moment: the sockets have closed, so nobody waits for it."""
         self._closing = True
         self._wake_up.close()
+        self._recalls.close()
         if not self._begun.done():
             self._begun.cancel()
         elif not self._begun.cancelled():
@@ -142,7 +144,7 @@ class WorkerPool:
         else:
             worker.permit()
             worker.send(frame_buffers(Frame(FrameKind.AHEAD, run.number, run.head, run.body)))
-            self._wake_up.by(now_ns + RECALL_AFTER_NS)
+            self._recalls.by(now_ns + RECALL_AFTER_NS)
 
     def _send_waiting(self) -> None:
         now_ns = self._now_ns()
@@ -255,14 +257,9 @@ class WorkerPool:
 
     def look(self) -> None:
         """Do what is due by now."""
+        self._recall_what_waits()
         now_ns = self._now_ns()
-        recalled = self._dispatch.to_recall(now_ns)
-        for number in recalled:
-            self._recall(number)
-        for run in self._dispatch.expired(now_ns):
-            run.fail(self._late(run, now_ns))
-        if recalled:
-            self._send_waiting()
+        self._refuse_expired(now_ns)
         for number in self._dispatch.to_kill(now_ns):
             self._kill(number)
         for number in self._standing.to_start(now_ns):
@@ -274,10 +271,25 @@ class WorkerPool:
             if at_ns is not None:
                 self._wake_up.by(at_ns)
 
-    def _recall(self, number: int) -> None:
-        worker = self._workers[number]
-        assert worker is not None
-        self._dispatch.recalled(number, worker.recall(self._dispatch.given(number)))
+    def _recall_what_waits(self) -> None:
+        """Behind runs that take unexpectedly long."""
+        now_ns = self._now_ns()
+        recalled = self._dispatch.to_recall(now_ns)
+        for number in recalled:
+            worker = self._workers[number]
+            assert worker is not None
+            self._dispatch.recalled(number, worker.recall(self._dispatch.given(number)))
+        if recalled:
+            self._refuse_expired(now_ns)
+            self._send_waiting()
+            if (at_ns := self._dispatch.wake_at_ns()) is not None:
+                self._wake_up.by(at_ns)
+        if (at_ns := self._dispatch.recall_at_ns()) is not None:
+            self._recalls.by(at_ns)
+
+    def _refuse_expired(self, now_ns: int) -> None:
+        for run in self._dispatch.expired(now_ns):
+            run.fail(self._late(run, now_ns))
 
     def _kill(self, number: int) -> None:
         worker = self._workers[number]
