@@ -7,13 +7,27 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from hammering import all_have_seen, hammering
-from local_services import faults_of, is_running, over_kept_http, over_new_http, over_patient_grpc, processes_of, shop
+from local_services import (
+    Service,
+    faults_of,
+    is_running,
+    over_kept_http,
+    over_new_http,
+    over_patient_grpc,
+    processes_of,
+    shop,
+)
 from server_process import wait_until
 from talk import Calls, ask, instances, row
+
+from accelserve.deploy.folder import ServiceFolder
+from accelserve.deploy.ports import Ports, open_ports
+from accelserve.errors import ScoringError
 
 COMMAND = [sys.executable, "-m", "accelserve"]
 
@@ -114,6 +128,28 @@ def test_a_killed_supervisor_leaves_nothing_running_is_told_of_and_can_be_starte
     assert service.address == before
     assert service.state == "Healthy"
     assert opened.type("services start numbers").startswith("numbers: Healthy")
+
+
+def ports_if_free(service: Service) -> Ports | None:
+    try:
+        return open_ports(ServiceFolder(service.folder).read()[1])
+    except ScoringError:
+        return None
+
+
+@pytest.mark.full
+def test_a_service_goes_on_whose_starter_was_killed_before_it_heard_of_it(opened):
+    opened.register()
+    service = opened.deploy("numbers", "--model m")
+    os.kill(service.status["supervisor"], signal.SIGKILL)
+    heard, told = os.pipe()
+    os.close(heard)
+    with closing(wait_until(lambda: ports_if_free(service))) as ports:
+        given = (ports.http.fileno(), ports.grpc.fileno(), told)
+        command = [sys.executable, "-m", "accelserve.deploy.supervise", str(service.folder), *map(str, given)]
+        subprocess.run(command, pass_fds=given, check=True, timeout=60)
+    os.close(told)
+    service.becomes("Healthy")
 
 
 @pytest.mark.full

@@ -7,6 +7,7 @@ it does not.
 import os
 import socket
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from accelserve.clock import MonotonicClock
@@ -39,7 +40,8 @@ def main(folder: Path, http: int, grpc: int, tell: int) -> None:
             return
 
         def begun() -> None:
-            teller.write(OK)
+            with suppress(OSError):  # whoever started it was killed in between; it goes on
+                teller.write(OK)
             teller.close()
 
         supervisor.run(begun)
