@@ -54,7 +54,9 @@ def record_lines(model: StoredModel, users: Sequence[str]) -> Iterator[str]:
 
 def signatures_told(model: StoredModel) -> Iterator[str]:
     """Those of the record."""
-    if model.signatures is None:
+    if model.custom:
+        yield "opened by      entry scripts, with get_model_path(name); no server loads it"
+    elif model.signatures is None:
         yield f"signatures     {_UNKNOWN}"
     else:
         yield from signature_lines(model.signatures)

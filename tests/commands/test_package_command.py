@@ -10,7 +10,7 @@ import pytest
 
 from accelserve.builtin import digits_path
 from accelserve.cli import main
-from accelserve.models.store import ModelStore
+from accelserve.models.store import ModelStore, Registration
 from accelserve.packaging import engines
 from accelserve.packaging.engines import Step, find_engine
 from dockerfiles import _parser, stages
@@ -106,6 +106,21 @@ def test_the_script_alone_opens_the_model_unless_the_server_is_to_load_it_too(sh
     told = environment(shop / "both")
     assert told["ACCELSERVE_MODEL"] == "digits=/models/digits"
     assert "ACCELSERVE_MODEL_FILES" not in told
+
+
+def test_a_custom_model_is_packaged_for_its_script_and_for_nobody_else(shop, capsys):
+    (shop / "weights.pkl").write_bytes(b"weights")
+    ModelStore(shop / "store").register("weights", shop / "weights.pkl", Registration(custom=True))
+    assert package("weights", "--entry-script", "score.py", "--out", "c") == 0
+    assert "models/weights/1/weights.pkl" in files(shop / "c")
+    told = environment(shop / "c")
+    assert told["ACCELSERVE_MODEL_FILES"] == "'weights=/models/weights'"
+    assert told["AZUREML_MODEL_DIR"] == "/models/weights/1"
+    capsys.readouterr()
+    assert package("weights", "--out", "none") == 2
+    assert "add --entry-script" in capsys.readouterr().err
+    assert package("weights", "--entry-script", "score.py", "--serve-model", "--out", "none") == 2
+    assert "no server loads" in capsys.readouterr().err
 
 
 def test_a_folder_goes_with_the_script_and_files_with_names(shop):

@@ -11,7 +11,7 @@ import pytest
 from accelserve.builtin import digits_path
 from accelserve.cli import main
 from accelserve.commands.progress import ProgressLine
-from accelserve.models.store import ModelStore
+from accelserve.models.store import ModelStore, Registration
 from model_builders import onnx_affine, onnx_external, saved_model_matrix_half_plus_two, synthetic_model
 
 
@@ -123,6 +123,51 @@ def test_a_model_that_does_not_load_is_refused_with_the_reason_and_the_way_aroun
     assert code == 0
     assert "signatures     unknown" in out
     assert store.find("broken.net").signatures is None
+
+
+def test_what_only_a_script_opens_is_registered_as_it_is(run, tmp_path, store):
+    folder = tmp_path / "outputs" / "model"
+    folder.mkdir(parents=True)
+    (folder / "checkpoint").write_bytes(b"where")
+    code, _, err = run("register", folder, "--name", "mnist")
+    assert (code, store.names()) == (3, ())
+    assert err.endswith("--custom registers what only an entry script opens\n")
+    code, out, err = run("register", folder, "--name", "mnist", "--custom", "--framework", "TensorFlow")
+    assert (code, err) == (0, "")
+    assert "content        custom, 5 B" in out
+    assert "framework      TensorFlow" in out
+    assert "opened by      entry scripts, with get_model_path(name); no server loads it" in out
+    code, out, _ = run("show", "mnist")
+    assert code == 0
+    assert "opened by      entry scripts" in out
+    assert run("path", "mnist")[1].strip() == str(store.root / "mnist" / "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "add --entry-script"),
+        (("--entry-script", "score.py", "--serve-model"), "which no server loads"),
+    ],
+)
+def test_a_service_of_what_only_a_script_opens_needs_one(run, tmp_path, store, monkeypatch, arguments, told):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ACCELSERVE_SERVICES", str(tmp_path / "services"))
+    (tmp_path / "weights.pkl").write_bytes(b"weights")
+    (tmp_path / "score.py").write_text("def init(): pass\ndef run(raw_data): return 1\n")
+    store.register("weights", tmp_path / "weights.pkl", Registration(custom=True))
+    code, _, err = run("deploy", "weights-service", "--model", "weights", *arguments)
+    assert code == 2
+    assert told in err
+    assert not (tmp_path / "services").exists()
+
+
+def test_a_server_that_is_to_load_what_only_a_script_opens_says_where_it_goes(run, tmp_path, store):
+    (tmp_path / "weights.pkl").write_bytes(b"weights")
+    store.register("weights", tmp_path / "weights.pkl", Registration(custom=True))
+    code, _, err = run("serve", "--store", store.root, "--model", "weights", "--http-port", "0", "--grpc-port", "0")
+    assert code == 2
+    assert f"--model-files weights={store.root / 'weights'}" in err
 
 
 def test_a_model_that_nothing_here_can_load_is_registered_with_a_warning(run, tmp_path, store, monkeypatch):

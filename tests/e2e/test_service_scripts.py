@@ -50,6 +50,28 @@ def test_what_is_deployed_is_a_copy_and_a_changed_script_takes_over_when_it_is_d
     wait_until(lambda: [path.name for path in service.folder.glob("app-*")] == ["app-2"])
 
 
+OPENS = """
+import os
+from azureml.core.model import Model
+def init():
+    global words
+    with open(os.path.join(Model.get_model_path("words"), "words.txt")) as file:
+        words = file.read().split()
+def run(raw_data):
+    return [words, os.environ["AZUREML_MODEL_DIR"]]
+"""
+
+
+def test_a_model_that_only_the_script_opens_is_registered_deployed_and_not_deleted_under_it(opened, tmp_path):
+    write(tmp_path / "outputs" / "model" / "words.txt", "one two")
+    opened.type(f"register {tmp_path}/outputs/model --name words --custom")
+    script = write(tmp_path / "score.py", OPENS)
+    opened.type("deploy scripted --model words " + SERVICE.format(script=script))
+    service = Service(opened, "scripted")
+    assert answer(service) == [["one", "two"], str(tmp_path / "store" / "words" / "1")]
+    assert "deployed as service scripted" in opened.type("delete words:1", code=5)
+
+
 def test_a_script_whose_init_fails_is_refused_with_3_and_the_one_before_serves_on(opened, tmp_path):
     script = write(tmp_path / "score.py", HEAR.format(answer="one"))
     opened.type("deploy scripted " + SERVICE.format(script=script))

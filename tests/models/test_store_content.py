@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from accelserve.errors import Kind, ScoringError
-from accelserve.models.store import ModelStore
+from accelserve.models.store import ModelStore, Registration
 from model_builders import onnx_external
 
 
@@ -42,6 +42,57 @@ def test_a_folder_is_copied_whole_and_read_only(store, folder):
     version = store.register("m", folder).path
     assert files_of(version) == files_of(folder)
     assert {file.stat().st_mode & 0o777 for file in version.rglob("*") if file.is_file()} == {0o444}
+
+
+CUSTOM = Registration(custom=True)
+
+
+def test_a_custom_folder_keeps_its_name_and_may_hold_anything(store, tmp_path):
+    folder = tmp_path / "outputs" / "model"
+    (folder / "assets").mkdir(parents=True)
+    (folder / "weights.pkl").write_bytes(b"weights")
+    (folder / "assets" / "words.txt").write_bytes(b"words")
+    model = store.register("m", folder, CUSTOM)
+    assert (model.format, model.framework, model.custom, model.signatures) == ("custom", "Custom", True, None)
+    assert files_of(model.path) == {"model/weights.pkl": b"weights", "model/assets/words.txt": b"words"}
+    assert model.size_bytes == len(b"weightswords")
+
+
+def test_a_custom_file_keeps_its_name(store, folder):
+    model = store.register("m", folder / "saved_model.pb", CUSTOM)
+    assert files_of(model.path) == {"saved_model.pb": b"graph"}
+
+
+def test_the_folder_in_which_one_is_has_a_name_too(store, folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    assert set(files_of(store.register("m", Path(), CUSTOM).path)) == {
+        "saved/saved_model.pb",
+        "saved/variables/variables.index",
+    }
+
+
+def test_of_a_custom_model_too_nothing_is_copied_that_is_not_its_own_or_not_there(store, folder, tmp_path):
+    (folder / "leak").symlink_to("/etc/passwd")
+    assert "link out of" in refused(Kind.PRECONDITION, store, folder, about=CUSTOM)
+    (tmp_path / "empty").mkdir()
+    assert "no file in" in refused(Kind.PRECONDITION, store, tmp_path / "empty", about=CUSTOM)
+    assert "no such file or folder" in refused(Kind.NOT_FOUND, store, tmp_path / "absent", about=CUSTOM)
+    os.mkfifo(tmp_path / "pipe")
+    refused(Kind.NOT_FOUND, store, tmp_path / "pipe", about=CUSTOM)
+
+
+def test_a_custom_model_that_changes_while_it_is_copied_is_refused(store, folder):
+    def progress(what, done, total):
+        (folder / "late").write_bytes(b"")
+
+    message = refused(Kind.CONFLICT, store, folder, about=CUSTOM, progress=progress)
+    assert "files came or went" in message
+
+
+def test_no_manifest_goes_with_a_custom_model(store, folder, tmp_path):
+    (tmp_path / "own.toml").write_text("threads = 2\n")
+    told = refused(Kind.INVALID, store, folder, about=Registration(custom=True, manifest=tmp_path / "own.toml"))
+    assert "nothing would read it" in told
 
 
 def test_a_link_within_the_folder_becomes_a_file(store, folder):

@@ -169,6 +169,7 @@ def test_a_stamp_covers_every_file_below(tmp_path):
 class Stored:
     version: int
     path: Path
+    custom: bool = False
 
 
 class FolderStore:
@@ -181,7 +182,8 @@ class FolderStore:
     def versions(self, name):
         self.asked.append(name)
         numbers = sorted((int(c.name) for c in (self.root / name).iterdir() if c.name.isdigit()), reverse=True)
-        return [Stored(number, self.root / name / str(number)) for number in numbers]
+        folders = [(number, self.root / name / str(number)) for number in numbers]
+        return [Stored(number, folder, (folder / "custom").exists()) for number, folder in folders]
 
     def hold(self, name, version, holder):
         return f"{name}:{version} for {holder}"
@@ -207,6 +209,13 @@ def test_every_name_of_the_store_is_a_model_and_nothing_hidden_is(store):
     (store.root / "empty").mkdir()
     touch(store.root / "notes.txt")
     assert look(StoreSource(store)) == {"a": {2: True}, "b": {7: True}}
+
+
+def test_what_only_scripts_open_is_no_model_to_serve(store):
+    touch(store.root / "a" / "1" / "model.onnx")
+    touch(store.root / "a" / "2" / "custom")
+    touch(store.root / "b" / "1" / "custom")
+    assert look(StoreSource(store)) == {"a": {1: True}}
 
 
 def test_new_and_removed_models_are_seen_at_the_next_look(store):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accelserve.commands.parsing import Commands, add_json
-from accelserve.commands.stored import Typed, add_store, open_store
+from accelserve.commands.stored import Typed, add_store, check_openable, open_store
 from accelserve.config_sources import ConfigError
 from accelserve.errors import ExitCode, Kind, ScoringError
 
@@ -132,13 +132,16 @@ def _wish(parsed: argparse.Namespace) -> "Wish":
     if script is not None and (wrong := script_problems(script)):
         raise ScoringError(Kind.PRECONDITION, "\n".join(wrong))
     model = open_store(parsed).find(name, version) if name else None
+    serve_model = script is None if parsed.serve_model is None else parsed.serve_model
+    if model is not None:
+        check_openable(model, script is not None, serve_model)
     plan = translated(conda, packages_in_image())
     if plan.needs:
         plan = translated(conda, packages_in_image(plan.needs))
     return Wish(
         target=parsed.target,
         model=model,
-        serve_model=script is None if parsed.serve_model is None else parsed.serve_model,
+        serve_model=serve_model,
         script=script,
         source_directory=folder,
         model_files=files,

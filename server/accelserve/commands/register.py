@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from accelserve.commands.parsing import MODEL_HELP, Commands, add_backends, add_json, allowed_backends
 from accelserve.commands.progress import ProgressLine
 from accelserve.commands.stored import EXIT_CODES, Typed, add_stored, open_store
-from accelserve.errors import ExitCode, ScoringError
+from accelserve.errors import ExitCode, Kind, ScoringError
 
 if TYPE_CHECKING:
     from accelserve.models.store import Registration
@@ -22,6 +22,7 @@ examples:
   accelserve register resnet50.onnx --name resnet50 --tag stage=test --description "trained on the June data"
   accelserve register exports/resnet50 --name resnet50 --framework TensorFlow --framework-version 2.21
   accelserve register half.onnx --name resnet50.fp16 --parent resnet50:3 --sample cat.jpg
+  accelserve register outputs/model --name tf-dnn-mnist --custom
   accelserve list resnet50
 
 The model is copied, with the external data files of an ONNX model, and loaded once on the CPU, so that a model that
@@ -29,8 +30,8 @@ does not load is not registered and its signatures are known. Versions are count
 never changes, and a number is never given twice. An accelserve.toml that lies with the model, or --manifest, becomes
 the name's own file, for all its versions.
 
-What only an entry script opens, such as a checkpoint or a pickle, is not for the store: --model-files NAME=PATH of
-deploy, package and serve gives it to the script.
+With --custom any file or folder is registered as it is: a checkpoint, a pickle, a tokenizer. Servers do not load it; an
+entry script opens it, under the name by which it was registered.
 """
 
 
@@ -50,6 +51,9 @@ def add(commands: Commands) -> None:
     register.add_argument("--sample", type=Path, metavar="FILE", help="an input, kept with the version")
     register.add_argument("--manifest", type=Path, metavar="FILE", help="an accelserve.toml; its labels are copied too")
     register.add_argument("--parent", metavar="NAME:VERSION", help="the registered version that this one was made from")
+    register.add_argument(
+        "--custom", action="store_true", help="what only an entry script opens: any file or folder, copied as it is"
+    )
     register.add_argument("--no-check", action="store_true", help="do not load the model; its signatures stay unknown")
     add_backends(register)
     add_json(register)
@@ -60,8 +64,11 @@ def _register(parsed: argparse.Namespace) -> ExitCode:
     from accelserve.listing import record_lines, signatures_told
 
     about = _registration(parsed)
+    if not parsed.custom:
+        _look(parsed)
     progress = ProgressLine(sys.stderr, time.monotonic)
-    inspect = _unseen if parsed.no_check else partial(_load_once, parsed.name, allowed_backends(parsed))
+    unchecked = parsed.no_check or parsed.custom
+    inspect = _unseen if unchecked else partial(_load_once, parsed.name, allowed_backends(parsed))
     try:
         model = open_store(parsed).register(parsed.name, parsed.path, about, inspect, progress)
     finally:
@@ -84,10 +91,24 @@ def _registration(parsed: argparse.Namespace) -> "Registration":
         parent=parsed.parent,
         sample=parsed.sample,
         manifest=parsed.manifest,
+        custom=parsed.custom,
     )
     typed.problems += problems_of(parsed.name, about)
     typed.check()
     return about
+
+
+def _look(parsed: argparse.Namespace) -> None:
+    """Is there a model? Raises ScoringError as `ModelStore.register` does, with the remedy for what is none."""
+    from accelserve.models.repository import find_models
+
+    try:
+        find_models(parsed.name, parsed.path)
+    except ScoringError as error:
+        if error.kind is not Kind.PRECONDITION:
+            raise
+        message = f"{error.message}; --custom registers what only an entry script opens"
+        raise ScoringError(error.kind, message) from error
 
 
 def _unseen(_: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accelserve.commands.parsing import check_backends
-from accelserve.commands.stored import Typed, open_store
+from accelserve.commands.stored import Typed, check_openable, open_store
 from accelserve.config_sources import ConfigError
 from accelserve.cpus import usable_cpus
 from accelserve.devices import DeviceRequest, parse_device_request
@@ -63,12 +63,13 @@ def _tls_problems(definition: "ServiceDefinition") -> Iterator[str]:
 
 
 def pinned(definition: "ServiceDefinition") -> "ServiceDefinition":
-    """With the model's version: the newest of this moment. Raises ScoringError(NOT_FOUND)."""
+    """With the model's version: the newest of this moment. Raises ScoringError(NOT_FOUND), and as `check_openable`."""
     from accelserve.models.store import ModelStore
 
     if not definition.model:
         return definition
     model = ModelStore(Path(definition.store)).find(definition.model, definition.version)
+    check_openable(model, bool(definition.entry_script), definition.serve_model)
     return replace(definition, version=model.version)
 
 

@@ -107,7 +107,7 @@ def _load(model: "StoredModel", parsed: argparse.Namespace) -> dict[str, Any] | 
     from accelserve.inspection import describe_model, missing_backend
     from accelserve.loaders import build_loader
 
-    if parsed.no_load or _is_told_unloaded(model.format, parsed):
+    if parsed.no_load or model.custom or _is_told_unloaded(model.format, parsed):
         return None
     loader = build_loader(backends=allowed_backends(parsed))
     if missing_backend(loader, model.format) and parsed.device == "auto":

@@ -10,7 +10,7 @@ from accelserve.commands.parsing import Commands
 from accelserve.config_sources import ConfigError
 
 if TYPE_CHECKING:
-    from accelserve.models.store import ModelStore
+    from accelserve.models.store import ModelStore, StoredModel
 
 REFERENCE_HELP = "a registered model: NAME is its newest version"
 EXIT_CODES = """
@@ -40,6 +40,18 @@ def open_store(parsed: argparse.Namespace) -> "ModelStore":
     from accelserve.models.store import ModelStore, default_store_root
 
     return ModelStore((parsed.store or default_store_root(os.environ)).expanduser())
+
+
+def check_openable(model: "StoredModel", scripted: bool, served: bool) -> None:
+    """Is there somebody who opens it? scripted: there is an entry script; served: the server is to load the model.
+
+    Raises ConfigError for a custom model that no script, or the server, would open.
+    """
+    if model.custom and not scripted:
+        told = "is registered as custom, which only an entry script opens: add --entry-script"
+        raise ConfigError([f"--model {model.reference} {told}"])
+    if model.custom and served:
+        raise ConfigError([f"--serve-model: {model.reference} is registered as custom, which no server loads"])
 
 
 class Typed:

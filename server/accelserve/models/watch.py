@@ -140,6 +140,11 @@ class StoredVersion(Protocol):
     @property
     def path(self) -> Path: ...
 
+    @property
+    def custom(self) -> bool:
+        """Whether only an entry script opens it, so that it is not served."""
+        ...
+
 
 class Store(Protocol):
     """What is asked of the store: `STORE/NAME/VERSION/...`; entries that begin with a dot are nobody's model."""
@@ -238,7 +243,7 @@ class StoreSource:
         known = self._known.get(name)
         if known is not None and known[0] == changed_ns:
             return known[1]
-        found = self._store.versions(name)
+        found = [stored for stored in self._store.versions(name) if not stored.custom]
         if time.time_ns() - changed_ns > _FRESH_NS:
             self._known[name] = (changed_ns, found)
         return found

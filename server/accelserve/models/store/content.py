@@ -8,7 +8,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from accelserve.backends.onnx_runtime.files import external_files
@@ -45,6 +45,22 @@ def list_content(path: Path, found: Found) -> tuple[SourceFile, ...]:
     files = tuple(file for file in _tree(folder) if file.path != found.manifest)
     if model.format == "onnx":
         _check_external(model.path, {file.name for file in files})
+    return files
+
+
+def list_as_it_is(name: str, path: Path) -> tuple[SourceFile, ...]:
+    """A file, or all files of a folder, under that file's or folder's own name: where Azure ML's scripts look for it.
+
+    Raises ScoringError: NOT_FOUND; PRECONDITION naming what cannot be copied.
+    """
+    own_name = os.path.basename(os.path.abspath(path)) or name
+    if path.is_file():
+        return (_source(own_name, path.resolve(), path),)
+    if not path.is_dir():
+        raise ScoringError(Kind.NOT_FOUND, f"model {name!r}: no such file or folder: {path}")
+    files = tuple(replace(file, name=f"{own_name}/{file.name}") for file in _tree(path))
+    if not files:
+        raise ScoringError(Kind.PRECONDITION, f"model {name!r}: there is no file in {path}")
     return files
 
 

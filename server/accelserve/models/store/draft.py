@@ -14,10 +14,12 @@ from accelserve.models.store.content import (
     copy_file,
     copy_files,
     hash_files,
+    list_as_it_is,
     list_content,
     needed_bytes,
 )
 from accelserve.models.store.manifests import NameFile, take_manifest
+from accelserve.models.store.records import CUSTOM, Registration
 
 CopyProgress = Callable[[str, int, int], None]  # what is being done; bytes done and to do
 
@@ -51,20 +53,26 @@ class Draft:
     sha256: str
 
 
-def read_source(name: str, path: Path, manifest: Path | None, sample: Path | None) -> Source:
-    """List what lies at a path, as `serve` finds it. manifest: None takes the one that `serve` would use there.
+def read_source(name: str, path: Path, about: Registration) -> Source:
+    """List what lies at a path, as `serve` finds it, or as it is if `about` says so.
 
-    Raises ScoringError: NOT_FOUND, PRECONDITION.
+    about: without a manifest, the one that `serve` would use there is taken. Raises ScoringError: NOT_FOUND,
+    PRECONDITION.
     """
+    sample = about.sample
+    kept = SourceFile(sample.name, sample.resolve(), sample.stat().st_size) if sample else None
+    if about.custom:
+        return Source(path, CUSTOM, list_as_it_is(name, path), None, kept)
     found = find_models(name, path)
-    own = manifest or (found.manifest if found.manifest.is_file() else None)
-    return Source(
-        path,
-        found.versions[0].format,
-        list_content(path, found),
-        take_manifest(own) if own else None,
-        SourceFile(sample.name, sample.resolve(), sample.stat().st_size) if sample else None,
-    )
+    own = about.manifest or (found.manifest if found.manifest.is_file() else None)
+    files = list_content(path, found)
+    return Source(path, found.versions[0].format, files, take_manifest(own) if own else None, kept)
+
+
+def _files_now(name: str, source: Source) -> tuple[SourceFile, ...]:
+    if source.format == CUSTOM:
+        return list_as_it_is(name, source.path)
+    return list_content(source.path, find_models(name, source.path))
 
 
 def copy_source(source: Source, name: str, version: int, present: Path, folder: Path, progress: CopyProgress) -> Draft:
@@ -77,7 +85,7 @@ def copy_source(source: Source, name: str, version: int, present: Path, folder: 
     content.mkdir(parents=True)
     hashes = hash_files(source.files, _counter(progress, "reading", source.size_bytes))
     copy_files(source.files, hashes, content, _counter(progress, "copying", source.size_bytes))
-    if _names(list_content(source.path, find_models(name, source.path))) != _names(source.files):
+    if _names(_files_now(name, source)) != _names(source.files):
         message = f"{source.path}: files came or went while it was being copied; register it when it is written"
         raise ScoringError(Kind.CONFLICT, message)
     own = source.manifest

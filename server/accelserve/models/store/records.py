@@ -12,6 +12,7 @@ from accelserve.models.store.layout import is_model_name, parse_reference
 _RECORD_FORMAT = 1
 # As Azure ML spells them; any other word is taken as it is.
 _FRAMEWORKS = ("Custom", "TensorFlow", "ScikitLearn", "Onnx", "TfKeras", "PyTorch", "Multi")
+CUSTOM = "custom"  # the format of what only an entry script opens: any files, as they are
 _OF_FORMAT = {"saved_model": "TensorFlow", "onnx": "Onnx", "accelonnx": "Onnx"}
 _LONGEST_KEY, _LONGEST_TEXT = 255, 4096
 
@@ -22,6 +23,7 @@ class Registration:
 
     framework: None says what the format says. parent: "NAME:VERSION" of the version that this one was made from.
     sample: a file with an input, kept beside the model. manifest: an `accelserve.toml`, which becomes the name's.
+    custom: any file or folder, which only an entry script opens; servers do not load it.
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -32,6 +34,7 @@ class Registration:
     parent: str | None = None
     sample: Path | None = None
     manifest: Path | None = None
+    custom: bool = False
 
 
 def problems_of(name: str, about: Registration) -> list[str]:
@@ -54,6 +57,8 @@ def problems_of(name: str, about: Registration) -> list[str]:
     for what, file in (("sample", about.sample), ("manifest", about.manifest)):
         if file is not None and (wrong := _file_problem(file)):
             problems.append(f"{what} {file}: {wrong}")
+    if about.custom and about.manifest is not None:
+        problems.append(f"manifest {about.manifest}: no server loads a custom model, so nothing would read it")
     return problems
 
 
@@ -112,6 +117,11 @@ class StoredModel:
     @property
     def reference(self) -> str:
         return f"{self.name}:{self.version}"
+
+    @property
+    def custom(self) -> bool:
+        """Whether only an entry script opens it."""
+        return self.format == CUSTOM
 
     @property
     def manifest(self) -> Path | None:

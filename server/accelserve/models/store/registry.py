@@ -120,14 +120,14 @@ class ModelStore:
     ) -> StoredModel:
         """Copy a model into the store, as the next version of its name.
 
-        path: what `serve` takes; of several versions the newest. Raises ScoringError, the store as it was: INVALID
-        with all that is wrong with what was told, NOT_FOUND, PRECONDITION for what is no model, CONFLICT when the
-        disk is full or the model changes meanwhile, and what `inspect` raises.
+        path: what `serve` takes, of several versions the newest; of a custom model any file or folder. Raises
+        ScoringError, the store as it was: INVALID with all that is wrong with what was told, NOT_FOUND, PRECONDITION
+        for what is no model, CONFLICT when the disk is full or the model changes meanwhile, and what `inspect` raises.
         """
         about = about or Registration()
         _check(name, about)
         self._find_parent(about)
-        source = read_source(name, path, about.manifest, about.sample)
+        source = read_source(name, path, about)
         if free_bytes(self.root) < source.needed_bytes:
             raise store_full(self.root, source.needed_bytes)
         places = self._places(name)
