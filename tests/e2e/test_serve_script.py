@@ -2,9 +2,9 @@
 
 import json
 import stat
-import tempfile
 import zlib
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import grpc
 import pytest
@@ -79,15 +79,17 @@ def test_score_is_the_scripts_and_a_named_model_is_asked_itself(script, double, 
 
 
 def test_a_script_asks_the_servers_models_through_a_socket_of_its_own(script, double, tmp_path):
-    with serving("--entry-script", script, f"--model=double={double}", log=tmp_path / "log") as server:
+    arguments = ("--entry-script", script, f"--model=double={double}")
+    with (
+        TemporaryDirectory(dir="/tmp") as place,  # the path of a Unix socket is short
+        serving(*arguments, log=tmp_path / "log", environ={"TMPDIR": place}) as server,
+    ):
         assert post(server, "/score", {"score": [[1.0, 2.0]]}).json == {"y": [[2.0, 4.0]]}
         assert post(server, "/score", {"score": [[1.0, 2.0, 3.0]]}).status >= 400
-        folders = [path for path in _private_folders() if stat.S_IMODE(path.stat().st_mode) != 0o700]
-        assert folders == []
-
-
-def _private_folders() -> list[Path]:
-    return list(Path(tempfile.gettempdir()).glob("accelserve-*"))
+        (folder,) = Path(place).glob("accelserve-*")
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert server.stop() == 0
+        assert list(Path(place).iterdir()) == []
 
 
 def test_with_keys_the_script_still_asks_models_and_clients_need_one(script, double, tmp_path):
