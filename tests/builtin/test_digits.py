@@ -147,7 +147,7 @@ def test_the_shipped_model_reads_97_percent_of_the_digits_held_out(session, digi
     style = digit_pictures.Style()
     style = digit_pictures.dark_on_light(style) if dark_on_light else style
     rng = np.random.default_rng(0)
-    drawn = [digit_pictures.draw(cells, 480, style, rng) for cells in split.held_out_cells]
+    drawn = [digit_pictures.draw(cells, 240, style, rng) for cells in split.held_out_cells]
     (scores,) = session.run(["scores"], {"image": np.stack([digit_pictures.shrink(p, 32) for p in drawn])})
     assert len(split.held_out_truths) == 360
     assert (scores.argmax(axis=1) == split.held_out_truths).mean() >= 0.97
