@@ -60,7 +60,7 @@ def onnx_server(tmp_path_factory) -> Iterator[Server]:
     splits = half_plus_two(folder / "splits" / "1" / "model.onnx", "batch").parents[1]
     (splits / "accelserve.toml").write_text("[batching]\nmax_batch_size = 4\nallowed_batch_sizes = [1, 4]\n")
     half_plus_two(folder / "versions" / "123" / "model.onnx", "batch")
-    for model, delay_ms in (("slow", 400.0), ("quick", 2.0)):
+    for model, delay_ms in (("slow", 1000.0), ("quick", 2.0)):
         synthetic_model(folder / f"{model}.synthetic.toml", ECHO.format(delay_ms=delay_ms))
     (folder / "slow.accelserve.toml").write_text(ONE_BY_ONE)
     models = {
