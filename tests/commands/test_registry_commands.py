@@ -162,14 +162,6 @@ def test_a_service_of_what_only_a_script_opens_needs_one(run, tmp_path, store, m
     assert not (tmp_path / "services").exists()
 
 
-def test_a_server_that_is_to_load_what_only_a_script_opens_says_where_it_goes(run, tmp_path, store):
-    (tmp_path / "weights.pkl").write_bytes(b"weights")
-    store.register("weights", tmp_path / "weights.pkl", Registration(custom=True))
-    code, _, err = run("serve", "--store", store.root, "--model", "weights", "--http-port", "0", "--grpc-port", "0")
-    assert code == 2
-    assert f"--model-files weights={store.root / 'weights'}" in err
-
-
 def test_a_model_that_nothing_here_can_load_is_registered_with_a_warning(run, tmp_path, store, monkeypatch):
     from accelserve.backends.probes import onnx_runtime, synthetic, tf_session
 

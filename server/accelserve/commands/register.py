@@ -63,12 +63,11 @@ def add(commands: Commands) -> None:
 def _register(parsed: argparse.Namespace) -> ExitCode:
     from accelserve.listing import record_lines, signatures_told
 
-    about = _registration(parsed)
+    about, backends = _registration(parsed), allowed_backends(parsed)
     if not parsed.custom:
         _look(parsed)
     progress = ProgressLine(sys.stderr, time.monotonic)
-    unchecked = parsed.no_check or parsed.custom
-    inspect = _unseen if unchecked else partial(_load_once, parsed.name, allowed_backends(parsed))
+    inspect = _unseen if parsed.no_check or parsed.custom else partial(_load_once, parsed.name, backends)
     try:
         model = open_store(parsed).register(parsed.name, parsed.path, about, inspect, progress)
     finally:
