@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from accelserve.commands.parsing import MODEL_HELP, Commands, add_backends, add_json, allowed_backends
 from accelserve.commands.progress import ProgressLine
 from accelserve.commands.stored import EXIT_CODES, Typed, add_stored, open_store
-from accelserve.errors import ExitCode, Kind, ScoringError
+from accelserve.errors import ExitCode, ScoringError
 
 if TYPE_CHECKING:
     from accelserve.models.store import Registration
@@ -64,8 +64,6 @@ def _register(parsed: argparse.Namespace) -> ExitCode:
     from accelserve.listing import record_lines, signatures_told
 
     about, backends = _registration(parsed), allowed_backends(parsed)
-    if not parsed.custom:
-        _look(parsed)
     progress = ProgressLine(sys.stderr, time.monotonic)
     inspect = _unseen if parsed.no_check or parsed.custom else partial(_load_once, parsed.name, backends)
     try:
@@ -95,19 +93,6 @@ def _registration(parsed: argparse.Namespace) -> "Registration":
     typed.problems += problems_of(parsed.name, about)
     typed.check()
     return about
-
-
-def _look(parsed: argparse.Namespace) -> None:
-    """Is there a model? Raises ScoringError as `ModelStore.register` does, with the remedy for what is none."""
-    from accelserve.models.repository import find_models
-
-    try:
-        find_models(parsed.name, parsed.path)
-    except ScoringError as error:
-        if error.kind is not Kind.PRECONDITION:
-            raise
-        message = f"{error.message}; --custom registers what only an entry script opens"
-        raise ScoringError(error.kind, message) from error
 
 
 def _unseen(_: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from accelserve.errors import Kind, ScoringError
 from accelserve.models.manifest import FILE_NAME
-from accelserve.models.repository import find_models
+from accelserve.models.repository import Found, find_models
 from accelserve.models.store.content import (
     Count,
     SourceFile,
@@ -63,10 +63,21 @@ def read_source(name: str, path: Path, about: Registration) -> Source:
     kept = SourceFile(sample.name, sample.resolve(), sample.stat().st_size) if sample else None
     if about.custom:
         return Source(path, CUSTOM, list_as_it_is(name, path), None, kept)
-    found = find_models(name, path)
+    found = _find(name, path)
     own = about.manifest or (found.manifest if found.manifest.is_file() else None)
     files = list_content(path, found)
     return Source(path, found.versions[0].format, files, take_manifest(own) if own else None, kept)
+
+
+def _find(name: str, path: Path) -> Found:
+    """As `find_models`, with the remedy for what is no model."""
+    try:
+        return find_models(name, path)
+    except ScoringError as error:
+        if error.kind is not Kind.PRECONDITION:
+            raise
+        message = f"{error.message}; --custom registers what only an entry script opens"
+        raise ScoringError(error.kind, message) from error
 
 
 def _files_now(name: str, source: Source) -> tuple[SourceFile, ...]:
